@@ -1,0 +1,30 @@
+"""Where: audio models, their sites, and reading and writing activations there."""
+
+from hooks.attach import Handle, at_time, attach
+from hooks.capture import Captured, capture
+from hooks.clip import Clip, read_clip, write_clip
+from hooks.errors import AudioFileError, AudioSteerError, MissingExtraError, ModelError, SiteError
+from hooks.model import AudioModel, Codec
+from hooks.registry import open_model, wrap_model
+from hooks.site import Site
+
+__all__ = [
+    "AudioFileError",
+    "AudioModel",
+    "AudioSteerError",
+    "Captured",
+    "Clip",
+    "Codec",
+    "Handle",
+    "MissingExtraError",
+    "ModelError",
+    "Site",
+    "SiteError",
+    "at_time",
+    "attach",
+    "capture",
+    "open_model",
+    "read_clip",
+    "wrap_model",
+    "write_clip",
+]

@@ -1,0 +1,98 @@
+"""The one place that registers torch hooks.
+
+A hook acts only in the context (thread or task) that attached it: which hooks are alive is held in a ContextVar, so one
+shared model can run with different edits at the same time. A hook leaves the module as it was when its handle is removed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from hooks.site import Site, check_hookable
+
+Change = Callable[[Tensor], Tensor | None]
+"""Takes an activation [B, T, D]; returns the new one, or None to leave it alone."""
+
+_alive: ContextVar[frozenset[int]] = ContextVar("audiosteer_alive_hooks", default=frozenset())
+_clock: ContextVar[float | None] = ContextVar("audiosteer_clock", default=None)
+_tokens = itertools.count()
+_lock = threading.Lock()
+
+
+class Handle:
+    """Takes the hook away again: `handle.remove()`, or at the end of a with-block. Removing twice is harmless."""
+
+    def __init__(self, torch_handle: Any, token: int) -> None:
+        self._torch_handle, self._token = torch_handle, token
+
+    def remove(self) -> None:
+        with _lock:
+            self._torch_handle.remove()
+        _alive.set(_alive.get() - {self._token})
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.remove()
+
+
+def attach(model: nn.Module, site: Site, change: Change) -> Handle:
+    """Call `change` with the activation [B, T, D] whenever `site` is passed in this context.
+
+    Raises:
+        SiteError: no such module, or one that takes no hooks (TorchScript, compiled); in the forward pass, if the
+            activation is not where the site says or the change has another shape.
+    """
+    module = site.find(model)
+    check_hookable(module, site)
+    token = next(_tokens)
+
+    def apply(value: Any) -> Any:
+        new_BTD = change(site.read(value))
+        return None if new_BTD is None else site.write(value, new_BTD)
+
+    # *rest: torch may call a hook that another thread has just removed without the kwargs it was registered for
+    def on_output(module: nn.Module, args: Any, *rest: Any) -> Any:
+        return apply(rest[-1]) if token in _alive.get() else None
+
+    def on_input(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
+        if token not in _alive.get():
+            return None
+        kwargs = rest[0] if rest else {}
+        by_name = isinstance(site.element, str) or not args
+        value = apply(kwargs if by_name else args)
+        if value is None:
+            return None
+        return (args, value) if by_name else (value, kwargs)
+
+    with _lock:
+        if site.port == "output":
+            torch_handle = module.register_forward_hook(on_output, with_kwargs=True)
+        else:
+            torch_handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
+    _alive.set(_alive.get() | {token})
+    return Handle(torch_handle, token)
+
+
+@contextmanager
+def at_time(seconds: float) -> Iterator[None]:
+    """Say that what the model gets inside this block starts at `seconds` of the whole recording."""
+    previous = _clock.set(seconds)
+    try:
+        yield
+    finally:
+        _clock.reset(previous)
+
+
+def current_time() -> float | None:
+    """Start of the present chunk in seconds, or None if nobody said."""
+    return _clock.get()

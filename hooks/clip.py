@@ -1,0 +1,229 @@
+"""Audio in and out: `Clip`, a waveform with its sampling rate, read from and written to files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from hooks.errors import AudioFileError
+
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
+MAX_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a sound file says of itself: all that is needed to write another one of its kind."""
+
+    path: Path
+    sample_rate: int
+    channels: int
+    frames: int
+    format: str
+    subtype: str
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+
+@dataclass
+class Clip:
+    """A waveform [channels, samples], float32 in about [-1, 1], at `sample_rate` Hz."""
+
+    waveform: Tensor
+    sample_rate: int
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.waveform = torch.as_tensor(self.waveform, dtype=torch.float32)
+        if self.waveform.ndim == 1:
+            self.waveform = self.waveform[None]
+        if self.waveform.ndim != 2:
+            raise AudioFileError(f"a clip is [channels, samples], not {list(self.waveform.shape)}")
+        check_samples(self.waveform, self.name or "clip")
+
+    @property
+    def seconds(self) -> float:
+        return self.waveform.shape[1] / self.sample_rate
+
+    def resampled(self, sample_rate: int) -> Clip:
+        """The same sound at another rate (soxr, high quality)."""
+        if sample_rate == self.sample_rate:
+            return self
+        samples = soxr.resample(self.waveform.T.numpy(), self.sample_rate, sample_rate)
+        return Clip(torch.from_numpy(np.ascontiguousarray(samples.T)), sample_rate, self.name)
+
+    def mixed(self, channels: int) -> Clip:
+        """With `channels` channels: mono is the mean of all, mono is copied to several.
+
+        Raises:
+            AudioFileError: neither the clip nor the wish is mono, and they differ.
+        """
+        have = self.waveform.shape[0]
+        if have == channels:
+            return self
+        if channels != 1 and have != 1:
+            raise AudioFileError(f"{self.name or 'clip'}: cannot turn {have} channels into {channels}")
+        waveform = self.waveform.mean(0, keepdim=True) if channels == 1 else self.waveform.expand(channels, -1)
+        return Clip(waveform.clone(), self.sample_rate, self.name)
+
+
+def check_samples(waveform: Tensor, name: str) -> None:
+    """Raises AudioFileError if there are no samples, or samples that are not finite numbers."""
+    if waveform.numel() == 0:
+        raise AudioFileError(f"{name}: has no samples")
+    if not torch.isfinite(waveform).all():
+        bad = int((~torch.isfinite(waveform)).sum())
+        raise AudioFileError(f"{name}: {bad} samples are not finite (NaN or infinite); repair the file first")
+
+
+def audio_info(path: str | Path) -> AudioInfo:
+    """Read a file's header.
+
+    Raises:
+        AudioFileError: no such file, not a sound file, no samples, or a rate or channel count that is out of range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AudioFileError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
+        raise AudioFileError(f"{path}: not a sound file that can be read ({reason(error)})") from error
+    if info.frames <= 0:
+        raise AudioFileError(f"{path}: has no samples")
+    if not MIN_SAMPLE_RATE <= info.samplerate <= MAX_SAMPLE_RATE:
+        raise AudioFileError(f"{path}: sampling rate {info.samplerate} Hz is outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz")
+    if info.channels > MAX_CHANNELS:
+        raise AudioFileError(f"{path}: {info.channels} channels, at most {MAX_CHANNELS} are supported")
+    return AudioInfo(path, info.samplerate, info.channels, info.frames, info.format, info.subtype)
+
+
+def reason(error: BaseException) -> str:
+    """The part of a library's message that tells a user something."""
+    text = str(getattr(error, "error_string", "") or error).strip()
+    return text.removeprefix("Error opening ").rstrip(".") or type(error).__name__
+
+
+def read_clip(path: str | Path) -> Clip:
+    """Read a whole file.
+
+    Raises:
+        AudioFileError: as `audio_info`, or the file is truncated or damaged, or samples are not finite.
+    """
+    info = audio_info(path)
+    blocks = list(read_blocks(info, info.frames))
+    return Clip(torch.cat(blocks, dim=1), info.sample_rate, str(path))
+
+
+def read_blocks(info: AudioInfo, block_frames: int) -> Iterator[Tensor]:
+    """Waveforms [channels, <= block_frames] one after another, so that a long file never lies in memory whole.
+
+    Raises:
+        AudioFileError: the file ends before its header says, is damaged, or has samples that are not finite.
+    """
+    seen = 0
+    try:
+        with soundfile.SoundFile(str(info.path)) as file:
+            while True:
+                samples = file.read(block_frames, dtype="float32", always_2d=True)
+                if not len(samples):
+                    break
+                seen += len(samples)
+                waveform = torch.from_numpy(np.ascontiguousarray(samples.T))
+                check_samples(waveform, str(info.path))
+                yield waveform
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise AudioFileError(f"{info.path}: damaged after {seen / info.sample_rate:.2f} s ({reason(error)})") from error
+    if seen < info.frames:
+        raise AudioFileError(f"{info.path}: truncated, {seen} of {info.frames} samples could be read")
+
+
+class ClipWriter:
+    """Writes blocks [channels, n] to a sound file; hard-clips what an integer format cannot hold and counts it."""
+
+    def __init__(self, file: soundfile.SoundFile) -> None:
+        self._file = file
+        self.clipped = 0
+
+    def write(self, waveform: Tensor) -> None:
+        if not self._file.subtype.startswith(("FLOAT", "DOUBLE")):
+            self.clipped += int((waveform.abs() > 1.0).sum())
+            waveform = waveform.clamp(-1.0, 1.0)
+        self._file.write(waveform.T.numpy())
+
+
+@contextmanager
+def create_audio(
+    path: str | Path, sample_rate: int, channels: int, format: str | None = None, subtype: str | None = None, force: bool = False
+) -> Iterator[ClipWriter]:
+    """Write a sound file that appears whole or not at all: blocks go to a hidden file beside it, renamed at the end.
+
+    Raises:
+        AudioFileError: the file exists and `force` is off, the folder is missing or read-only, the format does not
+            take the subtype, or the disk is full.
+    """
+    path = Path(path)
+    check_target(path, force)
+    format = format or path.suffix.lstrip(".").upper() or "WAV"
+    try:
+        handle, partial = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=".partial", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise AudioFileError(f"{path}: cannot write there ({error.strerror})") from error
+    try:
+        try:
+            if not soundfile.check_format(format, subtype or None):
+                raise AudioFileError(f"{path}: {format} files cannot hold {subtype} samples")
+            with soundfile.SoundFile(partial, "w", sample_rate, channels, subtype, format=format) as file:
+                yield ClipWriter(file)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(partial, 0o666 & ~umask)
+            os.replace(partial, path)
+        except (soundfile.SoundFileError, ValueError) as error:
+            raise AudioFileError(f"{path}: could not be written ({reason(error)})") from error
+        except OSError as error:
+            raise AudioFileError(f"{path}: could not be written ({error.strerror or error})") from error
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Raises AudioFileError if `path` exists (without `force`), is a folder, or its folder is missing."""
+    if path.is_dir():
+        raise AudioFileError(f"{path}: is a folder, not a file name")
+    if path.exists() and not force:
+        raise AudioFileError(f"{path}: exists already; use --force (force=True) to overwrite it")
+    if not path.parent.is_dir():
+        raise AudioFileError(f"{path.parent}: no such folder")
+    if not os.access(path.parent, os.W_OK):
+        raise AudioFileError(f"{path.parent}: no permission to write there")
+
+
+def write_clip(clip: Clip, path: str | Path, subtype: str | None = None, force: bool = False) -> None:
+    """Write a whole clip; raises as `create_audio`."""
+    with create_audio(path, clip.sample_rate, clip.waveform.shape[0], subtype=subtype, force=force) as writer:
+        writer.write(clip.waveform)
+
+
+def as_clip(source: Clip | str | Path | Tensor | np.ndarray, sample_rate: int | None = None) -> Clip:
+    """A clip from whatever names one; bare samples need `sample_rate` (Hz)."""
+    if isinstance(source, Clip):
+        return source
+    if isinstance(source, str | Path):
+        return read_clip(source)
+    if sample_rate is None:
+        raise AudioFileError("samples without a sampling rate: pass a Clip(waveform, sample_rate)")
+    return Clip(torch.as_tensor(source), sample_rate)

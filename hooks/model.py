@@ -1,0 +1,131 @@
+"""`AudioModel`: the user's own module plus what is needed to drive it, and its kinds."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hooks.clip import Clip, as_clip
+from hooks.errors import ModelError, SiteError
+from hooks.site import Site
+
+Source = Clip | str | Path | Tensor | np.ndarray
+"""Whatever names a sound: a clip, a file, or samples at the model's own rate."""
+
+
+class AudioModel:
+    """A module in evaluation mode, its sites by name, and its sampling rate (Hz) and channels where it takes audio.
+
+    Calling it is the module's own forward, and attributes that are not here are the module's own.
+    """
+
+    kind = "model"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        sites: Iterable[Site] = (),
+        *,
+        name: str = "",
+        sample_rate: int | None = None,
+        channels: int = 1,
+    ) -> None:
+        # transformers builds models in training mode (LayerDrop, masking): activations would be random
+        self.module = module.eval()
+        self.sites = {site.name: site for site in sites}
+        self.name = name or type(module).__name__
+        self.sample_rate = sample_rate
+        self.channels = channels
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "module":  # not yet set: without this, copying an AudioModel would recurse
+            raise AttributeError(name)
+        return getattr(self.module, name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {len(self.sites)} sites, {self.sample_rate} Hz)"
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+    def site(self, name: str) -> Site:
+        """The site of that name; a module path of the model is a site too.
+
+        Raises:
+            SiteError: the model has neither.
+        """
+        if name in self.sites:
+            return self.sites[name]
+        try:
+            return Site.of(self.module, name)
+        except SiteError:
+            near = difflib.get_close_matches(name, self.sites, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(list(self.sites)[:12]) or 'no named sites'}"
+            raise SiteError(f"{self.name} has no site {name!r}; {hint}") from None
+
+    def prepare(self, source: Source) -> Tensor:
+        """Audio as the model takes it: [1, channels, samples] at its rate, on its device, in its dtype.
+
+        Raises:
+            ModelError: the model has no sampling rate, so audio cannot be prepared for it.
+            AudioFileError: the sound cannot be read.
+        """
+        if self.sample_rate is None:
+            raise ModelError(f"{self.name}: it is not known how this model takes audio; call it with your own inputs")
+        clip = as_clip(source, self.sample_rate).resampled(self.sample_rate).mixed(self.channels)
+        return clip.waveform[None].to(self.device, self.dtype)
+
+    def run(self, audio_BCN: Tensor) -> Any:
+        """One pass over prepared audio, through every site."""
+        return self.module(audio_BCN)
+
+
+class Codec(AudioModel):
+    """A model that turns audio into a latent and back.
+
+    `hop_length` samples make one latent frame. `context_s` seconds on both sides are enough for a stretch of output to
+    be the same whether the recording is cut there or not (nearly so behind an LSTM).
+    """
+
+    kind = "codec"
+    hop_length: int = 1
+    context_s: float = 1.0
+    quantize: bool = True
+
+    @property
+    def frame_rate(self) -> float:
+        assert self.sample_rate is not None
+        return self.sample_rate / self.hop_length
+
+    def encode(self, audio_BCN: Tensor) -> Tensor:
+        """Continuous latent [B, T, D] of prepared audio."""
+        raise TypeError(f"{type(self).__name__} does not define encode")
+
+    def decode(self, z_BTD: Tensor) -> Tensor:
+        """Audio [B, C, T * hop_length] of a latent."""
+        raise TypeError(f"{type(self).__name__} does not define decode")
+
+    @torch.no_grad()
+    def run(self, audio_BCN: Tensor) -> Tensor:
+        """The round trip [B, C, samples], through the quantiser if `self.quantize`."""
+        raise TypeError(f"{type(self).__name__} does not define run")
+
+    def resynthesize(self, source: Source) -> Clip:
+        """The round trip of a whole sound, as a clip at the model's own rate."""
+        audio_BCN = self.prepare(source)
+        assert self.sample_rate is not None
+        return Clip(self.run(audio_BCN)[0].float().cpu(), self.sample_rate)

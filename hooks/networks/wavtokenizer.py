@@ -1,0 +1,122 @@
+"""WavTokenizer (arXiv 2408.16532): SEANet encoder, one vector quantiser, Vocos decoder with an inverse STFT head.
+
+Module and parameter names are those of the published checkpoints. What they hold beside the codec (the unused SEANet
+decoder, discriminators, losses) is listed in `IGNORED_PREFIXES` and dropped by `load_checkpoint_`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hooks.networks.residual_vq import ResidualVectorQuantizer
+from hooks.networks.seanet import SEANetEncoder
+from hooks.networks.vocos import ISTFTHead, VocosBackbone
+
+IGNORED_PREFIXES = (
+    "feature_extractor.encodec.decoder.",
+    "multiperioddisc.",
+    "multiresddisc.",
+    "dac.",
+    "dacdiscriminator.",
+    "disc_loss.",
+    "gen_loss.",
+    "feat_matching_loss.",
+    "melspec_loss.",
+    "melspec_loss_coeff",
+)
+
+
+@dataclass(frozen=True)
+class WavTokenizerConfig:
+    """The defaults are the published 75 Hz model; `ratios=(6, 5, 5, 4), n_fft=2400` is the 40 Hz one."""
+
+    sample_rate: int = 24_000
+    dimension: int = 512
+    n_filters: int = 32
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    bins: int = 4096
+    num_quantizers: int = 1
+    width: int = 768
+    hidden: int = 2304
+    num_layers: int = 12
+    num_conditions: int | None = 4
+    attention: bool = True
+    n_fft: int = 1280
+
+    @property
+    def hop_length(self) -> int:
+        return math.prod(self.ratios)
+
+    @property
+    def frame_rate(self) -> float:
+        return self.sample_rate / self.hop_length
+
+    def to_dict(self) -> dict[str, object]:
+        return {**asdict(self), "ratios": list(self.ratios)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> WavTokenizerConfig:
+        return cls(**{**values, "ratios": tuple(values["ratios"])})  # type: ignore[arg-type]
+
+
+class _Encodec(nn.Module):
+    def __init__(self, config: WavTokenizerConfig) -> None:
+        super().__init__()
+        self.encoder = SEANetEncoder(config.dimension, config.n_filters, config.ratios)
+        self.quantizer = ResidualVectorQuantizer(config.dimension, config.bins, config.num_quantizers)
+
+
+class _FeatureExtractor(nn.Module):
+    def __init__(self, config: WavTokenizerConfig) -> None:
+        super().__init__()
+        self.encodec = _Encodec(config)
+
+
+class WavTokenizer(nn.Module):
+    """Mono waveform [B, samples] to latent [B, dimension, T] at `config.frame_rate` Hz and back."""
+
+    def __init__(self, config: WavTokenizerConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or WavTokenizerConfig()
+        self.feature_extractor = _FeatureExtractor(config)
+        self.backbone = VocosBackbone(
+            config.dimension, config.width, config.hidden, config.num_layers, config.num_conditions, config.attention
+        )
+        self.head = ISTFTHead(config.width, config.n_fft, config.hop_length)
+
+    @property
+    def encoder(self) -> SEANetEncoder:
+        return self.feature_extractor.encodec.encoder
+
+    @property
+    def quantizer(self) -> ResidualVectorQuantizer:
+        return self.feature_extractor.encodec.quantizer
+
+    def encode(self, audio_BN: Tensor) -> Tensor:
+        """Continuous latent, [B, dimension, ceil(samples / hop)]."""
+        return self.encoder(audio_BN[:, None])
+
+    def decode(self, z_BDT: Tensor) -> Tensor:
+        """Waveform [B, T * hop] of a latent, continuous or quantised."""
+        condition = None
+        if self.config.num_conditions:
+            # the published checkpoints were trained with four equal bandwidths and are used with the first
+            condition = torch.zeros(1, dtype=torch.long, device=z_BDT.device)
+        return self.head(self.backbone(z_BDT, condition))
+
+    def forward(self, audio_BN: Tensor, quantize: bool = False) -> Tensor:
+        """The round trip, cut to the length of the input."""
+        z_BDT = self.encode(audio_BN)
+        if quantize:
+            z_BDT, _ = self.quantizer(z_BDT)
+        return self.decode(z_BDT)[:, : audio_BN.shape[-1]]
+
+    def load_checkpoint_(self, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict with `strict=True`, without the parts that a codec does not need."""
+        kept = {key: value for key, value in state.items() if not key.startswith(IGNORED_PREFIXES)}
+        self.load_state_dict(kept, strict=True)

@@ -1,0 +1,104 @@
+"""Which model is which: `open_model` by name or folder, `wrap_model` for a module that is already loaded."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from hooks.errors import ModelError, require
+from hooks.model import AudioModel
+from hooks.site import Site
+
+FAMILIES: dict[str, str] = {
+    "encodec": "hooks.families.encodec",
+    "wavtokenizer": "hooks.families.wavtokenizer",
+}
+"""Name of the family, as in `encodec:24khz` and in a folder's `config.json`, and where it lives."""
+
+SCHEMES: dict[str, Callable[[str], Path]] = {}
+"""Prefixes that stand for a folder: `starter:codec` is resolved by whoever registered `starter`."""
+
+
+def family(name: str) -> ModuleType:
+    return importlib.import_module(FAMILIES[name])
+
+
+def open_model(name: str | Path, revision: str | None = None) -> AudioModel:
+    """Open `encodec:24khz`, `hf:facebook/encodec_24khz` (with a `revision`), `starter:codec` or a folder.
+
+    Raises:
+        ModelError: no such model, or its files cannot be had or read; the message says what to do.
+        MissingExtraError: the model's library is not installed.
+    """
+    text = str(name)
+    if isinstance(name, Path) or Path(text).exists():
+        return open_folder(Path(name), text)
+    scheme, _, rest = text.partition(":")
+    if scheme in SCHEMES:
+        return open_folder(SCHEMES[scheme](rest), text)
+    if scheme == "hf":
+        return open_folder(download(rest, revision), text)
+    if scheme in FAMILIES and rest:
+        module = family(scheme)
+        if hasattr(module, "open_name"):
+            return module.open_name(rest, text)
+        return open_folder(Path(rest), text)
+    known = ", ".join([*(f"{name}:..." for name in FAMILIES), *(f"{name}:..." for name in SCHEMES), "hf:owner/name", "a folder"])
+    raise ModelError(f"there is no model {text!r}; a model is one of {known}")
+
+
+def open_folder(folder: Path, name: str) -> AudioModel:
+    """Open a folder by the `architecture` or `model_type` in its `config.json`."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{name}: {folder} has no config.json, so it is not known what model that is")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kind = config.get("architecture") or config.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{name}: {path} is not a JSON object ({error})") from error
+    if kind not in FAMILIES:
+        raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {', '.join(FAMILIES)}")
+    try:
+        return family(kind).open_folder(folder, name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: could not be opened ({str(error).splitlines()[0]})") from error
+
+
+def download(repository: str, revision: str | None = None) -> Path:
+    """Folder of a hub repository, from the local cache or the network."""
+    hub = require("huggingface_hub", "all")
+    try:
+        return Path(hub.snapshot_download(repository, revision=revision))
+    except Exception as error:  # the hub raises its own, httpx's and OS errors: none of them is worth a stack trace
+        raise ModelError(
+            f"hf:{repository}: could not be downloaded ({str(error).splitlines()[0]}); "
+            "check the name, the revision and the network, or open a folder that holds it"
+        ) from error
+
+
+def wrap_model(module: nn.Module | AudioModel, *sites: Site) -> AudioModel:
+    """Recognise a loaded module of a known family; any other module gets just the `sites` that are given.
+
+    Raises:
+        SiteError: a site's module does not exist.
+    """
+    if isinstance(module, AudioModel):
+        model = module
+    else:
+        model = AudioModel(module)
+        parents = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(module).__mro__}
+        for name in FAMILIES:
+            candidate = family(name)
+            if parents & set(candidate.CLASSES):
+                model = candidate.wrap(module)
+                break
+    for site in sites:
+        site.find(model.module)
+        model.sites[site.name] = site
+    return model

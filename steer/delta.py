@@ -1,0 +1,122 @@
+"""From edits to the change at a site: x' = x + decode(f') - decode(f), at the cost of the edit and not of the dictionary.
+
+What the SAE cannot explain stays, and the decoder's bias cancels. Where features are decided one by one (relu, jumprelu,
+batchtopk, gated) only the touched columns of W_enc and rows of W_dec are used, gathered once per edit. Top-k encodes in
+full, because a feature's rank needs the others, but changes only the touched rows. With RMS-normalised features every
+feature moves when one does, so both ends are computed in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from steer.activations import ACTIVATIONS
+from steer.edits import Edit, FeatureEdit, Frames, Shift
+from steer.errors import EditError
+from steer.sae import SAE, EncodesAndDecodes, check_features, rms_normalized
+
+Mode = Literal["delta", "reconstruct"]
+
+
+class SiteEdit:
+    """The edits of one site, ready to be applied to its activations: `edit(x_BTD, frames)` gives the new ones.
+
+    Raises:
+        EditError: a feature that the SAE does not have, or a vector of another length.
+    """
+
+    def __init__(self, sae: EncodesAndDecodes, edits: Sequence[Edit], mode: Mode = "delta") -> None:
+        self.sae, self.edits, self.mode = sae, tuple(edits), mode
+        self.d_sae = int(getattr(sae, "d_sae", 0)) or int(sae.W_dec.shape[0])  # type: ignore[attr-defined]
+        touched = sorted({feature for edit in edits if isinstance(edit, FeatureEdit) for feature in edit.features})
+        self.touched = check_features(touched, self.d_sae)
+        for edit in edits:
+            if isinstance(edit, Shift) and len(edit.vector) != self.d_sae:
+                raise EditError(f"the vector has {len(edit.vector)} numbers, the SAE {self.d_sae} features")
+        position = {feature: index for index, feature in enumerate(touched)}
+        self._columns = {
+            index: torch.tensor([position[feature] for feature in edit.features])
+            for index, edit in enumerate(edits)
+            if isinstance(edit, FeatureEdit)
+        }
+        if isinstance(sae, SAE) and not sae.rms_norm and mode == "delta":
+            self._gather(sae)
+            self.apply = self._apply_touched
+        else:
+            self.apply = self._apply_full
+
+    def _gather(self, sae: SAE) -> None:
+        """Take the touched columns and rows once; of a shift also what it does to the activation as a whole."""
+        touched = self.touched.to(sae.W_dec.device)
+        self.W_dec = sae.W_dec[touched].detach().contiguous()
+        self.encoder = sae.encoder()
+        if sae.separable:
+            self.encoder = self.encoder.pick(touched)
+        self.vectors = {}
+        for index, edit in enumerate(self.edits):
+            if isinstance(edit, Shift):
+                vector = edit.vector.to(sae.W_dec)
+                inside = vector[touched]
+                # later edits see the touched features shifted; the rest of the shift is one constant direction
+                self.vectors[index] = (inside, vector @ sae.W_dec.detach() - inside @ self.W_dec)
+
+    def __call__(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        """New activations, in the dtype of `x_BTD`."""
+        if not self.edits and self.mode == "delta":
+            return x_BTD
+        return self.apply(x_BTD, frames)
+
+    def _edited(self, f_BTS: Tensor, frames: Frames, everything: bool) -> Tensor:
+        """The feature edits and shifts one after another, on all features or on the touched ones."""
+        for index, edit in enumerate(self.edits):
+            if isinstance(edit, Shift):
+                vector = edit.vector.to(f_BTS) if everything else self.vectors[index][0]
+                new_BTS = f_BTS + frames.value(edit.strength, f_BTS) * vector
+            else:
+                assert isinstance(edit, FeatureEdit)
+                columns = torch.tensor(edit.features) if everything else self._columns[index]
+                columns = columns.to(f_BTS.device)
+                new_BTS = f_BTS.clone()
+                new_BTS[..., columns] = edit.change(f_BTS[..., columns], frames)
+            if edit.during is not None:
+                new_BTS = torch.where(frames.within(edit.during), new_BTS, f_BTS)  # type: ignore[arg-type]
+            f_BTS = new_BTS
+        return f_BTS
+
+    def _apply_touched(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        assert isinstance(self.sae, SAE)
+        change_BTD = torch.zeros((), dtype=self.W_dec.dtype, device=x_BTD.device)
+        if len(self.touched):
+            f_BTF = ACTIVATIONS[self.sae.activation](self.encoder, x_BTD.to(self.W_dec.dtype))
+            f_BTS = f_BTF if self.sae.separable else f_BTF[..., self.touched.to(x_BTD.device)]
+            change_BTD = (self._edited(f_BTS, frames, everything=False) - f_BTS) @ self.W_dec
+        for index, (_, direction_D) in self.vectors.items():
+            edit = self.edits[index]
+            assert isinstance(edit, Shift)
+            amount = frames.value(edit.strength, direction_D)
+            if edit.during is not None:
+                amount = amount * frames.within(edit.during)  # type: ignore[arg-type]
+            change_BTD = change_BTD + amount * direction_D
+        return self._added(x_BTD, change_BTD, frames)
+
+    def _apply_full(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        f_BTF = self.sae.encode(x_BTD)
+        edited_BTF = self._edited(f_BTF, frames, everything=True)
+        if getattr(self.sae, "rms_norm", False) and self.edits:
+            # "after re-normalizing to maintain valid activation magnitudes" (arXiv 2510.23802, section 2.2)
+            edited_BTF = torch.where((edited_BTF != f_BTF).any(-1, keepdim=True), rms_normalized(edited_BTF), f_BTF)
+        if self.mode == "reconstruct":
+            return self.sae.decode(edited_BTF).to(x_BTD.dtype)
+        return self._added(x_BTD, self.sae.decode(edited_BTF) - self.sae.decode(f_BTF), frames)
+
+    def _added(self, x_BTD: Tensor, change_BTD: Tensor, frames: Frames) -> Tensor:
+        new_BTD = (x_BTD + change_BTD).to(x_BTD.dtype)
+        if all(edit.during is not None for edit in self.edits):
+            # outside every span the activation stays what it was to the bit, also where x + 0 would round
+            inside = frames.within([span for edit in self.edits for span in edit.during])  # type: ignore[union-attr, misc]
+            new_BTD = torch.where(inside, new_BTD, x_BTD)
+        return new_BTD

@@ -1,0 +1,191 @@
+"""Edits: what to do with features. `Ablate`, `Clamp`, `Scale` act on chosen features, `Shift` moves along a vector.
+
+A value (of a clamp, a factor, a strength) is a number, a [batch] tensor with one number per row, or a `Curve` over time.
+`during` limits an edit to spans in seconds; elsewhere features stay what they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from steer.errors import EditError
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A value that changes over time: straight lines between (second, value) points, constant outside them."""
+
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        seconds = [second for second, _ in self.points]
+        if not self.points or seconds != sorted(set(seconds)):
+            raise EditError("a curve needs points whose times rise")
+        if not all(math.isfinite(number) for point in self.points for number in point):
+            raise EditError("a curve's times and values have to be finite numbers")
+
+    def at(self, time_T: Tensor) -> Tensor:
+        seconds, values = torch.tensor(self.points, dtype=time_T.dtype, device=time_T.device).T.contiguous()
+        if len(seconds) == 1:
+            return values.expand_as(time_T)
+        right = torch.searchsorted(seconds, time_T).clamp(1, len(seconds) - 1)
+        share = (time_T - seconds[right - 1]) / (seconds[right] - seconds[right - 1])
+        return torch.lerp(values[right - 1], values[right], share.clamp(0, 1))
+
+
+Value = float | Tensor | Curve
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames that an edit meets: their batch, and the time of their centres in seconds."""
+
+    batch: int
+    time_T: Tensor
+
+    @classmethod
+    def of(cls, x_BTD: Tensor, frame_rate: float, start_s: float) -> Frames:
+        count = torch.arange(x_BTD.shape[1], device=x_BTD.device, dtype=torch.float64)
+        return cls(x_BTD.shape[0], start_s + (count + 0.5) / frame_rate)
+
+    def value(self, value: Value, like: Tensor) -> Tensor:
+        """`value` as [B or 1, T or 1, 1].
+
+        Raises:
+            EditError: a tensor whose length is not the batch.
+        """
+        if isinstance(value, Curve):
+            return value.at(self.time_T)[None, :, None].to(like)
+        tensor = torch.as_tensor(value).to(like)
+        if tensor.ndim == 0:
+            return tensor.view(1, 1, 1)
+        if tensor.ndim != 1 or self.batch % len(tensor):
+            raise EditError(f"a value per row needs {self.batch} numbers, got shape {list(tensor.shape)}")
+        # beams and channels repeat each row of the batch
+        return tensor.repeat_interleave(self.batch // len(tensor)).view(-1, 1, 1)
+
+    def within(self, spans: Sequence[Span]) -> Tensor:
+        """Whether each frame's centre lies in one of the spans [start, end), as bool [1, T, 1]."""
+        inside_T = torch.zeros_like(self.time_T, dtype=torch.bool)
+        for start, end in spans:
+            inside_T |= (self.time_T >= start) & (self.time_T < end)
+        return inside_T[None, :, None]
+
+
+def as_spans(during: Span | Sequence[Span] | None) -> tuple[Span, ...] | None:
+    """Normalise one span or several.
+
+    Raises:
+        EditError: a span that ends before it starts, or starts before 0.
+    """
+    if during is None:
+        return None
+    several = [during] if isinstance(during[0], int | float) else list(during)  # type: ignore[list-item]
+    spans = tuple((float(start), float(end)) for start, end in several)  # type: ignore[misc]
+    for start, end in spans:
+        if not (0 <= start < end):
+            raise EditError(f"a span of {start:g} to {end:g} s is empty: it has to start at 0 or later and end after its start")
+    return spans
+
+
+def check_value(value: Value, what: str) -> None:
+    if not isinstance(value, Curve) and not torch.isfinite(torch.as_tensor(value)).all():
+        raise EditError(f"{what} has to be finite, not {value}")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change to features. `features` are the ids it needs to know; a `Shift` needs none of them."""
+
+    during: Span | Sequence[Span] | None = field(default=None, kw_only=True)
+    kind: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "during", as_spans(self.during))
+
+
+@dataclass(frozen=True)
+class FeatureEdit(Edit):
+    """An edit of chosen features, each by itself."""
+
+    features: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "features", tuple(int(feature) for feature in self.features))
+        if not self.features:
+            raise EditError(f"{self.kind} needs at least one feature")
+        if len(set(self.features)) != len(self.features):
+            raise EditError(f"{self.kind} names a feature twice")
+
+    def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+        """New values of the chosen features [B, T, S]."""
+        raise TypeError(f"{type(self).__name__} does not say what it changes")
+
+
+@dataclass(frozen=True)
+class Ablate(FeatureEdit):
+    """Set features to zero."""
+
+    features: Sequence[int]
+    kind: ClassVar[str] = "ablate"
+
+    def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+        return torch.zeros_like(f_BTS)
+
+
+@dataclass(frozen=True)
+class Clamp(FeatureEdit):
+    """Set features to a value, whatever they were."""
+
+    features: Sequence[int]
+    value: Value
+    kind: ClassVar[str] = "clamp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_value(self.value, "the value of a clamp")
+
+    def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+        return frames.value(self.value, f_BTS).expand_as(f_BTS)
+
+
+@dataclass(frozen=True)
+class Scale(FeatureEdit):
+    """Multiply features by a factor."""
+
+    features: Sequence[int]
+    factor: Value
+    kind: ClassVar[str] = "scale"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_value(self.factor, "the factor of a scaling")
+
+    def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+        return f_BTS * frames.value(self.factor, f_BTS)
+
+
+@dataclass(frozen=True)
+class Shift(Edit):
+    """Add `strength` times a vector [d_sae] (or a `ControlVector`) to the features of every frame."""
+
+    vector: Tensor
+    strength: Value = 1.0
+    kind: ClassVar[str] = "shift"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        vector = torch.as_tensor(getattr(self.vector, "vector", self.vector))
+        if vector.ndim != 1 or not torch.isfinite(vector).all():
+            raise EditError("a control vector is one finite number per feature")
+        object.__setattr__(self, "vector", vector)
+        check_value(self.strength, "the strength of a shift")

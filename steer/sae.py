@@ -1,0 +1,148 @@
+"""`SAE`: one class for all sparse autoencoders; the activation is data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from steer.activations import ACTIVATIONS, SEPARABLE, Encoder
+from steer.errors import EditError, SAEError
+
+MIN_RMS = 1e-6
+
+
+@runtime_checkable
+class EncodesAndDecodes(Protocol):
+    """All that is asked of an SAE from elsewhere (SAELens's, for one)."""
+
+    def encode(self, x: Tensor, /) -> Tensor: ...
+
+    def decode(self, f: Tensor, /) -> Tensor: ...
+
+
+@dataclass
+class SAEInfo:
+    """Where an SAE belongs and how it came to be; stored with it as the `audio` section of `cfg.json`."""
+
+    model: str = ""
+    site: str = ""
+    sample_rate: int | None = None
+    frame_rate: float | None = None
+    data: str = ""
+    license: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class SAE(nn.Module):
+    """features = act((x - b_dec) W_enc + b_enc), x' = features W_dec + b_dec.
+
+    `activation` is relu, topk, batchtopk, jumprelu or gated; `k` is for topk and batchtopk. With `rms_norm` the features
+    are divided by their root mean square over the dictionary (arXiv 2510.23802, eq. 2). `center` says whether b_dec is
+    subtracted from the input (SAELens's `apply_b_dec_to_input`).
+
+    Raises:
+        SAEError: an unknown activation, or a k that is missing or out of range.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        activation: str = "topk",
+        k: int | None = 32,
+        *,
+        rms_norm: bool = False,
+        center: bool = True,
+        info: SAEInfo | None = None,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise SAEError(f"unknown activation {activation!r}; there are {', '.join(ACTIVATIONS)}")
+        if activation in ("topk", "batchtopk") and not (k and 0 < k <= d_sae):
+            raise SAEError(f"{activation} needs k between 1 and d_sae = {d_sae}, not {k}")
+        self.d_in, self.d_sae, self.activation, self.rms_norm, self.center = d_in, d_sae, activation, rms_norm, center
+        self.k = k if activation in ("topk", "batchtopk") else None
+        self.info = info or SAEInfo()
+        directions = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
+        self.W_dec = nn.Parameter(directions)
+        self.W_enc = nn.Parameter(directions.T.contiguous())
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        if activation in ("jumprelu", "batchtopk"):
+            self.threshold = nn.Parameter(torch.zeros(d_sae))
+        if activation == "gated":
+            self.r_mag, self.b_mag = nn.Parameter(torch.zeros(d_sae)), nn.Parameter(torch.zeros(d_sae))
+
+    def extra_repr(self) -> str:
+        norm = ", rms_norm" if self.rms_norm else ""
+        return f"{self.d_in} -> {self.d_sae}, {self.activation}{f', k={self.k}' if self.k else ''}{norm}"
+
+    @property
+    def separable(self) -> bool:
+        """Whether each feature can be computed without the others."""
+        return self.activation in SEPARABLE and not self.rms_norm
+
+    def encoder(self) -> Encoder:
+        """The encoder's weights for inputs that are not centred: b_dec is folded into the bias."""
+        bias = self.b_enc - self.b_dec @ self.W_enc if self.center else self.b_enc
+        optional = {name: getattr(self, name, None) for name in ("threshold", "r_mag", "b_mag")}
+        return Encoder(self.W_enc, bias, k=self.k, **optional)
+
+    def encode(self, x_XD: Tensor) -> Tensor:
+        """Features [..., d_sae] of activations [..., d_in], in the SAE's own dtype."""
+        f_XF = ACTIVATIONS[self.activation](self.encoder(), x_XD.to(self.W_enc.dtype))
+        return rms_normalized(f_XF) if self.rms_norm else f_XF
+
+    def decode(self, f_XF: Tensor) -> Tensor:
+        """Activations [..., d_in] of features [..., d_sae]."""
+        return f_XF.to(self.W_dec.dtype) @ self.W_dec + self.b_dec
+
+    def forward(self, x_XD: Tensor) -> Tensor:
+        return self.decode(self.encode(x_XD))
+
+    def check_features(self, features: Sequence[int] | Tensor) -> Tensor:
+        """Feature ids as a long tensor [j].
+
+        Raises:
+            EditError: an id that is not a whole number from 0 to d_sae - 1.
+        """
+        return check_features(features, self.d_sae)
+
+    @classmethod
+    def load(cls, source: str | Path) -> SAE:
+        """Load a folder, a file, a hub id or `starter:codec/latent`; see `steer.formats.load_sae`."""
+        from steer.formats import load_sae
+
+        return load_sae(source)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `cfg.json` and `sae_weights.safetensors`, which SAELens opens too; see `steer.formats.save_sae`."""
+        from steer.formats import save_sae
+
+        return save_sae(self, folder)
+
+
+def rms_normalized(f_XF: Tensor) -> Tensor:
+    """Divided by the root mean square over the dictionary; all-zero vectors stay zero."""
+    return f_XF / f_XF.square().mean(-1, keepdim=True).sqrt().clamp(min=MIN_RMS)
+
+
+def check_features(features: Sequence[int] | Tensor, d_sae: int) -> Tensor:
+    ids = torch.as_tensor(features).flatten()
+    if ids.numel() == 0:
+        return torch.zeros(0, dtype=torch.long)
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise EditError(f"features are whole numbers, not {ids.dtype}")
+    bad = ids[(ids < 0) | (ids >= d_sae)]
+    if len(bad):
+        raise EditError(f"there is no feature {int(bad[0])}: the SAE has features 0 to {d_sae - 1}")
+    return ids.long()

@@ -1,0 +1,75 @@
+"""What the starter codec is trained to minimise, and the known changes of sound that its latent is taught to follow."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+
+def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
+    """Triangular filters on the HTK mel scale with unit peak, [n_fft / 2 + 1, n_mels]."""
+    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, n_mels + 2) / 2595) - 1)
+    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    return filters / filters.sum(0).clamp(min=1e-3)
+
+
+class SpectralDistance(torch.nn.Module):
+    """Distance of two waveforms [B, N] that ignores phase, one number per item [B].
+
+    Mean absolute difference of log mel magnitudes at several resolutions, and of magnitudes compressed by a square
+    root at a resolution that separates the harmonics of a voice.
+    """
+
+    def __init__(self, sample_rate: int, sizes: tuple[tuple[int, int], ...] = ((512, 40), (1024, 80), (2048, 120))) -> None:
+        super().__init__()
+        self.sizes = sizes
+        for n_fft, n_mels in sizes:
+            self.register_buffer(f"mel_{n_fft}", mel_filters(sample_rate, n_fft, n_mels))
+            self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft))
+
+    def magnitude(self, x_BN: Tensor, n_fft: int) -> Tensor:
+        window = getattr(self, f"window_{n_fft}")
+        spectrum = torch.stft(x_BN, n_fft, n_fft // 4, window=window, return_complex=True)
+        return torch.view_as_real(spectrum).square().sum(-1).add(1e-12).sqrt() * (2 / window.sum())
+
+    def forward(self, x_BN: Tensor, y_BN: Tensor) -> Tensor:
+        total = x_BN.new_zeros(len(x_BN))
+        for n_fft, _ in self.sizes:
+            x_BFT, y_BFT = self.magnitude(x_BN, n_fft), self.magnitude(y_BN, n_fft)
+            mel = getattr(self, f"mel_{n_fft}")
+            x_BTM, y_BTM = x_BFT.transpose(1, 2) @ mel, y_BFT.transpose(1, 2) @ mel
+            floor = 1e-4  # -80 dB: below it, levels are not heard and must not be chased
+            total = total + ((x_BTM + floor).log() - (y_BTM + floor).log()).abs().mean((1, 2))
+        root_x, root_y = x_BFT.sqrt(), y_BFT.sqrt()
+        contrast = (root_x - root_y).abs().sum((1, 2)) / root_x.sum((1, 2)).clamp(min=1e-3)
+        return total / len(self.sizes) + contrast
+
+
+def log_error_ratio(x_BN: Tensor, y_BN: Tensor) -> Tensor:
+    """log of the error's energy over the signal's energy, [B]: minus the signal-to-distortion ratio, in nepers."""
+    guard = 1e-6 * x_BN.shape[1]
+    error, energy = (x_BN - y_BN).square().sum(1), x_BN.square().sum(1)
+    return ((error + guard) / (energy + guard) + 1e-3).log()
+
+
+def log_angle(x_BN: Tensor, y_BN: Tensor) -> Tensor:
+    """log(1 - cosine) of the waveforms, [B]. It does not know levels, so it cannot be lowered by falling silent."""
+    return (1 - cosine_similarity(x_BN, y_BN, dim=1, eps=1e-4) + 1e-3).log()
+
+
+def tilt(x_BN: Tensor, slope_B: Tensor, sample_rate: int) -> Tensor:
+    """Spectra tilted by `slope` dB per octave, the RMS level kept: brighter above 0, duller below."""
+    spectrum = torch.fft.rfft(x_BN, 2 * x_BN.shape[1])
+    frequency = torch.linspace(0, sample_rate / 2, spectrum.shape[1])
+    octaves = 0.5 * ((frequency.square() + 100.0**2) / 1000.0**2).log2()
+    gain = 10 ** (slope_B[:, None] * octaves / 20)
+    tilted = torch.fft.irfft(spectrum * gain)[:, : x_BN.shape[1]]
+    before, after = (x.square().mean(1, keepdim=True).sqrt() for x in (x_BN, tilted))
+    return tilted * before / after.clamp(min=1e-7)

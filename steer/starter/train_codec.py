@@ -1,0 +1,279 @@
+"""Train the starter codec: `python -m steer.starter.train_codec AUDIO --out DIR --minutes 120`.
+
+A small WavTokenizer without its attention (so that the decoder stays local in time), trained from recordings and from
+sound made here, with an energy-normalised waveform term and mel terms; no adversary. Two things are beside the usual:
+
+*The latent follows known changes.* For a part of every batch the target is the same sound louder or softer, brighter or
+duller, higher or lower, and the decoder gets the latent moved along one learned direction per attribute; the encoder of
+the changed sound is pulled to the same place. So the attributes are (nearly) linear in the latent, where an SAE and
+probes can find them. The directions themselves are thrown away: AudioSteer finds its own, through the SAE.
+
+*The quantiser comes last.* In the second half the residual codebooks follow the latent by moving averages, and a part
+of the batch is decoded through them.
+
+The learning rate follows the share of `--minutes` that has been used; a run that was stopped goes on from its last
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hooks.networks.seanet import WeightNormConv1d
+from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
+from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, tilt
+from steer.starter.sounds import Sound, collect
+
+CONFIG = WavTokenizerConfig(
+    dimension=128,
+    n_filters=16,
+    bins=1024,
+    num_quantizers=8,
+    width=256,
+    hidden=768,
+    num_layers=8,
+    num_conditions=None,
+    attention=False,
+)
+SHARES = {"notes": 2.0, "singing": 1.5, "tones": 1.5, "noise": 0.4, "esc10": 1.5, "digits": 1.2, "orders": 2.0,
+          "keywords": 1.3, "ljspeech": 1.2, "speech_misc": 1.2, "espeak": 1.0, "noise_rir": 0.2}  # fmt: skip
+SEGMENT_FRAMES = 48
+UNITS = (6.0, 3.0, 2.0)
+"""One step along the directions: 6 dB of level, 3 dB per octave of tilt, 2 semitones of pitch."""
+
+
+class Batches:
+    """Random segments and what each shall become: (input, level change, tilt change, pitch change, target)."""
+
+    def __init__(self, sounds: list[Sound], size: int, seed: int) -> None:
+        self.groups: dict[str, list[Sound]] = {}
+        for sound in sounds:
+            self.groups.setdefault(sound.group, []).append(sound)
+        shares = np.array([SHARES[group] for group in self.groups])
+        self.names, self.shares = list(self.groups), shares / shares.sum()
+        self.size, self.length = size, SEGMENT_FRAMES * CONFIG.hop_length
+        self.rng = np.random.default_rng(seed)
+
+    def cut(self, waves: list[np.ndarray]) -> list[np.ndarray]:
+        """The same random stretch of several waveforms of equal length, padded where they are short."""
+        spare = len(waves[0]) - self.length
+        start = self.rng.integers(-self.length // 8, spare + self.length // 8) if spare > 0 else 0
+        start = int(np.clip(start, 0, max(spare, 0)))
+        return [np.pad(w[start : start + self.length], (0, max(0, self.length - len(w) + start))) for w in waves]
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(inputs [B, N], pitch-moved partners [B, N], changes [B, 3] in dB, dB per octave and semitones)."""
+        inputs, partners, changes = [], [], []
+        for _ in range(self.size):
+            group = self.groups[self.rng.choice(self.names, p=self.shares)]
+            sound = group[self.rng.integers(len(group))]
+            copies = [(0.0, sound.waveform), *sound.shifted]
+            kind = self.rng.uniform()
+            level, slope = 0.0, 0.0
+            first, second = 0, 0
+            if kind > 0.45:
+                if kind > 0.65 and sound.shifted:
+                    first, second = self.rng.choice(len(copies), 2, replace=False)
+                if kind < 0.8:
+                    level, slope = self.rng.uniform(-12, 10), self.rng.uniform(-4.5, 4.5)
+            elif sound.shifted and kind > 0.3:
+                first = second = self.rng.integers(len(copies))
+            x, y = self.cut([copies[first][1], copies[second][1]])
+            # recordings come at any level: a wide range, but without clipping the partner
+            gain = 10 ** (self.rng.uniform(-14, 6) / 20)
+            gain = min(gain, 0.95 / max(np.abs(x).max(), np.abs(y).max() * 10 ** (max(level, 0) / 20), 1e-3))
+            inputs.append(x * gain)
+            partners.append(y * gain)
+            changes.append([level, slope, copies[second][0] - copies[first][0]])
+        x_BN, y_BN = (torch.from_numpy(np.stack(waves).astype(np.float32)) for waves in (inputs, partners))
+        change_B3 = torch.tensor(changes, dtype=torch.float32)
+        y_BN = tilt(y_BN, change_B3[:, 1], CONFIG.sample_rate) * 10 ** (change_B3[:, :1] / 20)
+        return x_BN, y_BN, change_B3
+
+
+class Trainer:
+    def __init__(self, batches: Batches, folder: Path, minutes: float, rate: float) -> None:
+        self.batches, self.folder, self.minutes, self.rate = batches, folder, minutes, rate
+        self.model = WavTokenizer(CONFIG)
+        self.directions = torch.nn.Parameter(0.1 * torch.randn(3, CONFIG.dimension))
+        self.parameters = [*self.model.parameters(), self.directions]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.distance = SpectralDistance(CONFIG.sample_rate)
+        self.step, self.used = 0, 0.0
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "directions": self.directions.data,
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "used": self.used,
+        }
+        partial = self.folder / "state.pt.partial"
+        torch.save(state, partial)
+        partial.replace(self.folder / "state.pt")
+
+    def resume(self) -> None:
+        path = self.folder / "state.pt"
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.directions.data = state["directions"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average, self.step, self.used = state["average"], state["step"], state["used"]
+
+    @torch.no_grad()
+    def fit_ends(self) -> None:
+        """Start where learning is quick: latent channels of mean 0 and deviation 1, and an output with the average
+        spectrum of the data, its energy in the middle of each window. From louder starts the way leads into silence.
+        """
+        convolutions = [m for m in self.model.encoder.modules() if isinstance(m, WeightNormConv1d)]
+        for layer in convolutions:
+            layer.weight_g *= 3**0.5  # torch's uniform start shrinks what passes by that
+            layer.bias.zero_()
+        convolutions[0].weight_g *= 10.0  # sound is small beside 1
+        last = convolutions[-1]
+        z_BDT = self.model.encode(self.batches.draw()[0])
+        last.weight_g /= z_BDT.std((0, 2))[:, None, None].clamp(min=1e-6)
+        z_BDT = self.model.encode(self.batches.draw()[0])
+        last.bias -= z_BDT.mean((0, 2))
+        n_fft, out = CONFIG.n_fft, self.model.head.out
+        window = torch.hann_window(n_fft)
+        frames = torch.stft(self.batches.draw()[0], n_fft, CONFIG.hop_length, window=window, return_complex=True)
+        out.bias[: n_fft // 2 + 1] = (frames.abs() + 1e-3).log().mean((0, 2))
+        out.bias[n_fft // 2 + 1 :] = torch.pi * (torch.arange(n_fft // 2 + 1) % 2)
+
+    def loss(self) -> dict[str, Tensor]:
+        x_BN, y_BN, change_B3 = self.batches.draw()
+        edited = change_B3.abs().sum(1) > 0
+        pitched = change_B3[:, 2] != 0
+        move_B3 = change_B3 / torch.tensor(UNITS)
+        with torch.autocast("cpu", torch.bfloat16):
+            z_BDT = self.model.encode(x_BN).float()
+            target_BDT = self.model.encode(y_BN[edited]).float()
+        # every channel is held near mean 0 and deviation 1, so that "near" in the latent has a scale
+        mean_D, spread_D = z_BDT.mean((0, 2)), z_BDT.std((0, 2))
+        scale = mean_D.square().mean() + (spread_D - 1).square().mean()
+        offset_BD = move_B3 @ self.directions
+        moved_BDT = z_BDT + offset_BD[:, :, None]
+        quantized_share = 0.0
+        if self.used > 0.5:
+            with torch.no_grad():
+                self.model.quantizer.update(z_BDT)
+                through = (~edited) & (torch.rand(len(edited)) < 0.35)
+                coded_BDT = self.model.quantizer(moved_BDT[through])[0] if through.any() else moved_BDT[through]
+            moved_BDT = moved_BDT.clone()
+            moved_BDT[through] = moved_BDT[through] + (coded_BDT - moved_BDT[through]).detach()
+            quantized_share = float(through.float().mean())
+        # noise makes the decoder robust to what an SAE leaves out, and the directions large enough to be seen
+        noisy_BDT = moved_BDT + 0.05 * torch.randn_like(moved_BDT)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self.model.backbone(noisy_BDT)
+            spectrum = self.model.head.out(hidden)
+        output_BN = self.model.head.synthesise(spectrum.float())
+        gap_BDT = target_BDT - moved_BDT[edited]
+        # where the pitch moves the phases differ: only means over time can agree
+        agree = torch.where(pitched[edited], gap_BDT.mean(2).square().mean(1), gap_BDT.square().mean((1, 2)))
+        # from the start this term would be met by an encoder that ignores its input
+        agree_weight = 0.3 * min(1.0, max(0.0, (self.used - 0.06) / 0.2))
+        spectral = self.distance(y_BN, output_BN)
+        # levels first: the error ratio alone is lowest for silence while phases are not known yet
+        ratio = log_error_ratio(y_BN, output_BN)
+        wave = torch.where(pitched, 0.0, 0.4 * log_angle(y_BN, output_BN) + (0.15 if self.used > 0.03 else 0.0) * ratio)
+        total = spectral.mean() + wave.mean() + agree_weight * agree.mean() + 0.1 * scale
+        plain = ~edited
+        return {
+            "total": total,
+            "spectral": spectral[plain].mean(),
+            "spectral_pitch": spectral[pitched].mean(),
+            "sdr": -10 / math.log(10) * ratio[plain].mean(),
+            "sdr_edit": -10 / math.log(10) * ratio[edited & ~pitched].mean(),
+            "agree": agree.mean(),
+            "spread": spread_D.mean(),
+            "quantized": torch.tensor(quantized_share),
+        }
+
+    def train(self, log_every: int = 50) -> None:
+        self.resume()
+        if self.step == 0:
+            self.fit_ends()
+        log = (self.folder / "log.jsonl").open("a")
+        sums: dict[str, list[float]] = {}
+        mark = time.monotonic()
+        while self.used < 1.0:
+            warm = min(1.0, (self.step + 1) / 200)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.used)))
+            terms = self.loss()
+            self.optimizer.zero_grad(set_to_none=True)
+            terms["total"].backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, 2.0)
+            self.optimizer.step()
+            self.step += 1
+            decay = min(0.999, self.step / (self.step + 10))
+            with torch.no_grad():
+                for name, value in self.model.named_parameters():
+                    self.average[name].lerp_(value, 1 - decay)
+            now = time.monotonic()
+            self.used += (now - mark) / 60 / self.minutes
+            mark = now
+            for key, value in terms.items():
+                if torch.isfinite(value):
+                    sums.setdefault(key, []).append(float(value.detach()))
+            if self.step % log_every == 0:
+                row = {"step": self.step, "used": round(self.used, 4)}
+                row |= {key: round(float(np.mean(values)), 4) for key, values in sums.items()}
+                print(json.dumps(row), file=log, flush=True)
+                sums = {}
+            if self.step % 500 == 0:
+                self.save()
+        self.save()
+
+    def export(self) -> Path:
+        """The averaged weights in fp16, as the package ships them."""
+        state = {name: value.half() for name, value in (self.model.state_dict() | self.average).items()}
+        # moving-average sums are for training only, but `strict=True` wants them: they are the means themselves
+        path = self.folder / "model.safetensors"
+        save_file({name: value.contiguous() for name, value in state.items()}, path)
+        (self.folder / "config.json").write_text(json.dumps({"architecture": "wavtokenizer", **CONFIG.to_dict()}, indent=2))
+        return path
+
+
+def main(
+    audio: Annotated[Path, typer.Argument(help="folder of subsets, each with a manifest.csv")],
+    out: Annotated[Path, typer.Option(help="where checkpoints and the result go")],
+    minutes: Annotated[float, typer.Option(help="training time on this machine")] = 120.0,
+    batch: Annotated[int, typer.Option(help="segments a step")] = 10,
+    rate: Annotated[float, typer.Option(help="highest learning rate")] = 6e-4,
+    threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
+    seed: int = 0,
+) -> None:
+    """Train the starter codec (or go on where a stopped run was)."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("medium")
+    out.mkdir(parents=True, exist_ok=True)
+    cache = out / "sounds.pkl"  # our own file of our own arrays: preparing takes minutes
+    if not cache.exists():
+        cache.write_bytes(pickle.dumps(collect(audio, CONFIG.sample_rate, seed=seed)))
+    sounds = pickle.loads(cache.read_bytes())
+    trainer = Trainer(Batches(sounds, batch, seed + int(time.time())), out, minutes, rate)
+    trainer.train()
+    print(trainer.export())
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,200 @@
+"""`SteeredModel`: a model whose activations pass through SAEs where features are edited while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hooks import AudioModel, Handle, Site, SiteError, attach, wrap_model
+from hooks.attach import current_time
+from hooks.capture import Recorder
+from hooks.model import Source
+from steer.delta import Mode, SiteEdit
+from steer.edits import Edit, Frames
+from steer.errors import EditError, SAEError
+from steer.sae import SAE, EncodesAndDecodes
+
+SAEs = EncodesAndDecodes | Mapping[str, EncodesAndDecodes]
+
+
+class EditHandle:
+    """Edits that stay until `remove()`."""
+
+    def __init__(self, handles: list[Handle]) -> None:
+        self._handles = handles
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+class SteeredModel:
+    """A model and an SAE for one of its sites, or {site: SAE}.
+
+    Calling it is the model's own forward, and every attribute that is not here is the model's own; inside
+    `with steered.edit(...)` all of that runs edited, outside it is untouched, bit for bit. `site` may be left out where
+    the SAE says where it belongs. At a module of no known family, a site is a module path or a `Site`.
+
+    With `check` (and a model that takes audio) every site is proven on a second of noise: it is passed, its width fits
+    the SAE, and a change there changes the output.
+
+    Raises:
+        SiteError: an unknown site, or one that fails its proof.
+        SAEError: an SAE of another width, or one whose site is not known.
+    """
+
+    def __init__(
+        self, model: AudioModel | nn.Module, sae: SAEs, site: str | Site | None = None, *, check: bool = True
+    ) -> None:
+        self.model = wrap_model(model)
+        if isinstance(site, Site):
+            wrap_model(self.model, site)
+            site = site.name
+        if not isinstance(sae, Mapping):
+            site = site or getattr(getattr(sae, "info", None), "site", "")
+            if not site:
+                raise SAEError("it is not known where this SAE belongs: pass site=...")
+            sae = {site: sae}
+        self.saes: dict[str, EncodesAndDecodes] = dict(sae)
+        self.sites = {name: self.model.site(name) for name in self.saes}
+        if check and self.model.sample_rate is not None:
+            prove(self.model, self.sites, self.saes)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model":
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def __repr__(self) -> str:
+        return f"SteeredModel({self.model.name!r}, sites {', '.join(self.sites)})"
+
+    # --- edits ---
+
+    def apply(self, *edits: Edit | Mapping[str, Edit], site: str | None = None, mode: Mode = "delta") -> EditHandle:
+        """Turn edits on in this thread (or task) until the handle's `remove()`.
+
+        With SAEs at several sites say which with `site`, or pass {site: edit or [edits]}. `mode="reconstruct"` puts
+        decode(f') in place of the activation, so that what the SAE cannot explain is lost.
+
+        Raises:
+            EditError: a feature that is not there, or a site without an SAE.
+        """
+        handles: list[Handle] = []
+        for name, chosen in self._by_site(edits, site, mode).items():
+            site_edit = SiteEdit(self.saes[name], chosen, mode)
+            if chosen or mode == "reconstruct":
+                try:
+                    handles.append(attach(self.model.module, self.sites[name], self._change(name, site_edit)))
+                except BaseException:
+                    EditHandle(handles).remove()
+                    raise
+        return EditHandle(handles)
+
+    @contextmanager
+    def edit(self, *edits: Edit | Mapping[str, Edit], site: str | None = None, mode: Mode = "delta") -> Iterator[SteeredModel]:
+        """`apply` for the length of a with-block."""
+        handle = self.apply(*edits, site=site, mode=mode)
+        try:
+            yield self
+        finally:
+            handle.remove()
+
+    def _by_site(self, edits: tuple[Any, ...], site: str | None, mode: Mode) -> dict[str, list[Edit]]:
+        # reconstruction without edits is a measurement of its own, at every site
+        chosen: dict[str, list[Edit]] = {name: [] for name in self.saes} if mode == "reconstruct" and site is None else {}
+        for edit in edits:
+            if isinstance(edit, Mapping):
+                pairs = [(name, one) for name, some in edit.items() for one in ([some] if isinstance(some, Edit) else some)]
+            else:
+                if site is None and len(self.saes) > 1:
+                    raise EditError(f"this model has SAEs at {', '.join(self.saes)}: say which with site=...")
+                pairs = [(site or next(iter(self.saes)), edit)]
+            for name, one in pairs:
+                if name not in self.saes:
+                    raise EditError(f"there is no SAE at {name!r}; there are SAEs at {', '.join(self.saes)}")
+                chosen.setdefault(name, []).append(one)
+        return chosen
+
+    def _change(self, name: str, site_edit: SiteEdit) -> Any:
+        site = self.sites[name]
+        timed = any(edit.during is not None for edit in site_edit.edits)
+
+        def change(x_BTD: Tensor) -> Tensor:
+            start_s = current_time()
+            if timed and site.frame_rate is None:
+                raise EditError(f"site {name!r}: its frame rate is not known, so `during` has no meaning; declare Site(frame_rate=...)")
+            if timed and site.chunk_s is not None and start_s is None:
+                raise EditError(f"{self.model.name} cuts its input into chunks: for edits with `during` call run or resynthesize")
+            return site_edit(x_BTD, Frames.of(x_BTD, site.frame_rate or 1.0, start_s or 0.0))
+
+        return change
+
+    # --- reading ---
+
+    @torch.no_grad()
+    def features(self, source: Source) -> dict[str, Tensor]:
+        """Features of a sound at every site, {site: [1, T, d_sae]}.
+
+        Edits that are active in this context are in what later sites see.
+        """
+        audio_BCN = self.model.prepare(source)
+        with Recorder(self.model.module, list(self.sites.values())) as recorder:
+            self.model.run(audio_BCN)
+        return {name: self.saes[name].encode(x_BTD) for name, x_BTD in recorder.take().items()}
+
+
+def width_of(sae: EncodesAndDecodes) -> int | None:
+    """The activation width that an SAE takes, where it says."""
+    width = getattr(sae, "d_in", None) or getattr(getattr(sae, "cfg", None), "d_in", None)
+    return int(width) if width is not None else None
+
+
+@torch.no_grad()
+def prove(model: AudioModel, sites: Mapping[str, Site], saes: Mapping[str, EncodesAndDecodes]) -> None:
+    """Raises SiteError or SAEError unless every site is passed, fits its SAE and has a say in the output."""
+    assert model.sample_rate is not None
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(1, model.channels, model.sample_rate, generator=generator)
+    audio_BCN = noise.to(model.device, model.dtype)
+    with Recorder(model.module, list(sites.values())) as recorder:
+        plain = seeded_outputs(model, audio_BCN)
+        seen = recorder.take()
+    for name, site in sites.items():
+        x_BTD, width = seen[name], width_of(saes[name])
+        site.measured(x_BTD)
+        if width is not None and width != x_BTD.shape[2]:
+            raise SAEError(f"the SAE is for activations {width} wide, but site {name!r} of {model.name} is {x_BTD.shape[2]} wide")
+        # not the same for all channels: layer norms would not see that
+        push_D = torch.randn(x_BTD.shape[2], generator=generator).to(x_BTD) * x_BTD.float().std().clamp(min=0.1).to(x_BTD)
+        with attach(model.module, site, lambda x_BTD, push_D=push_D: x_BTD + push_D):
+            pushed = seeded_outputs(model, audio_BCN)
+        if all(torch.equal(a, b) for a, b in zip(plain, pushed, strict=True)):
+            raise SiteError(f"site {name!r} of {model.name}: a change there does not change the output")
+
+
+def seeded_outputs(model: AudioModel, audio_BCN: Tensor) -> list[Tensor]:
+    """One pass with a fixed seed, since some models are random even in evaluation mode; the caller's seed stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return tensors_in(model.run(audio_BCN))
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors in a model's output, whatever holds them."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    return []
+
+
+__all__ = ["SAE", "EditHandle", "SteeredModel", "prove"]

@@ -1,0 +1,113 @@
+"""`ControlVector`: a direction in feature space with a name and a unit, from means or from pairs of clips.
+
+(The third way to one, a probe's class weights, is `Probe.control_vector`.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from steer.errors import EditError
+
+
+@dataclass(frozen=True)
+class ControlVector:
+    """`vector` [d_sae]; `unit` says what a strength of +1 does ("1 dB louder"), as far as that is known."""
+
+    vector: Tensor
+    name: str = "vector"
+    unit: str = ""
+    site: str = ""
+
+    def __add__(self, other: ControlVector) -> ControlVector:
+        return replace(self, vector=self.vector + other.vector, name=f"{self.name} + {other.name}", unit="")
+
+    def __sub__(self, other: ControlVector) -> ControlVector:
+        return self + -other
+
+    def __neg__(self) -> ControlVector:
+        return self * -1.0
+
+    def __mul__(self, factor: float) -> ControlVector:
+        return replace(self, vector=self.vector * factor, name=f"{factor:g} {self.name}", unit="")
+
+    __rmul__ = __mul__
+
+    def orthogonal_to(self, others: Iterable[ControlVector]) -> ControlVector:
+        """Without the parts that lie along `others` (what they span together)."""
+        basis_FK = torch.stack([other.vector.double() for other in others], dim=1)
+        inside = basis_FK @ torch.linalg.lstsq(basis_FK, self.vector.double()[:, None]).solution
+        return replace(self, vector=(self.vector.double() - inside[:, 0]).to(self.vector.dtype))
+
+
+def difference_of_means(with_NF: Tensor, without_NF: Tensor, name: str = "vector", **fields: str) -> ControlVector:
+    """Mean features of frames that have an attribute minus those of frames that do not."""
+    return ControlVector(with_NF.mean(0) - without_NF.mean(0), name, **fields)
+
+
+def from_pairs(pairs: Iterable[tuple[Tensor, Tensor, float]], name: str = "vector", **fields: str) -> ControlVector:
+    """Direction from pairs (features [T, F] of a sound, of the same sound changed, by how many units).
+
+    The least-squares slope of the pairs' mean differences on the amount of change: +1 is one unit.
+
+    Raises:
+        EditError: no pair, or no change in any of them.
+    """
+    total: Tensor | None = None
+    weight = 0.0
+    for before_TF, after_TF, amount in pairs:
+        term = amount * (after_TF.mean(0) - before_TF.mean(0))
+        total = term if total is None else total + term
+        weight += amount**2
+    if total is None or weight == 0:
+        raise EditError(f"{name}: a direction from pairs needs pairs that differ")
+    return ControlVector(total / weight, name, **fields)
+
+
+def save_vectors(vectors: Mapping[str, ControlVector], path: str | Path) -> None:
+    """Several vectors in one safetensors file, with names, units and sites as its metadata."""
+    about = {key: {"name": v.name, "unit": v.unit, "site": v.site} for key, v in vectors.items()}
+    save_file({key: v.vector.contiguous() for key, v in vectors.items()}, path, {"vectors": json.dumps(about)})
+
+
+def load_vectors(path: str | Path) -> dict[str, ControlVector]:
+    """All vectors of a safetensors file; one of another origin may hold bare tensors [d_sae].
+
+    Raises:
+        EditError: no such file, not a safetensors file, or tensors of more than one axis.
+    """
+    if not Path(path).is_file():
+        raise EditError(f"{path}: no such file of control vectors")
+    try:
+        with safe_open(str(path), "pt") as file:
+            about = json.loads((file.metadata() or {}).get("vectors", "{}"))
+            vectors = {key: ControlVector(file.get_tensor(key).float(), **about.get(key, {"name": key})) for key in file.keys()}
+    except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
+        raise EditError(f"{path}: not a file of control vectors ({error})") from error
+    for key, vector in vectors.items():
+        if vector.vector.ndim != 1:
+            raise EditError(f"{path}: {key} has shape {list(vector.vector.shape)}, a control vector has one axis")
+    return vectors
+
+
+def load_vector(source: str | Path) -> ControlVector:
+    """The only vector of a file, or the one named behind a `#`: `vectors.safetensors#brightness`.
+
+    Raises:
+        EditError: the file holds several and none was named, or not the one that was.
+    """
+    path, _, key = str(source).partition("#")
+    vectors = load_vectors(path)
+    if not key and len(vectors) == 1:
+        return next(iter(vectors.values()))
+    if key not in vectors:
+        raise EditError(f"{path}: holds {', '.join(vectors)}; name one as {path}#{next(iter(vectors), 'name')}")
+    return vectors[key]
