@@ -1,7 +1,7 @@
 """The one place that registers torch hooks.
 
-A hook acts only in the context (thread or task) that attached it: which hooks are alive is held in a ContextVar, so one
-shared model can run with different edits at the same time. A hook leaves the module as it was when its handle is removed.
+A hook acts only in the context (thread or task) that attached it: which hooks are alive is held in a ContextVar, so
+one shared model can run with different edits at the same time. Removing the handle leaves the module as it was.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Handle:
     def __enter__(self) -> Handle:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.remove()
 
 
@@ -53,21 +55,21 @@ def attach(model: nn.Module, site: Site, change: Change) -> Handle:
             activation is not where the site says or the change has another shape.
     """
     module = site.find(model)
-    check_hookable(module, site)
+    check_hookable(model, site)
     token = next(_tokens)
 
     def apply(value: Any) -> Any:
         new_BTD = change(site.read(value))
         return None if new_BTD is None else site.write(value, new_BTD)
 
-    # *rest: torch may call a hook that another thread has just removed without the kwargs it was registered for
+    # torch calls a hook that another thread has just removed without the kwargs it was registered for: *rest is shorter
     def on_output(module: nn.Module, args: Any, *rest: Any) -> Any:
         return apply(rest[-1]) if token in _alive.get() else None
 
     def on_input(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
-        if token not in _alive.get():
+        if token not in _alive.get() or not rest:
             return None
-        kwargs = rest[0] if rest else {}
+        (kwargs,) = rest
         by_name = isinstance(site.element, str) or not args
         value = apply(kwargs if by_name else args)
         if value is None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import attach
+from hooks.attach import at_time, attach
 from hooks.errors import SiteError
 from hooks.model import AudioModel, Source
 from hooks.registry import wrap_model
@@ -36,14 +37,16 @@ class Recorder:
     def __enter__(self) -> Recorder:
         with ExitStack() as stack:
             for site in self.sites:
-                # cloned: several models change their activations in place later on
-                note = self._seen[site.name].append
-                stack.enter_context(attach(self.model, site, lambda x_BTD, note=note: note(x_BTD.detach().clone())))
+                stack.enter_context(attach(self.model, site, partial(self._note, site.name)))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    def _note(self, name: str, x_BTD: Tensor) -> None:
+        # cloned: several models change their activations in place later on
+        self._seen[name].append(x_BTD.detach().clone())
 
     def take(self) -> dict[str, Tensor]:
         """What was seen since the last call, {site: [B, T, D]}.
@@ -61,7 +64,9 @@ class Recorder:
 
 
 @torch.no_grad()
-def capture(model: AudioModel | nn.Module, sources: Iterable[Source], sites: Sequence[str], max_s: float = 30.0) -> Iterator[Captured]:
+def capture(
+    model: AudioModel | nn.Module, sources: Iterable[Source], sites: Sequence[str], max_s: float = 30.0
+) -> Iterator[Captured]:
     """Run sounds through a model one by one and give what passes at `sites`.
 
     Sounds longer than `max_s` seconds are cut into stretches of that length.
@@ -74,8 +79,9 @@ def capture(model: AudioModel | nn.Module, sources: Iterable[Source], sites: Seq
     for source in sources:
         audio_BCN = model.prepare(source)
         assert model.sample_rate is not None
-        length = int(max_s * model.sample_rate)
+        length = max(1, round(max_s * model.sample_rate))
         for start in range(0, audio_BCN.shape[-1], length):
-            with Recorder(model.module, [model.site(name) for name in sites]) as recorder:
+            start_s = start / model.sample_rate
+            with Recorder(model.module, [model.site(name) for name in sites]) as recorder, at_time(start_s):
                 model.run(audio_BCN[..., start : start + length])
-            yield Captured(source, start / model.sample_rate, recorder.take())
+            yield Captured(source, start_s, recorder.take())

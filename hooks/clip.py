@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hooks.errors import AudioFileError
+from hooks.files import whole_file
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
 MAX_CHANNELS = 8
@@ -104,7 +105,9 @@ def audio_info(path: str | Path) -> AudioInfo:
     if info.frames <= 0:
         raise AudioFileError(f"{path}: has no samples")
     if not MIN_SAMPLE_RATE <= info.samplerate <= MAX_SAMPLE_RATE:
-        raise AudioFileError(f"{path}: sampling rate {info.samplerate} Hz is outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz")
+        raise AudioFileError(
+            f"{path}: sampling rate {info.samplerate} Hz is outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        )
     if info.channels > MAX_CHANNELS:
         raise AudioFileError(f"{path}: {info.channels} channels, at most {MAX_CHANNELS} are supported")
     return AudioInfo(path, info.samplerate, info.channels, info.frames, info.format, info.subtype)
@@ -127,17 +130,24 @@ def read_clip(path: str | Path) -> Clip:
     return Clip(torch.cat(blocks, dim=1), info.sample_rate, str(path))
 
 
-def read_blocks(info: AudioInfo, block_frames: int) -> Iterator[Tensor]:
+def read_blocks(
+    info: AudioInfo, block_frames: int, dtype: str = "float32", start: int = 0, end: int | None = None
+) -> Iterator[Tensor]:
     """Waveforms [channels, <= block_frames] one after another, so that a long file never lies in memory whole.
+
+    `dtype` is float32, or float64 where 32-bit integers and doubles have to survive. `start` and `end` (samples) limit
+    what is read.
 
     Raises:
         AudioFileError: the file ends before its header says, is damaged, or has samples that are not finite.
     """
-    seen = 0
+    seen, end = start, info.frames if end is None else min(end, info.frames)
     try:
         with soundfile.SoundFile(str(info.path)) as file:
-            while True:
-                samples = file.read(block_frames, dtype="float32", always_2d=True)
+            if start:
+                file.seek(start)
+            while seen < end:
+                samples = file.read(min(block_frames, end - seen), dtype=dtype, always_2d=True)
                 if not len(samples):
                     break
                 seen += len(samples)
@@ -146,58 +156,87 @@ def read_blocks(info: AudioInfo, block_frames: int) -> Iterator[Tensor]:
                 yield waveform
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise AudioFileError(f"{info.path}: damaged after {seen / info.sample_rate:.2f} s ({reason(error)})") from error
-    if seen < info.frames:
+    if seen < end:
         raise AudioFileError(f"{info.path}: truncated, {seen} of {info.frames} samples could be read")
+
+
+class OutputFile(io.FileIO):
+    """Notes the first write that failed and goes on, until `check`.
+
+    libsndfile cannot be trusted with it: on a full disk some of its encoders lose the end of a file without a word.
+    """
+
+    def __init__(self, path: Path, shown: Path) -> None:
+        super().__init__(path, "w")
+        self.shown, self.error = shown, ""
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        rest = memoryview(data)
+        try:
+            while len(rest) and not self.error:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error.strerror or str(error)
+        return len(data)
+
+    def check(self) -> None:
+        """Raises AudioFileError if a write has failed."""
+        if self.error:
+            raise AudioFileError(f"{self.shown}: could not be written ({self.error})")
 
 
 class ClipWriter:
     """Writes blocks [channels, n] to a sound file; hard-clips what an integer format cannot hold and counts it."""
 
-    def __init__(self, file: soundfile.SoundFile) -> None:
-        self._file = file
+    def __init__(self, file: soundfile.SoundFile, output: OutputFile) -> None:
+        self._file, self._output = file, output
         self.clipped = 0
 
     def write(self, waveform: Tensor) -> None:
+        """Raises AudioFileError if the disk is full or a sample is not finite."""
+        if not torch.isfinite(waveform).all():
+            raise AudioFileError(f"{self._output.shown}: not written, since it would hold samples that are not finite")
         if not self._file.subtype.startswith(("FLOAT", "DOUBLE")):
             self.clipped += int((waveform.abs() > 1.0).sum())
             waveform = waveform.clamp(-1.0, 1.0)
         self._file.write(waveform.T.numpy())
+        self._output.check()
 
 
 @contextmanager
 def create_audio(
-    path: str | Path, sample_rate: int, channels: int, format: str | None = None, subtype: str | None = None, force: bool = False
+    path: str | Path,
+    sample_rate: int,
+    channels: int,
+    format: str | None = None,
+    subtype: str | None = None,
+    force: bool = False,
 ) -> Iterator[ClipWriter]:
     """Write a sound file that appears whole or not at all: blocks go to a hidden file beside it, renamed at the end.
 
     Raises:
         AudioFileError: the file exists and `force` is off, the folder is missing or read-only, the format does not
-            take the subtype, or the disk is full.
+            take the subtype, rate or channels, or the disk is full.
     """
     path = Path(path)
     check_target(path, force)
     format = format or path.suffix.lstrip(".").upper() or "WAV"
-    try:
-        handle, partial = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise AudioFileError(f"{path}: cannot write there ({error.strerror})") from error
-    try:
+    if format not in soundfile.available_formats():
+        raise AudioFileError(f"{path}: {format} files cannot be written; use .wav, .flac or .ogg")
+    if not soundfile.check_format(format, subtype or None):
+        raise AudioFileError(f"{path}: {format} files cannot hold {subtype} samples")
+    with ExitStack() as stack:
         try:
-            if not soundfile.check_format(format, subtype or None):
-                raise AudioFileError(f"{path}: {format} files cannot hold {subtype} samples")
-            with soundfile.SoundFile(partial, "w", sample_rate, channels, subtype, format=format) as file:
-                yield ClipWriter(file)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(partial, 0o666 & ~umask)
-            os.replace(partial, path)
-        except (soundfile.SoundFileError, ValueError) as error:
-            raise AudioFileError(f"{path}: could not be written ({reason(error)})") from error
+            output = stack.enter_context(OutputFile(stack.enter_context(whole_file(path)), path))
+            file = soundfile.SoundFile(output, "w", sample_rate, channels, subtype, format=format)
         except OSError as error:
-            raise AudioFileError(f"{path}: could not be written ({error.strerror or error})") from error
-    finally:
-        Path(partial).unlink(missing_ok=True)
+            raise AudioFileError(f"{path}: could not be written ({error.strerror})") from error
+        except soundfile.SoundFileError as error:
+            what = f"{channels} channels at {sample_rate} Hz as {format} {subtype or ''}".strip()
+            raise AudioFileError(f"{path}: cannot hold {what} ({reason(error)})") from error
+        with file:
+            yield ClipWriter(file, output)
+        output.check()
 
 
 def check_target(path: Path, force: bool) -> None:

@@ -37,4 +37,12 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{module} is not installed: pip install 'audiosteer[{extra}]'") from error
     except (ImportError, OSError, RuntimeError) as error:  # a torchaudio of another CUDA build, for one
-        raise MissingExtraError(f"{module} is installed but does not load ({error}); reinstall 'audiosteer[{extra}]'") from error
+        raise MissingExtraError(
+            f"{module} is installed but does not load ({one_line(error)}); reinstall 'audiosteer[{extra}]'"
+        ) from error
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """What another library's error says, without its line breaks and its tail."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit].rstrip()} ..."

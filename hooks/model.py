@@ -74,7 +74,11 @@ class AudioModel:
             return Site.of(self.module, name)
         except SiteError:
             near = difflib.get_close_matches(name, self.sites, n=3)
-            hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(list(self.sites)[:12]) or 'no named sites'}"
+            hint = (
+                f"did you mean {', '.join(near)}?"
+                if near
+                else f"it has {', '.join(list(self.sites)[:12]) or 'no named sites'}"
+            )
             raise SiteError(f"{self.name} has no site {name!r}; {hint}") from None
 
     def prepare(self, source: Source) -> Tensor:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from safetensors import SafetensorError
 from torch import nn
 
-from hooks.errors import ModelError, require
+from hooks.errors import ModelError, one_line, require
 from hooks.model import AudioModel
 from hooks.site import Site
 
@@ -48,7 +49,9 @@ def open_model(name: str | Path, revision: str | None = None) -> AudioModel:
         if hasattr(module, "open_name"):
             return module.open_name(rest, text)
         return open_folder(Path(rest), text)
-    known = ", ".join([*(f"{name}:..." for name in FAMILIES), *(f"{name}:..." for name in SCHEMES), "hf:owner/name", "a folder"])
+    known = ", ".join(
+        [*(f"{name}:..." for name in FAMILIES), *(f"{name}:..." for name in SCHEMES), "hf:owner/name", "a folder"]
+    )
     raise ModelError(f"there is no model {text!r}; a model is one of {known}")
 
 
@@ -66,8 +69,8 @@ def open_folder(folder: Path, name: str) -> AudioModel:
         raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {', '.join(FAMILIES)}")
     try:
         return family(kind).open_folder(folder, name)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: could not be opened ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{name}: could not be opened ({one_line(error)})") from error
 
 
 def download(repository: str, revision: str | None = None) -> Path:
@@ -77,7 +80,7 @@ def download(repository: str, revision: str | None = None) -> Path:
         return Path(hub.snapshot_download(repository, revision=revision))
     except Exception as error:  # the hub raises its own, httpx's and OS errors: none of them is worth a stack trace
         raise ModelError(
-            f"hf:{repository}: could not be downloaded ({str(error).splitlines()[0]}); "
+            f"hf:{repository}: could not be downloaded ({one_line(error)}); "
             "check the name, the revision and the network, or open a folder that holds it"
         ) from error
 

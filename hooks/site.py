@@ -20,8 +20,8 @@ class Site:
 
     `module` is the module path (`encoder.layers.3`; "" is the model itself). `layout` says whether the module holds
     [batch, frames, width] or [batch, width, frames]. `port` is "output" or "input", and `element` picks one of several
-    tensors: an index into a tuple or into the positional arguments, a field of a ModelOutput or a keyword argument; with
-    None the first tensor is meant. `width` and `frame_rate` (Hz) are None where they are not known beforehand.
+    tensors: an index into a tuple or the positional arguments, a field of a ModelOutput or a keyword argument; None
+    means the first tensor. `width` and `frame_rate` (Hz) are None where they are not known beforehand.
     `chunk_s` is the step in seconds between calls where the model cuts its input into chunks itself.
     """
 
@@ -51,7 +51,9 @@ class Site:
         except AttributeError as error:
             near = [path for path, _ in model.named_modules() if path.endswith(self.module.rsplit(".", 1)[-1])][:4]
             hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise SiteError(f"site {self.name!r}: {type(model).__name__} has no module {self.module!r}{hint}") from error
+            raise SiteError(
+                f"site {self.name!r}: {type(model).__name__} has no module {self.module!r}{hint}"
+            ) from error
 
     def measured(self, x_BTD: Tensor) -> Site:
         """This site with the width that was seen there.
@@ -60,7 +62,9 @@ class Site:
             SiteError: another width was declared.
         """
         if self.width not in (None, x_BTD.shape[2]):
-            raise SiteError(f"site {self.name!r}: declared {self.width} wide, but its activation is {x_BTD.shape[2]} wide")
+            raise SiteError(
+                f"site {self.name!r}: declared {self.width} wide, but its activation is {x_BTD.shape[2]} wide"
+            )
         return replace(self, width=x_BTD.shape[2])
 
     # --- between what a module passes on and [B, T, D] ---
@@ -77,21 +81,25 @@ class Site:
         old = self._pick(value)
         new = (x_BTD.transpose(1, 2) if self.layout == "BDT" else x_BTD).to(old.dtype)
         if new.shape != old.shape:
-            raise SiteError(f"site {self.name!r}: the change has shape {list(new.shape)}, the activation {list(old.shape)}")
+            raise SiteError(
+                f"site {self.name!r}: the change has shape {list(new.shape)}, the activation {list(old.shape)}"
+            )
         if isinstance(value, Tensor):
             return new
         key = self._key(value)
         if isinstance(value, tuple):
-            items = [new if index == key else item for index, item in enumerate(value)]
+            items: list[Any] = list(value)
+            items[key] = new
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
         changed = copy.copy(value)
         changed[key] = new
         return changed
 
-    def _key(self, value: Any) -> int | str:
+    def _key(self, value: Any) -> Any:
+        named = hasattr(value, "items")
         if self.element is not None:
-            return self.element
-        pairs = value.items() if hasattr(value, "items") else enumerate(value)
+            return list(value)[self.element] if named and isinstance(self.element, int) else self.element
+        pairs = value.items() if named else enumerate(value)
         for key, item in pairs:
             if isinstance(item, Tensor) and item.is_floating_point():
                 return key
@@ -100,18 +108,25 @@ class Site:
     def _pick(self, value: Any) -> Tensor:
         if isinstance(value, Tensor) and self.element in (None, 0):
             return value
+        # a lone tensor has no further elements: indexing it would take a row of the batch
+        items = () if isinstance(value, Tensor) else value
         try:
-            tensor = value[self._key(value)]
+            tensor = items[self._key(items)]
         except (KeyError, IndexError, TypeError) as error:
-            raise SiteError(f"site {self.name!r}: the {self.port} of {self.module!r} has no element {self.element!r}") from error
+            what = f"the {self.port} of {self.module!r}, a {type(value).__name__},"
+            raise SiteError(f"site {self.name!r}: {what} has no element {self.element!r}") from error
         if not isinstance(tensor, Tensor):
             raise SiteError(f"site {self.name!r}: element {self.element!r} of {self.module!r} is no tensor")
         return tensor
 
 
-def check_hookable(module: nn.Module, site: Site) -> None:
-    """Raises SiteError for modules on which torch ignores or forbids hooks."""
-    if isinstance(module, torch.jit.ScriptModule):
-        raise SiteError(f"site {site.name!r}: {site.module!r} is TorchScript, which takes no hooks")
-    if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
-        raise SiteError(f"site {site.name!r}: {site.module!r} is compiled; hooks added now never run: wrap the model before torch.compile")
+def check_hookable(model: nn.Module, site: Site) -> None:
+    """Raises SiteError if torch ignores or forbids hooks on the site's module, or on one that it lies in."""
+    path = site.module.split(".") if site.module else []
+    for depth in range(len(path) + 1):
+        module = model.get_submodule(".".join(path[:depth]))
+        where = f"site {site.name!r}: {'.'.join(path[:depth]) or type(module).__name__}"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise SiteError(f"{where} is TorchScript, which takes no hooks")
+        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
+            raise SiteError(f"{where} is compiled, and hooks added now never run; wrap the model before torch.compile")

@@ -1,0 +1,44 @@
+"""What: SAEs, edits, `SteeredModel`, probes and training. `from steer import SteeredModel, SAE, Ablate, open_model`."""
+
+import steer.starter as _starter  # noqa: F401 - registers the names starter:...
+from hooks import AudioSteerError, Clip, Site, capture, open_model, read_clip, wrap_model, write_clip
+from steer.calibrate import Calibration, calibrate
+from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift
+from steer.errors import EditError, RecipeError, SAEError, TrainingError
+from steer.sae import SAE, SAEInfo
+from steer.steered import SteeredModel
+from steer.vectors import ControlVector, difference_of_means, from_pairs, load_vector, load_vectors, save_vectors
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SAE",
+    "Ablate",
+    "AudioSteerError",
+    "Calibration",
+    "Clamp",
+    "Clip",
+    "ControlVector",
+    "Curve",
+    "Edit",
+    "EditError",
+    "RecipeError",
+    "SAEError",
+    "SAEInfo",
+    "Scale",
+    "Shift",
+    "Site",
+    "SteeredModel",
+    "TrainingError",
+    "calibrate",
+    "capture",
+    "difference_of_means",
+    "from_pairs",
+    "load_vector",
+    "load_vectors",
+    "open_model",
+    "read_clip",
+    "save_vectors",
+    "wrap_model",
+    "write_clip",
+]

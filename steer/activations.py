@@ -30,11 +30,18 @@ class Encoder:
 
     def pick(self, features: Tensor) -> Encoder:
         """The columns of some features, in contiguous memory."""
-        picked = {
-            name: None if value is None else value[features].contiguous()
-            for name, value in (("threshold", self.threshold), ("r_mag", self.r_mag), ("b_mag", self.b_mag))
-        }
-        return replace(self, W_enc=self.W_enc[:, features].contiguous(), b_enc=self.b_enc[features].contiguous(), **picked)
+
+        def some(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[features].contiguous()
+
+        return replace(
+            self,
+            W_enc=self.W_enc[:, features].contiguous(),
+            b_enc=self.b_enc[features].contiguous(),
+            threshold=some(self.threshold),
+            r_mag=some(self.r_mag),
+            b_mag=some(self.b_mag),
+        )
 
     def preactivation(self, x_XD: Tensor) -> Tensor:
         flat_ND = x_XD.reshape(-1, x_XD.shape[-1])
@@ -46,7 +53,7 @@ def relu(encoder: Encoder, x_XD: Tensor) -> Tensor:
 
 
 def jumprelu(encoder: Encoder, x_XD: Tensor) -> Tensor:
-    """Features above their own threshold keep their value (arXiv 2407.14435, eq. 3); a negative threshold counts as 0."""
+    """Features above their own threshold keep their value (arXiv 2407.14435, eq. 3); a negative one counts as 0."""
     pre_XF = encoder.preactivation(x_XD)
     assert encoder.threshold is not None
     return torch.where(pre_XF > encoder.threshold.clamp(min=0), pre_XF, 0)
@@ -54,10 +61,14 @@ def jumprelu(encoder: Encoder, x_XD: Tensor) -> Tensor:
 
 def topk(encoder: Encoder, x_XD: Tensor) -> Tensor:
     """The k largest features of each vector, those of them that are positive (arXiv 2406.04093, section 2.3)."""
-    pre_XF = encoder.preactivation(x_XD)
     assert encoder.k is not None
-    values, indices = pre_XF.topk(min(encoder.k, pre_XF.shape[-1]), dim=-1, sorted=False)
-    return torch.zeros_like(pre_XF).scatter_(-1, indices, values.relu())
+    return largest(encoder.preactivation(x_XD), encoder.k)
+
+
+def largest(pre_XF: Tensor, k: int) -> Tensor:
+    """Only the k largest of each vector are kept, and of those the positive ones."""
+    values, indices = pre_XF.topk(min(k, pre_XF.shape[-1]), dim=-1, sorted=False)
+    return torch.zeros_like(pre_XF).scatter(-1, indices, values.relu())
 
 
 def gated(encoder: Encoder, x_XD: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""From edits to the change at a site: x' = x + decode(f') - decode(f), at the cost of the edit and not of the dictionary.
+"""From edits to the change at a site: x' = x + decode(f') - decode(f), at the cost of the edit, not of the dictionary.
 
-What the SAE cannot explain stays, and the decoder's bias cancels. Where features are decided one by one (relu, jumprelu,
-batchtopk, gated) only the touched columns of W_enc and rows of W_dec are used, gathered once per edit. Top-k encodes in
-full, because a feature's rank needs the others, but changes only the touched rows. With RMS-normalised features every
-feature moves when one does, so both ends are computed in full.
+What the SAE cannot explain stays, and the decoder's bias cancels. Where features are decided one by one (relu,
+jumprelu, batchtopk, gated) only the touched columns of W_enc and rows of W_dec are used, gathered once per edit. Top-k
+encodes in full, because a feature's rank needs the others, but changes only the touched rows. With RMS-normalised
+features every feature moves when one does, so both ends are computed in full.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class SiteEdit:
     """The edits of one site, ready to be applied to its activations: `edit(x_BTD, frames)` gives the new ones.
 
     Raises:
-        EditError: a feature that the SAE does not have, or a vector of another length.
+        EditError: a feature that the SAE does not have, or a vector of another length (found at the first activation if
+            the SAE does not say how many features it has).
     """
 
     def __init__(self, sae: EncodesAndDecodes, edits: Sequence[Edit], mode: Mode = "delta") -> None:
         self.sae, self.edits, self.mode = sae, tuple(edits), mode
-        self.d_sae = int(getattr(sae, "d_sae", 0)) or int(sae.W_dec.shape[0])  # type: ignore[attr-defined]
         touched = sorted({feature for edit in edits if isinstance(edit, FeatureEdit) for feature in edit.features})
-        self.touched = check_features(touched, self.d_sae)
-        for edit in edits:
-            if isinstance(edit, Shift) and len(edit.vector) != self.d_sae:
-                raise EditError(f"the vector has {len(edit.vector)} numbers, the SAE {self.d_sae} features")
+        self.touched = torch.tensor(touched, dtype=torch.long)
+        d_sae = getattr(sae, "d_sae", None) or getattr(getattr(sae, "cfg", None), "d_sae", None)
+        if d_sae is not None:
+            self._check(int(d_sae))
         position = {feature: index for index, feature in enumerate(touched)}
         self._columns = {
             index: torch.tensor([position[feature] for feature in edit.features])
@@ -49,10 +49,17 @@ class SiteEdit:
         else:
             self.apply = self._apply_full
 
+    def _check(self, d_sae: int) -> None:
+        check_features(self.touched, d_sae)
+        for edit in self.edits:
+            if isinstance(edit, Shift) and len(edit.vector) != d_sae:
+                raise EditError(f"the vector has {len(edit.vector)} numbers, the SAE {d_sae} features")
+
+    @torch.no_grad()
     def _gather(self, sae: SAE) -> None:
         """Take the touched columns and rows once; of a shift also what it does to the activation as a whole."""
         touched = self.touched.to(sae.W_dec.device)
-        self.W_dec = sae.W_dec[touched].detach().contiguous()
+        self.W_dec = sae.W_dec[touched].contiguous()
         self.encoder = sae.encoder()
         if sae.separable:
             self.encoder = self.encoder.pick(touched)
@@ -62,7 +69,7 @@ class SiteEdit:
                 vector = edit.vector.to(sae.W_dec)
                 inside = vector[touched]
                 # later edits see the touched features shifted; the rest of the shift is one constant direction
-                self.vectors[index] = (inside, vector @ sae.W_dec.detach() - inside @ self.W_dec)
+                self.vectors[index] = (inside, vector @ sae.W_dec - inside @ self.W_dec)
 
     def __call__(self, x_BTD: Tensor, frames: Frames) -> Tensor:
         """New activations, in the dtype of `x_BTD`."""
@@ -105,6 +112,7 @@ class SiteEdit:
 
     def _apply_full(self, x_BTD: Tensor, frames: Frames) -> Tensor:
         f_BTF = self.sae.encode(x_BTD)
+        self._check(f_BTF.shape[-1])
         edited_BTF = self._edited(f_BTF, frames, everything=True)
         if getattr(self.sae, "rms_norm", False) and self.edits:
             # "after re-normalizing to maintain valid activation magnitudes" (arXiv 2510.23802, section 2.2)

@@ -1,15 +1,16 @@
 """Edits: what to do with features. `Ablate`, `Clamp`, `Scale` act on chosen features, `Shift` moves along a vector.
 
-A value (of a clamp, a factor, a strength) is a number, a [batch] tensor with one number per row, or a `Curve` over time.
+A value (of a clamp, a factor, a strength) is a number, a [batch] tensor with a number per row, or a `Curve` over time.
 `during` limits an edit to spans in seconds; elsewhere features stay what they were.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class Frames:
         tensor = torch.as_tensor(value).to(like)
         if tensor.ndim == 0:
             return tensor.view(1, 1, 1)
-        if tensor.ndim != 1 or self.batch % len(tensor):
+        if tensor.ndim != 1 or not len(tensor) or self.batch % len(tensor):
             raise EditError(f"a value per row needs {self.batch} numbers, got shape {list(tensor.shape)}")
         # beams and channels repeat each row of the batch
         return tensor.repeat_interleave(self.batch // len(tensor)).view(-1, 1, 1)
@@ -84,15 +85,19 @@ def as_spans(during: Span | Sequence[Span] | None) -> tuple[Span, ...] | None:
     """Normalise one span or several.
 
     Raises:
-        EditError: a span that ends before it starts, or starts before 0.
+        EditError: no span, or one that ends before it starts or starts before 0.
     """
     if during is None:
         return None
-    several = [during] if isinstance(during[0], int | float) else list(during)  # type: ignore[list-item]
-    spans = tuple((float(start), float(end)) for start, end in several)  # type: ignore[misc]
+    if not len(during):
+        raise EditError("during has no spans: leave it out to edit everywhere")
+    several = [during] if isinstance(during[0], int | float) else during
+    spans = tuple((float(start), float(end)) for start, end in cast(Sequence[Span], several))
     for start, end in spans:
         if not (0 <= start < end):
-            raise EditError(f"a span of {start:g} to {end:g} s is empty: it has to start at 0 or later and end after its start")
+            raise EditError(
+                f"a span of {start:g} to {end:g} s is empty: it has to start at 0 or later and end after its start"
+            )
     return spans
 
 
@@ -111,16 +116,24 @@ class Edit:
     def __post_init__(self) -> None:
         object.__setattr__(self, "during", as_spans(self.during))
 
+    @property
+    def timed(self) -> bool:
+        """Whether the edit depends on when a frame is."""
+        return self.during is not None or any(isinstance(value, Curve) for value in vars(self).values())
+
 
 @dataclass(frozen=True)
 class FeatureEdit(Edit):
     """An edit of chosen features, each by itself."""
 
-    features: Sequence[int] = ()
+    features: Sequence[int]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "features", tuple(int(feature) for feature in self.features))
+        try:
+            object.__setattr__(self, "features", tuple(operator.index(feature) for feature in self.features))
+        except TypeError:
+            raise EditError(f"{self.kind} takes a list of whole numbers, not {self.features!r}") from None
         if not self.features:
             raise EditError(f"{self.kind} needs at least one feature")
         if len(set(self.features)) != len(self.features):
@@ -135,7 +148,6 @@ class FeatureEdit(Edit):
 class Ablate(FeatureEdit):
     """Set features to zero."""
 
-    features: Sequence[int]
     kind: ClassVar[str] = "ablate"
 
     def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
@@ -146,7 +158,6 @@ class Ablate(FeatureEdit):
 class Clamp(FeatureEdit):
     """Set features to a value, whatever they were."""
 
-    features: Sequence[int]
     value: Value
     kind: ClassVar[str] = "clamp"
 
@@ -162,7 +173,6 @@ class Clamp(FeatureEdit):
 class Scale(FeatureEdit):
     """Multiply features by a factor."""
 
-    features: Sequence[int]
     factor: Value
     kind: ClassVar[str] = "scale"
 

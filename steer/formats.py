@@ -1,8 +1,9 @@
 """SAE files: SAELens's folder (`cfg.json`, `sae_weights.safetensors`), with an `audio` section of ours in the cfg.
 
 SAELens (6.x) opens what is written here and gives the same features: topk, jumprelu, gated and standard (relu). A
-batchtopk SAE is written as jumprelu with the threshold that its training learned, as SAELens itself does. RMS-normalised
-SAEs get an architecture name of ours, which SAELens refuses rather than reads wrongly. Nothing is ever unpickled.
+batchtopk SAE is written as jumprelu with the threshold that its training learned, as SAELens itself does. SAEs with
+RMS-normalised features get an architecture name of ours, which SAELens refuses rather than reads wrongly. Nothing is
+ever unpickled.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def save_sae(sae: SAE, folder: str | Path, dtype: torch.dtype | None = None) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # a threshold decides by a strict comparison: it keeps full precision
-        weights = {name: (value if name == "threshold" else value.to(dtype)).contiguous() for name, value in state.items()}
+        weights = {
+            name: (value if name == "threshold" else value.to(dtype)).contiguous() for name, value in state.items()
+        }
         partial = folder / f".{WEIGHTS}.partial"
         save_file(weights, partial)
         partial.replace(folder / WEIGHTS)
@@ -77,7 +80,7 @@ def save_sae(sae: SAE, folder: str | Path, dtype: torch.dtype | None = None) -> 
 
 
 def find_folder(source: str | Path) -> Path:
-    """The folder that a path, `starter:codec/latent`, or a hub id such as `hf:owner/name/sub/folder@revision` stands for.
+    """The folder that a path, `starter:codec/latent` or a hub id (`hf:owner/name/sub/folder@revision`) stands for.
 
     Raises:
         SAEError: there is none, or it cannot be downloaded.
@@ -95,7 +98,9 @@ def find_folder(source: str | Path) -> Path:
         try:
             root = hub.snapshot_download(f"{owner}/{repository}", revision=revision or None)
         except Exception as error:  # the hub raises its own, httpx's and OS errors
-            raise SAEError(f"{text}: could not be downloaded ({str(error).splitlines()[0]}); check name, revision and network") from error
+            raise SAEError(
+                f"{text}: could not be downloaded ({str(error).splitlines()[0]}); check name, revision and network"
+            ) from error
         return Path(root, *inner)
     raise SAEError(f"there is no SAE {text!r}: pass a folder, starter:codec/latent, or hf:owner/name/folder@revision")
 
@@ -104,8 +109,8 @@ def load_sae(source: str | Path) -> SAE:
     """Load an SAE in fp32.
 
     Raises:
-        SAEError: nothing is there, files are missing or damaged, tensors do not fit the cfg, or the cfg asks for something
-            that would change the features and is not supported.
+        SAEError: nothing is there, files are missing or damaged, tensors do not fit the cfg, or the cfg asks for
+            something that would change the features and is not supported.
     """
     folder = find_folder(source)
     path, weights = folder / CFG, folder / WEIGHTS
@@ -144,8 +149,8 @@ def build_sae(cfg: dict[str, Any], state: dict[str, Tensor], name: str) -> SAE:
     audio = dict(cfg.get("audio") or {})
     metadata = cfg.get("metadata") or {}
     default = {"standard": "relu"}.get(architecture, architecture)
-    known = {f.name for f in fields(SAEInfo)}
-    info = SAEInfo(**{"model": metadata.get("model_name") or "", "site": metadata.get("hook_name") or ""} | {key: audio[key] for key in known & set(audio)})
+    about: dict[str, Any] = {"model": metadata.get("model_name") or "", "site": metadata.get("hook_name") or ""}
+    about |= {field.name: audio[field.name] for field in fields(SAEInfo) if field.name in audio}
     sae = SAE(
         d_in,
         d_sae,
@@ -153,7 +158,7 @@ def build_sae(cfg: dict[str, Any], state: dict[str, Tensor], name: str) -> SAE:
         cfg.get("k") or audio.get("k"),
         rms_norm=written.startswith(RMS_ARCHITECTURE),
         center=bool(cfg.get("apply_b_dec_to_input", True)),
-        info=info,
+        info=SAEInfo(**about),
     )
     if architecture == "gated":
         state["b_enc"] = state.pop("b_gate")

@@ -45,9 +45,9 @@ class SAEInfo:
 class SAE(nn.Module):
     """features = act((x - b_dec) W_enc + b_enc), x' = features W_dec + b_dec.
 
-    `activation` is relu, topk, batchtopk, jumprelu or gated; `k` is for topk and batchtopk. With `rms_norm` the features
-    are divided by their root mean square over the dictionary (arXiv 2510.23802, eq. 2). `center` says whether b_dec is
-    subtracted from the input (SAELens's `apply_b_dec_to_input`).
+    `activation` is relu, topk, batchtopk, jumprelu or gated; `k` is for topk and batchtopk. With `rms_norm` the
+    features are divided by their root mean square over the dictionary (arXiv 2510.23802, eq. 2). `center` says whether
+    b_dec is subtracted from the input (SAELens's `apply_b_dec_to_input`).
 
     Raises:
         SAEError: an unknown activation, or a k that is missing or out of range.
@@ -92,10 +92,14 @@ class SAE(nn.Module):
         return self.activation in SEPARABLE and not self.rms_norm
 
     def encoder(self) -> Encoder:
-        """The encoder's weights for inputs that are not centred: b_dec is folded into the bias."""
-        bias = self.b_enc - self.b_dec @ self.W_enc if self.center else self.b_enc
+        """The encoder's weights for inputs that are not centred: b_dec is folded into the biases."""
         optional = {name: getattr(self, name, None) for name in ("threshold", "r_mag", "b_mag")}
-        return Encoder(self.W_enc, bias, k=self.k, **optional)
+        if not self.center:
+            return Encoder(self.W_enc, self.b_enc, k=self.k, **optional)
+        centre_F = self.b_dec @ self.W_enc
+        if self.activation == "gated":
+            optional["b_mag"] = self.b_mag - centre_F * self.r_mag.exp()
+        return Encoder(self.W_enc, self.b_enc - centre_F, k=self.k, **optional)
 
     def encode(self, x_XD: Tensor) -> Tensor:
         """Features [..., d_sae] of activations [..., d_in], in the SAE's own dtype."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ class SteeredModel:
 
     Calling it is the model's own forward, and every attribute that is not here is the model's own; inside
     `with steered.edit(...)` all of that runs edited, outside it is untouched, bit for bit. `site` may be left out where
-    the SAE says where it belongs. At a module of no known family, a site is a module path or a `Site`.
+    the SAE says where it belongs; SAEs are moved to the model's device. At a module of no known family, a site is a
+    module path or a `Site`.
 
     With `check` (and a model that takes audio) every site is proven on a second of noise: it is passed, its width fits
     the SAE, and a change there changes the output.
@@ -61,6 +63,9 @@ class SteeredModel:
             sae = {site: sae}
         self.saes: dict[str, EncodesAndDecodes] = dict(sae)
         self.sites = {name: self.model.site(name) for name in self.saes}
+        for one in self.saes.values():
+            if isinstance(one, nn.Module):
+                one.to(self.model.device)
         if check and self.model.sample_rate is not None:
             prove(self.model, self.sites, self.saes)
 
@@ -98,7 +103,9 @@ class SteeredModel:
         return EditHandle(handles)
 
     @contextmanager
-    def edit(self, *edits: Edit | Mapping[str, Edit], site: str | None = None, mode: Mode = "delta") -> Iterator[SteeredModel]:
+    def edit(
+        self, *edits: Edit | Mapping[str, Edit], site: str | None = None, mode: Mode = "delta"
+    ) -> Iterator[SteeredModel]:
         """`apply` for the length of a with-block."""
         handle = self.apply(*edits, site=site, mode=mode)
         try:
@@ -108,10 +115,14 @@ class SteeredModel:
 
     def _by_site(self, edits: tuple[Any, ...], site: str | None, mode: Mode) -> dict[str, list[Edit]]:
         # reconstruction without edits is a measurement of its own, at every site
-        chosen: dict[str, list[Edit]] = {name: [] for name in self.saes} if mode == "reconstruct" and site is None else {}
+        chosen: dict[str, list[Edit]] = (
+            {name: [] for name in self.saes} if mode == "reconstruct" and site is None else {}
+        )
         for edit in edits:
             if isinstance(edit, Mapping):
-                pairs = [(name, one) for name, some in edit.items() for one in ([some] if isinstance(some, Edit) else some)]
+                pairs = [
+                    (name, one) for name, some in edit.items() for one in ([some] if isinstance(some, Edit) else some)
+                ]
             else:
                 if site is None and len(self.saes) > 1:
                     raise EditError(f"this model has SAEs at {', '.join(self.saes)}: say which with site=...")
@@ -124,14 +135,26 @@ class SteeredModel:
 
     def _change(self, name: str, site_edit: SiteEdit) -> Any:
         site = self.sites[name]
-        timed = any(edit.during is not None for edit in site_edit.edits)
+        timed = any(edit.timed for edit in site_edit.edits)
+        width = width_of(self.saes[name])
 
         def change(x_BTD: Tensor) -> Tensor:
+            if width not in (None, x_BTD.shape[2]):
+                raise SAEError(
+                    f"the SAE is for activations {width} wide, "
+                    f"but site {name!r} of {self.model.name} is {x_BTD.shape[2]} wide"
+                )
             start_s = current_time()
             if timed and site.frame_rate is None:
-                raise EditError(f"site {name!r}: its frame rate is not known, so `during` has no meaning; declare Site(frame_rate=...)")
+                raise EditError(
+                    f"site {name!r}: its frame rate is not known, so `during` and curves have no meaning; "
+                    "declare Site(frame_rate=...)"
+                )
             if timed and site.chunk_s is not None and start_s is None:
-                raise EditError(f"{self.model.name} cuts its input into chunks: for edits with `during` call run or resynthesize")
+                raise EditError(
+                    f"{self.model.name} cuts its input into chunks: "
+                    "for edits with `during` or curves call run or resynthesize"
+                )
             return site_edit(x_BTD, Frames.of(x_BTD, site.frame_rate or 1.0, start_s or 0.0))
 
         return change
@@ -170,10 +193,13 @@ def prove(model: AudioModel, sites: Mapping[str, Site], saes: Mapping[str, Encod
         x_BTD, width = seen[name], width_of(saes[name])
         site.measured(x_BTD)
         if width is not None and width != x_BTD.shape[2]:
-            raise SAEError(f"the SAE is for activations {width} wide, but site {name!r} of {model.name} is {x_BTD.shape[2]} wide")
+            raise SAEError(
+                f"the SAE is for activations {width} wide, but site {name!r} of {model.name} is {x_BTD.shape[2]} wide"
+            )
         # not the same for all channels: layer norms would not see that
-        push_D = torch.randn(x_BTD.shape[2], generator=generator).to(x_BTD) * x_BTD.float().std().clamp(min=0.1).to(x_BTD)
-        with attach(model.module, site, lambda x_BTD, push_D=push_D: x_BTD + push_D):
+        spread = float(x_BTD.float().std().clamp(min=0.1))
+        push_D = (spread * torch.randn(x_BTD.shape[2], generator=generator)).to(x_BTD)
+        with attach(model.module, site, partial(torch.add, push_D)):
             pushed = seeded_outputs(model, audio_BCN)
         if all(torch.equal(a, b) for a, b in zip(plain, pushed, strict=True)):
             raise SiteError(f"site {name!r} of {model.name}: a change there does not change the output")

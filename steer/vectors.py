@@ -89,7 +89,9 @@ def load_vectors(path: str | Path) -> dict[str, ControlVector]:
     try:
         with safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {}).get("vectors", "{}"))
-            vectors = {key: ControlVector(file.get_tensor(key).float(), **about.get(key, {"name": key})) for key in file.keys()}
+            vectors = {
+                key: ControlVector(file.get_tensor(key).float(), **about.get(key, {"name": key})) for key in file.keys()  # noqa: SIM118
+            }
     except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
         raise EditError(f"{path}: not a file of control vectors ({error})") from error
     for key, vector in vectors.items():

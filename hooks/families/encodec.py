@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks.attach import at_time, current_time
-from hooks.errors import ModelError, require
+from hooks.errors import ModelError, one_line, require
 from hooks.model import Codec
 from hooks.site import Site
 
@@ -26,7 +26,7 @@ NAMES = ("encodec:24khz", "encodec:48khz", "hf:facebook/encodec_24khz", "hf:face
 
 def stack_sites(model: nn.Module, stack: str, rate: float, chunk_s: float | None) -> Iterator[Site]:
     """A site for each layer of a SEANet stack, with the frame rate that its strides make."""
-    for index, layer in enumerate(model.get_submodule(stack)):  # type: ignore[arg-type]
+    for index, layer in enumerate(model.get_submodule(stack).children()):
         for module in layer.modules():
             if isinstance(module, nn.ConvTranspose1d):
                 rate *= module.stride[0]
@@ -37,30 +37,32 @@ def stack_sites(model: nn.Module, stack: str, rate: float, chunk_s: float | None
 
 
 class _Encodec(Codec):
-    """What both implementations share."""
+    """What both implementations share. A model that cuts its input has `chunk_length` and `chunk_stride` in samples."""
 
+    module: Any
     stacks: tuple[str, str]
+    normalize: bool
+    chunk_length: int | None
+    chunk_stride: int | None
 
-    def __init__(self, module: Any, name: str, width: int, hop_length: int, chunk_s: float | None, **fields: Any) -> None:
-        self.hop_length, self.chunk_s = hop_length, chunk_s
-        rate = fields["sample_rate"]
+    def __init__(self, module: Any, name: str, width: int, hop_length: int, sample_rate: int, channels: int) -> None:
+        self.hop_length = hop_length
+        self.chunk_s = chunk_s = None if self.chunk_stride is None else self.chunk_stride / sample_rate
+        rate = sample_rate / hop_length
         encoder, decoder = self.stacks
         sites = [
-            *stack_sites(module, encoder, rate, chunk_s),
-            Site("latent", "encoder", "BDT", width=width, frame_rate=rate / hop_length, chunk_s=chunk_s),
-            Site("decoder_input", "decoder", "BDT", "input", 0, width, rate / hop_length, chunk_s),
-            *stack_sites(module, decoder, rate / hop_length, chunk_s),
+            *stack_sites(module, encoder, sample_rate, chunk_s),
+            Site("latent", "encoder", "BDT", width=width, frame_rate=rate, chunk_s=chunk_s),
+            Site("decoder_input", "decoder", "BDT", "input", 0, width, rate, chunk_s),
+            *stack_sites(module, decoder, rate, chunk_s),
         ]
-        super().__init__(module, sites, name=name, **fields)
-
-    def _chunks(self, samples: int) -> Iterator[tuple[int, int]]:
-        raise TypeError
+        super().__init__(module, sites, name=name, sample_rate=sample_rate, channels=channels)
 
     def encode(self, audio_BCN: Tensor) -> Tensor:
-        """Latent [B, T, D]; of the 48 kHz model the chunks' latents one behind the other, levels not kept.
+        """Latent [B, T, D].
 
         Raises:
-            ModelError: the model normalises chunks, so its latent alone does not hold the sound (use `run`).
+            ModelError: the model normalises chunks, so that its latent alone does not hold the sound.
         """
         self._require_plain("encode")
         return self.module.encoder(audio_BCN).transpose(1, 2)
@@ -70,8 +72,37 @@ class _Encodec(Codec):
         return self.module.decoder(z_BTD.transpose(1, 2))
 
     def _require_plain(self, verb: str) -> None:
-        if self.chunk_s is not None:
-            raise ModelError(f"{self.name}: this model normalises each second by itself; use run or resynthesize, not {verb}")
+        if self.chunk_stride is not None:
+            raise ModelError(f"{self.name}: every second is normalised by itself; use run or resynthesize, not {verb}")
+
+    @torch.no_grad()
+    def run(self, audio_BCN: Tensor) -> Tensor:
+        samples = audio_BCN.shape[-1]
+        round_trip = self._coded if self.quantize else self._continuous
+        if self.chunk_length is None or self.chunk_stride is None:
+            return round_trip(audio_BCN)[..., :samples]
+        # the libraries' own loop over chunks, but with the time of each chunk known to edits
+        assert self.sample_rate is not None
+        start_s = current_time() or 0.0
+        outputs = []
+        for start in range(0, samples, self.chunk_stride):
+            with at_time(start_s + start / self.sample_rate):
+                outputs.append(round_trip(audio_BCN[..., start : start + self.chunk_length]))
+        return self._overlap_add(outputs, self.chunk_stride)[..., :samples]
+
+    def _continuous(self, audio_BCN: Tensor) -> Tensor:
+        """A chunk past the quantiser, brought to level 1 before and back behind as the libraries do it."""
+        if not self.normalize:
+            return self.module.decoder(self.module.encoder(audio_BCN))
+        level_B11 = audio_BCN.mean(1, keepdim=True).square().mean(2, keepdim=True).sqrt() + 1e-8
+        return self.module.decoder(self.module.encoder(audio_BCN / level_B11)) * level_B11
+
+    def _coded(self, audio_BCN: Tensor) -> Tensor:
+        """A chunk through encoder, quantiser and decoder."""
+        raise TypeError(f"{type(self).__name__} does not define _coded")
+
+    def _overlap_add(self, chunks: list[Tensor], stride: int) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define _overlap_add")
 
 
 class EncodecPackage(_Encodec):
@@ -80,37 +111,17 @@ class EncodecPackage(_Encodec):
     stacks = ("encoder.model", "decoder.model")
 
     def __init__(self, module: Any, name: str = "") -> None:
-        hop = math.prod(module.encoder.ratios)
-        chunk_s = None if module.segment is None else module.segment_stride / module.sample_rate
-        super().__init__(
-            module,
-            name or f"encodec:{module.sample_rate // 1000}khz",
-            module.encoder.dimension,
-            hop,
-            chunk_s,
-            sample_rate=module.sample_rate,
-            channels=module.channels,
-        )
+        self.normalize = module.normalize
+        self.chunk_length, self.chunk_stride = module.segment_length, module.segment_stride
+        name = name or f"encodec:{module.sample_rate // 1000}khz"
+        hop_length = math.prod(module.encoder.ratios)
+        super().__init__(module, name, module.encoder.dimension, hop_length, module.sample_rate, module.channels)
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
-        samples = audio_BCN.shape[-1]
-        if not self.quantize:
-            return self.decode(self.encode(audio_BCN))[..., :samples]
-        if self.chunk_s is None:
-            return self.module.decode(self.module.encode(audio_BCN))[..., :samples]
-        # the package's own loop over chunks, but with the time of each chunk known to edits
-        start = current_time() or 0.0
-        frames, outputs = [], []
-        for offset in range(0, samples, self.module.segment_stride):
-            with at_time(start + offset / self.module.sample_rate):
-                chunk = audio_BCN[..., offset : offset + self.module.segment_length]
-                frames.append(self.module._encode_frame(chunk))
-        for index, frame in enumerate(frames):
-            with at_time(start + index * self.chunk_s):
-                outputs.append(self.module._decode_frame(frame))
-        overlap_add = require("encodec.utils", "encodec")._linear_overlap_add
-        return overlap_add(outputs, self.module.segment_stride or 1)[..., :samples]
+    def _coded(self, audio_BCN: Tensor) -> Tensor:
+        return self.module._decode_frame(self.module._encode_frame(audio_BCN))
+
+    def _overlap_add(self, chunks: list[Tensor], stride: int) -> Tensor:
+        return require("encodec.utils", "encodec")._linear_overlap_add(chunks, stride)
 
 
 class EncodecTransformers(_Encodec):
@@ -121,37 +132,21 @@ class EncodecTransformers(_Encodec):
 
     def __init__(self, module: Any, name: str = "") -> None:
         config = module.config
-        hop = math.prod(config.upsampling_ratios)
-        stride = config.chunk_stride
-        super().__init__(
-            module,
-            name or "hf:encodec",
-            config.hidden_size,
-            hop,
-            None if stride is None else stride / config.sampling_rate,
-            sample_rate=config.sampling_rate,
-            channels=config.audio_channels,
-        )
+        self.normalize = config.normalize
+        self.chunk_length, self.chunk_stride = config.chunk_length, config.chunk_stride
+        name = name or f"hf:encodec_{config.sampling_rate // 1000}khz"
+        hop_length = math.prod(config.upsampling_ratios)
+        super().__init__(module, name, config.hidden_size, hop_length, config.sampling_rate, config.audio_channels)
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
-        samples = audio_BCN.shape[-1]
-        if not self.quantize:
-            return self.decode(self.encode(audio_BCN))[..., :samples]
-        if self.chunk_s is None:
-            coded = self.module.encode(audio_BCN, bandwidth=self.bandwidth)
-            return self.module.decode(coded.audio_codes, coded.audio_scales)[0][..., :samples]
-        bandwidth = self.bandwidth or self.module.config.target_bandwidths[0]
-        length, stride = self.module.config.chunk_length, self.module.config.chunk_stride
-        start = current_time() or 0.0
-        frames, outputs = [], []
-        for offset in range(0, samples, stride):
-            with at_time(start + offset / self.module.config.sampling_rate):
-                frames.append(self.module._encode_frame(audio_BCN[..., offset : offset + length], bandwidth))
-        for index, (codes, scale) in enumerate(frames):
-            with at_time(start + index * self.chunk_s):
-                outputs.append(self.module._decode_frame(codes.transpose(0, 1) if codes.dim() != 3 else codes, scale))
-        return self.module._linear_overlap_add(outputs, stride)[..., :samples]
+    def _coded(self, audio_BCN: Tensor) -> Tensor:
+        bandwidths = self.module.config.target_bandwidths
+        bandwidth = bandwidths[0] if self.bandwidth is None else self.bandwidth
+        if bandwidth not in bandwidths:
+            raise ModelError(f"{self.name}: there is no bandwidth {bandwidth}; choose one of {bandwidths}")
+        return self.module._decode_frame(*self.module._encode_frame(audio_BCN, bandwidth))
+
+    def _overlap_add(self, chunks: list[Tensor], stride: int) -> Tensor:
+        return self.module._linear_overlap_add(chunks, stride)
 
 
 def wrap(module: nn.Module, name: str = "") -> Codec:
@@ -170,12 +165,20 @@ def open_name(size: str, name: str) -> Codec:
         raise ModelError(f"unknown model {name!r}; there are encodec:24khz and encodec:48khz")
     try:
         module = getattr(encodec.EncodecModel, f"encodec_model_{size}")(pretrained=True)
-    except OSError as error:  # urllib's errors are OSErrors
-        raise ModelError(f"{name}: the weights could not be downloaded ({error}); download them once where there is a network, or open a folder") from error
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; RuntimeError: another checksum
+        raise ModelError(
+            f"{name}: the weights could not be downloaded ({one_line(error)}); "
+            "fetch them once where there is a network, or open a folder"
+        ) from error
     return EncodecPackage(module, name)
 
 
 def open_folder(folder: Path, name: str) -> Codec:
     """A folder that `EncodecModel.save_pretrained` wrote, or its hub cache."""
     transformers = require("transformers", "encodec")
-    return EncodecTransformers(transformers.EncodecModel.from_pretrained(folder), name)
+    module, loading = transformers.EncodecModel.from_pretrained(folder, output_loading_info=True)
+    # the library starts what is not in the file at random, with a warning only
+    absent = sorted(loading["missing_keys"])
+    if absent:
+        raise ModelError(f"{name}: {len(absent)} weights are not in its file, among them {absent[0]}")
+    return EncodecTransformers(module, name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hooks.errors import ModelError
+from hooks.errors import ModelError, one_line
 from hooks.model import Codec
 from hooks.networks.seanet import PaddedConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
@@ -24,10 +25,13 @@ from hooks.site import Site
 CLASSES = ("hooks.networks.wavtokenizer.WavTokenizer",)
 NAMES: tuple[str, ...] = ()
 ENCODER = "feature_extractor.encodec.encoder"
+UNREADABLE = (TypeError, KeyError, ValueError, RuntimeError, OSError, EOFError, SafetensorError, UnpicklingError)
 
 
 class WavTokenizerCodec(Codec):
     """A `WavTokenizer` module; `quantize=False` (the project's own models) goes through the continuous latent."""
+
+    module: WavTokenizer
 
     def __init__(self, module: WavTokenizer, name: str = "", quantize: bool = True) -> None:
         config = module.config
@@ -77,8 +81,8 @@ def open_folder(folder: Path, name: str) -> Codec:
     try:
         module = WavTokenizer(WavTokenizerConfig.from_dict(values))
         module.load_checkpoint_(read_weights(folder))
-    except (TypeError, KeyError, RuntimeError, SafetensorError, OSError, EOFError) as error:
-        raise ModelError(f"{name}: not a WavTokenizer that can be opened ({str(error).splitlines()[0]})") from error
+    except UNREADABLE as error:
+        raise ModelError(f"{name}: not a WavTokenizer that can be opened ({one_line(error)})") from error
     return WavTokenizerCodec(module, name, quantize)
 
 

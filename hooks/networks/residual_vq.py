@@ -13,6 +13,11 @@ from torch import Tensor, nn
 class EuclideanCodebook(nn.Module):
     """`bins` vectors of `dimension`; learned by exponential moving averages of what is assigned to them."""
 
+    inited: Tensor
+    cluster_size: Tensor
+    embed: Tensor
+    embed_avg: Tensor
+
     def __init__(self, dimension: int, bins: int) -> None:
         super().__init__()
         self.register_buffer("inited", torch.zeros(1))
@@ -67,7 +72,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.vq = ResidualVectorQuantization(dimension, bins, num_quantizers)
 
     def codebooks(self) -> list[EuclideanCodebook]:
-        return [layer._codebook for layer in self.vq.layers]
+        return [module for module in self.vq.modules() if isinstance(module, EuclideanCodebook)]
 
     def encode(self, z_BDT: Tensor) -> Tensor:
         batch, width, frames = z_BDT.shape
@@ -81,8 +86,8 @@ class ResidualVectorQuantizer(nn.Module):
 
     def decode(self, codes_KBT: Tensor) -> Tensor:
         """Codes of the first K codebooks; K may be smaller than their number."""
-        q_BTD = sum(F.embedding(codes, book.embed) for codes, book in zip(codes_KBT, self.codebooks(), strict=False))
-        return q_BTD.transpose(1, 2)
+        pairs = zip(codes_KBT, self.codebooks(), strict=False)
+        return torch.stack([F.embedding(codes_BT, book.embed) for codes_BT, book in pairs]).sum(0).transpose(1, 2)
 
     def forward(self, z_BDT: Tensor) -> tuple[Tensor, Tensor]:
         """(quantised latent [B, D, T], codes [K, B, T])."""

@@ -20,6 +20,7 @@ class WeightNormConv1d(nn.Module):
     def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
         reference = nn.Conv1d(c_in, c_out, kernel_size)
+        assert reference.bias is not None
         self.stride, self.dilation = stride, dilation
         self.weight_g = nn.Parameter(reference.weight.detach().norm(dim=(1, 2), keepdim=True))
         self.weight_v = nn.Parameter(reference.weight.detach().clone())

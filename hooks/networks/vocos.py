@@ -101,6 +101,7 @@ class VocosBackbone(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
         if attention:
             self.pos_net = nn.Sequential(
@@ -114,7 +115,7 @@ class VocosBackbone(nn.Module):
         self.attention = attention
 
     def forward(self, z_BCT: Tensor, bandwidth_id: Tensor | None = None) -> Tensor:
-        """Raises ValueError if the norms are conditioned and `bandwidth_id` (a long tensor, [1] or [B, 1]) is absent."""
+        """Raises ValueError if the norms are conditioned and `bandwidth_id` (long, [1] or [B, 1]) is absent."""
         if self.num_conditions and bandwidth_id is None:
             raise ValueError("this Vocos backbone is conditioned: pass bandwidth_id")
         condition = bandwidth_id if self.num_conditions else None
@@ -132,6 +133,8 @@ class VocosBackbone(nn.Module):
 class InverseSTFT(nn.Module):
     """Frames of a complex spectrum [B, n_fft / 2 + 1, T] to T * hop samples ("same" padding, Hann window)."""
 
+    window: Tensor
+
     def __init__(self, n_fft: int, hop_length: int) -> None:
         super().__init__()
         self.n_fft, self.hop_length = n_fft, hop_length
@@ -143,7 +146,8 @@ class InverseSTFT(nn.Module):
         size = (num_frames - 1) * self.hop_length + self.n_fft
         weight_1NT = self.window.square()[None, :, None].expand(1, -1, num_frames)
         summed, weight = (
-            F.fold(x, (1, size), (1, self.n_fft), stride=(1, self.hop_length))[:, 0, 0] for x in (frames_BNT, weight_1NT)
+            F.fold(x, (1, size), (1, self.n_fft), stride=(1, self.hop_length))[:, 0, 0]
+            for x in (frames_BNT, weight_1NT)
         )
         edge = (self.n_fft - self.hop_length) // 2
         return summed[:, edge : size - edge] / weight[:, edge : size - edge]

@@ -27,7 +27,9 @@ class SpectralDistance(torch.nn.Module):
     root at a resolution that separates the harmonics of a voice.
     """
 
-    def __init__(self, sample_rate: int, sizes: tuple[tuple[int, int], ...] = ((512, 40), (1024, 80), (2048, 120))) -> None:
+    def __init__(
+        self, sample_rate: int, sizes: tuple[tuple[int, int], ...] = ((512, 40), (1024, 80), (2048, 120))
+    ) -> None:
         super().__init__()
         self.sizes = sizes
         for n_fft, n_mels in sizes:
@@ -62,6 +64,26 @@ def log_error_ratio(x_BN: Tensor, y_BN: Tensor) -> Tensor:
 def log_angle(x_BN: Tensor, y_BN: Tensor) -> Tensor:
     """log(1 - cosine) of the waveforms, [B]. It does not know levels, so it cannot be lowered by falling silent."""
     return (1 - cosine_similarity(x_BN, y_BN, dim=1, eps=1e-4) + 1e-3).log()
+
+
+@torch.no_grad()
+def with_phases_of(x_BN: Tensor, y_BN: Tensor, n_fft: int, hop_length: int, rounds: int = 8) -> Tensor:
+    """The magnitudes of `y` with phases that grew out of those of `x`, by some rounds of Griffin and Lim's algorithm.
+
+    A decoder that sees some frames cannot know the phases of a sound whose pitch was moved: they depend on all that went
+    before. These here depend on the neighbourhood only, so they can be learned, and the pitch is still that of `y`.
+    """
+    window = torch.hann_window(n_fft)
+
+    def stft(signal_BN: Tensor) -> Tensor:
+        return torch.stft(signal_BN, n_fft, hop_length, window=window, return_complex=True)
+
+    magnitude = stft(y_BN).abs()
+    phases = stft(x_BN).angle()
+    for _ in range(rounds):
+        signal_BN = torch.istft(torch.polar(magnitude, phases), n_fft, hop_length, window=window, length=x_BN.shape[1])
+        phases = stft(signal_BN).angle()
+    return signal_BN
 
 
 def tilt(x_BN: Tensor, slope_B: Tensor, sample_rate: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""Training sound for the starter models: recordings by manifest, and sound made here (tones, chords, glides, noise, espeak-ng).
+"""Training sound for the starter models: recordings by manifest, and sound made here.
 
-Everything is mono at one sampling rate. A `Sound` may come with copies whose pitch was moved by a known number of
-semitones while formants and length stay: exact for the tones made here, by the `rubberband` program for recordings.
+Made here are tones, chords, glides, noise, and speech by espeak-ng. Everything is mono at one sampling rate. A `Sound`
+may come with copies whose pitch was moved by a known number of semitones while formants and length stay: exact for the
+tones made here, by the `rubberband` program for recordings.
 """
 
 from __future__ import annotations
@@ -138,7 +139,9 @@ def collect(audio: Path, sample_rate: int, split: str = "train", shifts: int = 2
     """
     for program in ("rubberband", "espeak-ng"):
         if shutil.which(program) is None:
-            raise FileNotFoundError(f"training needs the program {program!r}: install it with the system's package manager")
+            raise FileNotFoundError(
+                f"training needs the program {program!r}: install it with the system's package manager"
+            )
     rng = np.random.default_rng(seed)
     rows = list(read_rows(audio, split))
     if not rows:

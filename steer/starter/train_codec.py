@@ -32,7 +32,7 @@ from torch import Tensor
 
 from hooks.networks.seanet import WeightNormConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, tilt
+from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, tilt, with_phases_of
 from steer.starter.sounds import Sound, collect
 
 CONFIG = WavTokenizerConfig(
@@ -82,13 +82,12 @@ class Batches:
             kind = self.rng.uniform()
             level, slope = 0.0, 0.0
             first, second = 0, 0
-            if kind > 0.45:
-                if kind > 0.65 and sound.shifted:
-                    first, second = self.rng.choice(len(copies), 2, replace=False)
-                if kind < 0.8:
-                    level, slope = self.rng.uniform(-12, 10), self.rng.uniform(-4.5, 4.5)
-            elif sound.shifted and kind > 0.3:
+            if kind > 0.55 and sound.shifted:
+                first, second = self.rng.choice(len(copies), 2, replace=False)
+            elif kind < 0.4 and sound.shifted:
                 first = second = self.rng.integers(len(copies))
+            if 0.4 < kind < 0.55 or kind > 0.8:
+                level, slope = self.rng.uniform(-12, 10), self.rng.uniform(-4.5, 4.5)
             x, y = self.cut([copies[first][1], copies[second][1]])
             # recordings come at any level: a wide range, but without clipping the partner
             gain = 10 ** (self.rng.uniform(-14, 6) / 20)
@@ -142,14 +141,14 @@ class Trainer:
         """
         convolutions = [m for m in self.model.encoder.modules() if isinstance(m, WeightNormConv1d)]
         for layer in convolutions:
-            layer.weight_g *= 3**0.5  # torch's uniform start shrinks what passes by that
+            layer.weight_g.mul_(3**0.5)  # torch's uniform start shrinks what passes by that
             layer.bias.zero_()
-        convolutions[0].weight_g *= 10.0  # sound is small beside 1
+        convolutions[0].weight_g.mul_(10.0)  # sound is small beside 1
         last = convolutions[-1]
         z_BDT = self.model.encode(self.batches.draw()[0])
-        last.weight_g /= z_BDT.std((0, 2))[:, None, None].clamp(min=1e-6)
+        last.weight_g.div_(z_BDT.std((0, 2))[:, None, None].clamp(min=1e-6))
         z_BDT = self.model.encode(self.batches.draw()[0])
-        last.bias -= z_BDT.mean((0, 2))
+        last.bias.sub_(z_BDT.mean((0, 2)))
         n_fft, out = CONFIG.n_fft, self.model.head.out
         window = torch.hann_window(n_fft)
         frames = torch.stft(self.batches.draw()[0], n_fft, CONFIG.hop_length, window=window, return_complex=True)
@@ -192,13 +191,18 @@ class Trainer:
         spectral = self.distance(y_BN, output_BN)
         # levels first: the error ratio alone is lowest for silence while phases are not known yet
         ratio = log_error_ratio(y_BN, output_BN)
-        wave = torch.where(pitched, 0.0, 0.4 * log_angle(y_BN, output_BN) + (0.15 if self.used > 0.03 else 0.0) * ratio)
+        share = 0.15 if self.used > 0.03 else 0.0
+        wave = 0.4 * log_angle(y_BN, output_BN) + share * ratio
+        if pitched.any():
+            reachable_BN = with_phases_of(x_BN[pitched], y_BN[pitched], CONFIG.n_fft, CONFIG.hop_length)
+            wave[pitched] = 0.4 * log_angle(reachable_BN, output_BN[pitched])
         total = spectral.mean() + wave.mean() + agree_weight * agree.mean() + 0.1 * scale
         plain = ~edited
         return {
             "total": total,
             "spectral": spectral[plain].mean(),
             "spectral_pitch": spectral[pitched].mean(),
+            "angle_pitch": wave[pitched].mean() / 0.4,
             "sdr": -10 / math.log(10) * ratio[plain].mean(),
             "sdr_edit": -10 / math.log(10) * ratio[edited & ~pitched].mean(),
             "agree": agree.mean(),
@@ -225,8 +229,8 @@ class Trainer:
             self.step += 1
             decay = min(0.999, self.step / (self.step + 10))
             with torch.no_grad():
-                for name, value in self.model.named_parameters():
-                    self.average[name].lerp_(value, 1 - decay)
+                for name, weight in self.model.named_parameters():
+                    self.average[name].lerp_(weight, 1 - decay)
             now = time.monotonic()
             self.used += (now - mark) / 60 / self.minutes
             mark = now
@@ -248,7 +252,9 @@ class Trainer:
         # moving-average sums are for training only, but `strict=True` wants them: they are the means themselves
         path = self.folder / "model.safetensors"
         save_file({name: value.contiguous() for name, value in state.items()}, path)
-        (self.folder / "config.json").write_text(json.dumps({"architecture": "wavtokenizer", **CONFIG.to_dict()}, indent=2))
+        (self.folder / "config.json").write_text(
+            json.dumps({"architecture": "wavtokenizer", **CONFIG.to_dict()}, indent=2)
+        )
         return path
 
 

@@ -1,0 +1,228 @@
+"""`Editor`: a recipe with its model opened, ready to be done on sound files.
+
+The change in the sound comes from features at a site and from nothing else. What is written is
+
+    residual keep:  input + (edited round trip - plain round trip)
+    residual drop:  edited round trip
+
+where a round trip is: to the codec's rate, through the codec, back to the file's rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apps.excerpt import choose, read_stretches
+from apps.files import copy_file, kind_of
+from apps.stream import Plan, Process, Queue, in_chunks, resampled
+from apps.trials import SiteEdits, Trials
+from hooks import AudioFileError, ModelError, at_time, open_model
+from hooks.clip import AudioInfo, audio_info, check_target, create_audio, read_blocks
+from hooks.errors import require
+from hooks.model import Codec
+from steer.edits import Edit
+from steer.errors import EditError
+from steer.recipe import Recipe
+from steer.sae import SAE
+from steer.steered import SteeredModel
+
+BLOCK_S = 1.0
+Report = Callable[[str, float], None]
+"""Called with what is being done and how much of the file is written, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file. Changes are in dB, semitones and %, None where they cannot be measured.
+
+    `measured` compares the output with what the file is without the edit: the input, or with residual `drop` the plain
+    round trip; over `measured_s` seconds of it.
+    """
+
+    source: str
+    target: str
+    seconds: float
+    requested: dict[str, float]
+    measured: dict[str, float | None]
+    measured_s: float
+    met: bool
+    strengths: dict[str, float] = field(default_factory=dict)
+    clipped: int = 0
+    unchanged: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class _NoChange(Exception):
+    """Leaves the writer, so that nothing is written: a copy of the input takes its place."""
+
+
+class Editor:
+    """Opens what a recipe names and checks it: edits that cannot be done are refused here, before any file.
+
+    Raises:
+        AudioSteerError: of the kind that fits: no such model, SAE, site, feature, vector; a model that is no codec; a pitch
+            goal without the extra `eval`.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        model = open_model(recipe.located(recipe.model))
+        if not isinstance(model, Codec):
+            raise ModelError(f"{recipe.model} is no codec: only a model that gives audio back can edit files")
+        self.codec = model
+        self.steered = SteeredModel(model, {site: SAE.load(recipe.located(s)) for site, s in recipe.saes.items()})
+        self.vectors = recipe.control_vectors()
+        if "pitch" in recipe.wanted:
+            require("torchcrepe", "eval")
+        with self.steered.edit(recipe.edits_for(dict.fromkeys(recipe.wanted, 1.0), self.vectors)):
+            pass
+
+    # --- one file ---
+
+    def edit_file(self, source: Path, target: Path, *, force: bool = False, report: Report | None = None) -> Outcome:
+        """Edit one file of any length; the output has the rate, channels and, where the format is the same, subtype.
+
+        Raises:
+            AudioFileError: the source cannot be read, or the target exists (without `force`) or cannot be written.
+            EditError: the edit blows the sound up.
+        """
+        report = report or (lambda stage, share: None)
+        info = audio_info(source)
+        check_target(target, force)
+        kind = kind_of(info, target)
+        spans = choose(info, self.recipe.during)
+        if not spans and self.recipe.wanted:
+            raise AudioFileError(f"{source}: is over after {info.seconds:.2f} s, before the spans to edit begin")
+        report("searching strengths" if self.recipe.wanted else "listening", 0.0)
+        stretches = read_stretches(info, spans, self.codec.context_s)
+        trials = Trials(self.recipe, self.vectors, self.render, stretches, info.sample_rate)
+        strengths = trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
+        edits = self.recipe.edits_for(strengths, self.vectors)
+        clipped, unchanged = self._write(info, target, kind, edits, force, report)
+        report("measuring", 1.0)
+        measured = trials.changes(edits)
+        return Outcome(
+            str(source),
+            str(target),
+            info.seconds,
+            self.recipe.wanted,
+            measured,
+            trials.seconds,
+            trials.met(measured),
+            strengths,
+            clipped,
+            unchanged,
+        )
+
+    def _write(
+        self, info: AudioInfo, target: Path, kind: tuple[str, str], edits: SiteEdits, force: bool, report: Report
+    ) -> tuple[int, bool]:
+        """Write the output; gives the count of clipped samples and whether the sound stayed as it was."""
+        same_kind = kind == (info.format, info.subtype)
+        if same_kind and not edits and self.recipe.residual == "keep":
+            copy_file(info.path, target, force)
+            return 0, True
+        done, changed = 0, False
+        blocks = read_blocks(info, int(BLOCK_S * info.sample_rate), "float64")
+        try:
+            with create_audio(target, info.sample_rate, info.channels, *kind, force=force) as writer:
+                for before_CN, after_CN in self.render(blocks, info.sample_rate, edits):
+                    changed = changed or not torch.equal(before_CN, after_CN)
+                    # small blocks: libsndfile's Vorbis encoder keeps what it is given on the stack
+                    for piece_CN in after_CN.split(8192, dim=1):
+                        writer.write(piece_CN)
+                    done += after_CN.shape[1]
+                    report("editing", done / info.frames)
+                if same_kind and not changed:
+                    raise _NoChange
+        except _NoChange:
+            copy_file(info.path, target, force)
+        return writer.clipped, not changed
+
+    # --- samples ---
+
+    def render(
+        self,
+        blocks: Iterable[Tensor],
+        sample_rate: int,
+        edits: SiteEdits,
+        start_s: float = 0.0,
+        memory: dict[float, Tensor] | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks [C, n] of a sound (float64, at `sample_rate` Hz) before and after, together as long as the input.
+
+        `start_s` is the time of the first sample, for edits with `during`. A `memory` keeps the plain round trips, for
+        further passes over the same blocks.
+        """
+        waiting: Queue | None = None
+        keep = self.recipe.residual == "keep"
+
+        def noted() -> Iterator[Tensor]:
+            nonlocal waiting
+            for block_CN in blocks:
+                waiting = waiting or Queue(block_CN.shape[0], torch.float64)
+                waiting.add(block_CN)
+                yield block_CN
+
+        rate = self.codec.sample_rate
+        assert rate is not None
+        process = self._process(edits, start_s, memory)
+        new_blocks = in_chunks(resampled(noted(), sample_rate, rate), Plan.of(self.codec), rate, process)
+        for new_CN in resampled(new_blocks, rate, sample_rate):
+            assert waiting is not None
+            before_CN = waiting.take(new_CN.shape[1])
+            new_CN = new_CN[:, : before_CN.shape[1]]
+            if new_CN.shape[1]:
+                yield before_CN, before_CN + new_CN if keep else new_CN
+        if waiting is not None and waiting.end > waiting.start:
+            # rates that do not divide each other: a sample or two may be missing at the end
+            before_CN = waiting.take(waiting.end - waiting.start)
+            yield before_CN, before_CN if keep else torch.zeros_like(before_CN)
+
+    def _process(self, edits: SiteEdits, start_s: float, memory: dict[float, Tensor] | None) -> Process:
+        """What becomes of a chunk: its edited round trip, less the plain one where the residual is kept."""
+        rate = self.codec.sample_rate
+        assert rate is not None
+        keep = self.recipe.residual == "keep"
+        every = [edit for some in edits.values() for edit in some]
+
+        def plain(audio_CN: Tensor, at_s: float) -> Tensor:
+            if memory is None:
+                return self._round_trip(audio_CN, at_s, {})
+            if at_s not in memory:
+                memory[at_s] = self._round_trip(audio_CN, at_s, {})
+            return memory[at_s]
+
+        def process(audio_CN: Tensor, chunk_s: float) -> Tensor:
+            at_s = start_s + chunk_s
+            if not any(meets(edit, at_s, at_s + audio_CN.shape[1] / rate) for edit in every):
+                return torch.zeros_like(audio_CN) if keep else plain(audio_CN, at_s)
+            edited_CN = self._round_trip(audio_CN, at_s, edits)
+            if not torch.isfinite(edited_CN).all():
+                raise EditError(f"the edit makes the sound overflow near {at_s:.1f} s: use smaller values")
+            return edited_CN - plain(audio_CN, at_s) if keep else edited_CN
+
+        return process
+
+    @torch.no_grad()
+    def _round_trip(self, audio_CN: Tensor, at_s: float, edits: SiteEdits) -> Tensor:
+        """[C, n] through the codec: each channel is a row of the batch, or each pair where the codec is stereo."""
+        channels, width = audio_CN.shape[0], self.codec.channels
+        spare = -channels % width
+        rows_BCN = torch.cat([audio_CN, audio_CN[-1:].expand(spare, -1)]).view(-1, width, audio_CN.shape[1])
+        with at_time(at_s), self.steered.edit(edits):
+            output_BCN = self.codec.run(rows_BCN.to(self.codec.device, self.codec.dtype))
+        return output_BCN.float().cpu().flatten(0, 1)[:channels]
+
+
+def meets(edit: Edit, start_s: float, end_s: float) -> bool:
+    """Whether an edit does something between two times."""
+    return edit.during is None or any(start < end_s and end > start_s for start, end in edit.during)  # type: ignore[misc]

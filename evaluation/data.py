@@ -1,0 +1,45 @@
+"""Labelled clips from folders with a `manifest.csv` each (columns `path`, `split`, `label`, `text`, ...)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hooks import AudioFileError, Clip, read_clip
+
+Row = dict[str, str]
+
+
+def manifest_rows(audio: Path, subset: str, split: str) -> list[Row]:
+    """The rows of one subset and split.
+
+    Raises:
+        AudioFileError: there is no manifest, or it lacks the columns `path` and `split`.
+    """
+    manifest = audio / subset / "manifest.csv"
+    if not manifest.is_file():
+        raise AudioFileError(f"{manifest}: no such file; the folder {audio} should hold {subset}/manifest.csv")
+    with manifest.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"path", "split"} <= set(rows[0]):
+        raise AudioFileError(f"{manifest}: needs rows with the columns path and split")
+    return [row for row in rows if row["split"] == split]
+
+
+def labelled_clips(audio: Path, subsets: Sequence[str], split: str, limit: int | None = None) -> Iterator[tuple[str, Clip]]:
+    """(subset, clip) of a split; at most `limit` clips a subset, spread evenly over its manifest.
+
+    Raises:
+        AudioFileError: a subset has no clips of that split.
+    """
+    for subset in subsets:
+        rows = manifest_rows(audio, subset, split)
+        if not rows:
+            raise AudioFileError(f"{audio / subset}: no clips of split {split!r}")
+        count = len(rows) if limit is None else min(limit, len(rows))
+        for index in np.linspace(0, len(rows) - 1, count).round().astype(int):
+            clip = read_clip(audio / subset / rows[index]["path"])
+            yield subset, Clip(clip.waveform, clip.sample_rate, f"{subset}/{rows[index]['path']}")

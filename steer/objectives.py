@@ -1,0 +1,110 @@
+"""What each SAE activation minimises in training: features with gradients, a sparsity penalty, and what revives dead ones.
+
+All take activations in the normalised space (mean length sqrt(D)) and a decoder whose rows have length 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steer.activations import batch_topk, largest
+from steer.sae import MIN_RMS, SAE
+
+BANDWIDTH = 0.1
+"""Width of the window around a jumprelu threshold in which inputs move it. Normalised pre-activations are about 1: with a
+far narrower window no input falls into it and the thresholds never move."""
+AUX_WEIGHT = 1 / 32
+"""Weight of the auxiliary loss (arXiv 2406.04093, section 2.4)."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A training pass: pre-activations and features [N, F], and what is minimised beside the reconstruction error."""
+
+    pre_NF: Tensor
+    f_NF: Tensor
+    penalty: Tensor
+
+
+def relu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
+    """weight * ||f||_1 (`latent-sae-control.txt`, eq. 1).
+
+    With RMS norm the penalty is on the features behind it: before it, it could be made small by small weights alone.
+    """
+    pre_NF = sae.encoder().preactivation(x_ND)
+    f_NF = pre_NF.relu()
+    return Pass(pre_NF, f_NF, weight * (f_NF / rms_of(sae, f_NF)).sum(-1).mean())
+
+
+def topk(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
+    pre_NF = sae.encoder().preactivation(x_ND)
+    assert sae.k is not None
+    return Pass(pre_NF, largest(pre_NF, sae.k), pre_NF.new_zeros(()))
+
+
+def batchtopk(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
+    """The k * N largest features of the batch (arXiv 2412.06410); the threshold is learned in `follow_threshold`."""
+    pre_NF = sae.encoder().preactivation(x_ND)
+    assert sae.k is not None
+    return Pass(pre_NF, batch_topk(pre_NF, sae.k), pre_NF.new_zeros(()))
+
+
+def jumprelu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
+    """weight * ||f||_0, with straight-through gradients for the thresholds (arXiv 2407.14435, eqs. 9 to 12)."""
+    pre_NF = sae.encoder().preactivation(x_ND)
+    threshold_F = sae.threshold.detach()
+    open_NF = (pre_NF > threshold_F).to(pre_NF)
+    window_NF = ((pre_NF - threshold_F).abs() < BANDWIDTH / 2).to(pre_NF) / BANDWIDTH
+    zero_F = sae.threshold - threshold_F  # its value is 0, its gradient is not
+    f_NF = pre_NF * open_NF - (threshold_F * window_NF) * zero_F
+    count_NF = open_NF - window_NF * zero_F
+    return Pass(pre_NF, f_NF, weight * count_NF.sum(-1).mean())
+
+
+def gated(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
+    """weight * ||relu(gate)||_1 + the error of a reconstruction from the gate alone (arXiv 2404.16014, eq. 8)."""
+    encoder = sae.encoder()
+    assert encoder.r_mag is not None and encoder.b_mag is not None
+    gate_NF = encoder.preactivation(x_ND)
+    magnitude_NF = (gate_NF - encoder.b_enc) * encoder.r_mag.exp() + encoder.b_mag
+    alone_NF = gate_NF.relu()
+    alone_ND = alone_NF @ sae.W_dec.detach() + sae.b_dec.detach()
+    error = (x_ND - alone_ND).square().sum(-1).mean()
+    return Pass(gate_NF, magnitude_NF.relu() * (gate_NF > 0), weight * alone_NF.sum(-1).mean() + error)
+
+
+OBJECTIVES: dict[str, Callable[[SAE, Tensor, float], Pass]] = {
+    "relu": relu,
+    "topk": topk,
+    "batchtopk": batchtopk,
+    "jumprelu": jumprelu,
+    "gated": gated,
+}
+
+
+def rms_of(sae: SAE, f_NF: Tensor) -> Tensor | float:
+    """What the features are divided by: 1, or with RMS norm their root mean square [N, 1]."""
+    return f_NF.square().mean(-1, keepdim=True).sqrt().clamp(min=MIN_RMS) if sae.rms_norm else 1.0
+
+
+def auxiliary(sae: SAE, error_ND: Tensor, step: Pass, dead: Tensor) -> Tensor:
+    """Dead features try to explain what the living ones leave over (AuxK, arXiv 2406.04093, section 2.4).
+
+    `dead` [j] are their ids, `error_ND` is what the reconstruction misses.
+    """
+    error_ND = error_ND.detach()
+    scale = rms_of(sae, step.f_NF.detach())
+    z_NJ = largest(step.pre_NF[:, dead], max(sae.d_in // 2, 1)) / scale
+    return AUX_WEIGHT * (z_NJ @ sae.W_dec[dead] - error_ND).square().sum(-1).mean()
+
+
+@torch.no_grad()
+def follow_threshold(sae: SAE, f_NF: Tensor, rate: float) -> None:
+    """The inference threshold of a batchtopk SAE: a running mean of the smallest feature that each batch kept."""
+    kept = f_NF[f_NF > 0]
+    if len(kept):
+        sae.threshold.lerp_(kept.min().expand_as(sae.threshold), rate)

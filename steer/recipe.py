@@ -1,0 +1,319 @@
+"""`Recipe`: the model, the SAEs and the edits as one small YAML or JSON file, the same in Python, shell, batch and page.
+
+    model: starter:codec
+    saes: {latent: starter:codec/latent}
+    goals: {loudness: +6dB, pitch: -2st, brightness: +20%}
+    edits:
+      - ablate: [3, 17]
+        during: [[0.5, 1.5]]
+      - clamp: {5: 2.0}
+      - scale: {4: [[0, 1], [2, 1.5]]}     # a curve: factor 1 at 0 s, 1.5 from 2 s on
+      - shift: vectors.safetensors#warm
+        strength: 8
+    residual: keep
+
+Goals are what shall be measured in the end, edits are done as they stand. Files and folders may be named relative to the
+recipe. `during` at the top limits goals and all edits that have none of their own, in seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from hooks.files import whole_file
+from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift, as_spans
+from steer.errors import EditError, RecipeError
+from steer.formats import find_folder
+from steer.vectors import ControlVector, load_vector, load_vectors
+
+DEFAULT_MODEL, DEFAULT_SAES = "starter:codec", {"latent": "starter:codec/latent"}
+VECTORS = "vectors.safetensors"
+"""Control vectors of an SAE lie beside it under this name; those called like a goal serve that goal."""
+UNITS = {"loudness": "dB", "pitch": "st", "brightness": "%"}
+
+
+def amount(unit: str) -> BeforeValidator:
+    """Reads "+6dB" (or a plain number) as 6.0."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(rf"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*({re.escape(unit)})?\s*", value, re.IGNORECASE)
+        if not found:
+            raise ValueError(f"{value!r} is not an amount such as +2{unit} or -1.5{unit}")
+        return float(found[1])
+
+    return BeforeValidator(read)
+
+
+def written(unit: str) -> PlainSerializer:
+    return PlainSerializer(lambda value: None if value is None else f"{value:+.10g}{unit}")
+
+
+def spans(value: Any) -> Any:
+    """One span or several; EditErrors become pydantic's."""
+    if value is None:
+        return None
+    try:
+        return [list(span) for span in as_spans(value) or ()]
+    except (EditError, TypeError, ValueError, IndexError, KeyError) as error:
+        text = str(error) if isinstance(error, EditError) else "a span is [start, end] in seconds"
+        raise ValueError(text) from None
+
+
+def curve(value: Any) -> Any:
+    if isinstance(value, list):
+        try:
+            Curve(tuple((second, number) for second, number in value))
+        except EditError as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
+Spans = Annotated[list[tuple[float, float]] | None, BeforeValidator(spans)]
+Number = Annotated[FiniteFloat | list[tuple[float, float]], AfterValidator(curve)]
+
+
+def value_of(number: float | list[tuple[float, float]]) -> float | Curve:
+    return Curve(tuple(number)) if isinstance(number, list) else number
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Goals(_Strict):
+    """Changes that shall be measured: loudness in dB, pitch in semitones, brightness in % of the spectral centroid."""
+
+    loudness: Annotated[FiniteFloat | None, amount("dB"), written("dB")] = None
+    pitch: Annotated[FiniteFloat | None, amount("st"), written("st")] = None
+    brightness: Annotated[FiniteFloat | None, amount("%"), written("%"), Field(gt=-100)] = None
+
+    def wanted(self) -> dict[str, float]:
+        return {name: value for name in UNITS if (value := getattr(self, name)) is not None}
+
+
+class EditSpec(_Strict):
+    """One of ablate, clamp, scale and shift. `site` may be left out where there is one SAE."""
+
+    ablate: list[int] | None = None
+    clamp: dict[int, Number] | None = None
+    scale: dict[int, Number] | None = None
+    shift: str | None = None
+    strength: Number | None = None
+    site: str | None = None
+    during: Spans = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> EditSpec:
+        kinds = [kind for kind in ("ablate", "clamp", "scale", "shift") if getattr(self, kind)]
+        if len(kinds) != 1:
+            raise ValueError("an edit is exactly one of ablate, clamp, scale and shift, and names features or a vector")
+        if self.strength is not None and self.shift is None:
+            raise ValueError("strength belongs to a shift")
+        return self
+
+
+class Recipe(_Strict):
+    """What to do, whole; see the module's head for the file. Paths in it are relative to `folder`."""
+
+    model: str = DEFAULT_MODEL
+    saes: dict[str, str] = Field(default_factory=dict, validate_default=True)
+    goals: Goals = Field(default_factory=Goals)
+    edits: list[EditSpec] = Field(default_factory=list)
+    during: Spans = None
+    residual: Literal["keep", "drop"] = "keep"
+    _folder: Path = PrivateAttr(default_factory=Path)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_saes(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("saes") and values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
+            return {**values, "saes": DEFAULT_SAES}
+        return values
+
+    @model_validator(mode="after")
+    def _needs_saes(self) -> Recipe:
+        if not self.saes:
+            raise ValueError(f"saes: say which SAE belongs to which site of {self.model}")
+        return self
+
+    # --- files ---
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any], name: str = "recipe", folder: Path | None = None) -> Recipe:
+        """A recipe from plain values; `name` stands at the head of messages.
+
+        Raises:
+            RecipeError: a key that is not known or a value that makes no sense; one line that says which.
+        """
+        try:
+            recipe = cls.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError(f"{name}: {first_problem(error)}") from None
+        recipe._folder = folder or Path()
+        return recipe
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a YAML or JSON file.
+
+        Raises:
+            RecipeError: as `build`, or the file is not there or no YAML.
+        """
+        path = Path(path)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f" in line {mark.line + 1}" if mark else ""
+            raise RecipeError(f"{path}: neither YAML nor JSON{where}") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path}: holds no keys; a recipe has {', '.join(cls.model_fields)}")
+        return cls.build(values, str(path), path.parent)
+
+    def save(self, path: str | Path, force: bool = False) -> Path:
+        """Write YAML, or JSON where the name ends so; files it names are written relative to the new place.
+
+        Raises:
+            RecipeError: the file exists (without `force`) or cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not force:
+            raise RecipeError(f"{path}: exists already; use --force (force=True) to overwrite it")
+        values = self.to_dict(path.parent)
+        is_json = path.suffix.lower() == ".json"
+        text = json.dumps(values, indent=2) + "\n" if is_json else yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+        try:
+            with whole_file(path) as partial:
+                partial.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"{path}: could not be written ({error.strerror})") from error
+        return path
+
+    def to_dict(self, folder: Path | None = None) -> dict[str, Any]:
+        """Plain values as in the file; with `folder`, paths are relative to it."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        for key in [key for key in ("goals", "edits") if not values[key]]:
+            del values[key]
+        if folder is not None:
+            values["model"] = self._moved(self.model, folder)
+            values["saes"] = {site: self._moved(source, folder) for site, source in self.saes.items()}
+            for edit in values.get("edits", []):
+                if "shift" in edit:
+                    edit["shift"] = self._moved(edit["shift"], folder)
+        return values
+
+    def located(self, source: str) -> str:
+        """A path that is there relative to the recipe, or `source` as it is. Behind a `#` may stand a name."""
+        path, mark, name = source.partition("#")
+        there = self._folder / path
+        return f"{there}{mark}{name}" if there.exists() else source
+
+    def _moved(self, source: str, folder: Path) -> str:
+        path, mark, name = source.partition("#")
+        there = self._folder / path
+        if Path(path).is_absolute() or not there.exists():
+            return source
+        return f"{os.path.relpath(there, folder)}{mark}{name}"
+
+    # --- edits ---
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """The goals that are set, by name."""
+        return self.goals.wanted()
+
+    def control_vectors(self) -> dict[str, ControlVector]:
+        """The vectors that lie beside the SAEs, by name, each with its site; the first SAE that has one counts.
+
+        Raises:
+            RecipeError: a goal has no vector.
+            EditError, SAEError: files that cannot be read.
+        """
+        found: dict[str, ControlVector] = {}
+        for site, source in self.saes.items():
+            path = find_folder(self.located(source)) / VECTORS
+            for name, vector in load_vectors(path).items() if path.is_file() else ():
+                found.setdefault(name, ControlVector(vector.vector, name, vector.unit, site))
+        for goal in self.wanted:
+            if goal not in found:
+                names = ", ".join(self.saes.values())
+                raise RecipeError(f"goal {goal}: no control vector {goal!r} beside {names} (in {VECTORS})")
+        return found
+
+    def edits_for(
+        self, strengths: Mapping[str, float] | None = None, vectors: Mapping[str, ControlVector] | None = None
+    ) -> dict[str, list[Edit]]:
+        """{site: edits}: shifts along the goals' `vectors` by `strengths`, then the recipe's own edits.
+
+        In this order what the recipe says of a feature is the last word.
+
+        Raises:
+            EditError: a site without an SAE, values that make no sense, or a vector file that cannot be read.
+        """
+        edits: dict[str, list[Edit]] = {}
+        for name, strength in (strengths or {}).items():
+            if strength:
+                assert vectors is not None
+                shift = Shift(vectors[name].vector, strength, during=self.during)
+                edits.setdefault(vectors[name].site, []).append(shift)
+        for spec in self.edits:
+            site = spec.site or (next(iter(self.saes)) if len(self.saes) == 1 else None)
+            if site not in self.saes:
+                there = ", ".join(self.saes)
+                raise EditError(f"an edit names {'no site' if site is None else f'site {site!r}'}; there are SAEs at {there}")
+            edits.setdefault(site, []).extend(self._edits_of(spec))
+        return edits
+
+    def _edits_of(self, spec: EditSpec) -> list[Edit]:
+        during = spec.during or self.during
+        if spec.ablate:
+            return [Ablate(spec.ablate, during=during)]
+        if spec.clamp:
+            return [Clamp([feature], value_of(value), during=during) for feature, value in spec.clamp.items()]
+        if spec.scale:
+            return [Scale([feature], value_of(factor), during=during) for feature, factor in spec.scale.items()]
+        assert spec.shift is not None
+        strength = 1.0 if spec.strength is None else value_of(spec.strength)
+        return [Shift(load_vector(self.located(spec.shift)).vector, strength, during=during)]
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line; a misspelt key with the nearest right one."""
+    problem = error.errors()[0]
+    # pydantic names the branch of a union and a key in brackets: neither stands in the file
+    where = ".".join(str(part) for part in problem["loc"] if part not in ("float", "[key]") and "[" not in str(part))
+    if problem["type"] == "extra_forbidden":
+        inner: dict[str, type[BaseModel]] = {"goals": Goals, "edits": EditSpec}
+        holder = Recipe if len(problem["loc"]) == 1 else inner[str(problem["loc"][0])]
+        near = difflib.get_close_matches(str(problem["loc"][-1]), holder.model_fields, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(holder.model_fields)}"
+        return f"there is no key {where!r}; {hint}"
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text
+
+
+__all__ = ["EditSpec", "Goals", "Recipe"]

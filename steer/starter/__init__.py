@@ -1,0 +1,46 @@
+"""The starter: small models, SAEs, probes and control vectors that ship in the package, so that it runs at once.
+
+`starter:codec` is a codec; `starter:codec/latent` an SAE on its site `latent`, with `vectors.safetensors` and
+`probes.safetensors` beside it. Each folder has a card (README.md): data, licence, how it was made, measured quality.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hooks import ModelError
+from hooks.registry import SCHEMES as MODEL_SCHEMES
+from steer.errors import SAEError
+from steer.formats import SCHEMES as SAE_SCHEMES
+
+FOLDER = Path(__file__).parent
+
+
+def models() -> list[str]:
+    """Names of the models that are here."""
+    return [f"starter:{path.parent.name}" for path in sorted(FOLDER.glob("*/config.json"))]
+
+
+def saes(model: str) -> list[str]:
+    """Names of the SAEs that are here for a model such as `starter:codec`."""
+    root = FOLDER / model.removeprefix("starter:")
+    return [f"{model}/{path.parent.relative_to(root)}" for path in sorted(root.glob("*/cfg.json"))]
+
+
+def model_folder(name: str) -> Path:
+    folder = FOLDER / name
+    if f"starter:{name}" not in models():
+        raise ModelError(f"there is no starter model {name!r}; there are {', '.join(models())}")
+    return folder
+
+
+def sae_folder(name: str) -> Path:
+    folder = FOLDER / name
+    known = [sae for model in models() for sae in saes(model)]
+    if f"starter:{name}" not in known:
+        raise SAEError(f"there is no starter SAE {name!r}; there are {', '.join(known)}")
+    return folder
+
+
+MODEL_SCHEMES["starter"] = model_folder
+SAE_SCHEMES["starter"] = sae_folder
