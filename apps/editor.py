@@ -20,17 +20,15 @@ from torch import Tensor
 
 from apps.excerpt import choose, read_stretches
 from apps.files import copy_file, kind_of
-from apps.stream import Plan, Process, Queue, in_chunks, resampled
-from apps.trials import SiteEdits, Trials
-from hooks import AudioFileError, ModelError, at_time, open_model
+from apps.stream import CHUNK_S, Plan, Process, Queue, in_chunks, resampled
+from apps.trials import Memory, SiteEdits, Trials
+from hooks import AudioFileError, ModelError, at_time
 from hooks.clip import AudioInfo, audio_info, check_target, create_audio, read_blocks
 from hooks.errors import require
 from hooks.model import Codec
 from steer.edits import Edit
 from steer.errors import EditError
-from steer.recipe import Recipe
-from steer.sae import SAE
-from steer.steered import SteeredModel
+from steer.recipe import UNITS, Recipe
 
 BLOCK_S = 1.0
 Report = Callable[[str, float], None]
@@ -67,18 +65,20 @@ class _NoChange(Exception):
 class Editor:
     """Opens what a recipe names and checks it: edits that cannot be done are refused here, before any file.
 
+    Files run through the codec in chunks of `chunk_s` seconds.
+
     Raises:
-        AudioSteerError: of the kind that fits: no such model, SAE, site, feature, vector; a model that is no codec; a pitch
-            goal without the extra `eval`.
+        AudioSteerError: no such model, SAE, site, feature or vector; a model that is no codec; a pitch goal without the
+            extra `eval`.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, chunk_s: float = CHUNK_S) -> None:
         self.recipe = recipe
-        model = open_model(recipe.located(recipe.model))
-        if not isinstance(model, Codec):
+        self.steered = recipe.open()
+        if not isinstance(self.steered.model, Codec):
             raise ModelError(f"{recipe.model} is no codec: only a model that gives audio back can edit files")
-        self.codec = model
-        self.steered = SteeredModel(model, {site: SAE.load(recipe.located(s)) for site, s in recipe.saes.items()})
+        self.codec = self.steered.model
+        self.plan = Plan.of(self.codec, chunk_s)
         self.vectors = recipe.control_vectors()
         if "pitch" in recipe.wanted:
             require("torchcrepe", "eval")
@@ -107,8 +107,11 @@ class Editor:
         strengths = trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
         edits = self.recipe.edits_for(strengths, self.vectors)
         clipped, unchanged = self._write(info, target, kind, edits, force, report)
-        report("measuring", 1.0)
-        measured = trials.changes(edits)
+        if unchanged and self.recipe.residual == "keep":
+            measured: dict[str, float | None] = dict.fromkeys(UNITS, 0.0)
+        else:
+            report("measuring", 1.0)
+            measured = trials.changes(edits)
         return Outcome(
             str(source),
             str(target),
@@ -155,7 +158,7 @@ class Editor:
         sample_rate: int,
         edits: SiteEdits,
         start_s: float = 0.0,
-        memory: dict[float, Tensor] | None = None,
+        memory: Memory | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks [C, n] of a sound (float64, at `sample_rate` Hz) before and after, together as long as the input.
 
@@ -175,7 +178,7 @@ class Editor:
         rate = self.codec.sample_rate
         assert rate is not None
         process = self._process(edits, start_s, memory)
-        new_blocks = in_chunks(resampled(noted(), sample_rate, rate), Plan.of(self.codec), rate, process)
+        new_blocks = in_chunks(resampled(noted(), sample_rate, rate), self.plan, rate, process)
         for new_CN in resampled(new_blocks, rate, sample_rate):
             assert waiting is not None
             before_CN = waiting.take(new_CN.shape[1])
@@ -187,7 +190,7 @@ class Editor:
             before_CN = waiting.take(waiting.end - waiting.start)
             yield before_CN, before_CN if keep else torch.zeros_like(before_CN)
 
-    def _process(self, edits: SiteEdits, start_s: float, memory: dict[float, Tensor] | None) -> Process:
+    def _process(self, edits: SiteEdits, start_s: float, memory: Memory | None) -> Process:
         """What becomes of a chunk: its edited round trip, less the plain one where the residual is kept."""
         rate = self.codec.sample_rate
         assert rate is not None
@@ -197,9 +200,10 @@ class Editor:
         def plain(audio_CN: Tensor, at_s: float) -> Tensor:
             if memory is None:
                 return self._round_trip(audio_CN, at_s, {})
-            if at_s not in memory:
-                memory[at_s] = self._round_trip(audio_CN, at_s, {})
-            return memory[at_s]
+            key = (at_s, audio_CN.shape[1])
+            if key not in memory:
+                memory[key] = self._round_trip(audio_CN, at_s, {})
+            return memory[key]
 
         def process(audio_CN: Tensor, chunk_s: float) -> Tensor:
             at_s = start_s + chunk_s

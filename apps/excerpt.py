@@ -1,4 +1,4 @@
-"""The stretches of a file on which a search for strengths tries and measures: all of a short one, samples of a long one."""
+"""The stretches of a file on which strengths are tried and measured: all of a short one, samples of a long one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from hooks.clip import AudioInfo, read_blocks
 from steer.edits import Span
 
-WHOLE_S = 40.0
+WHOLE_S = 24.0
 """Up to this length in seconds everything that is edited is tried and measured."""
-PIECES, PIECE_S = 6, 5
+PIECES, PIECE_S = 6, 4
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Stretch:
 
 
 def choose(info: AudioInfo, during: Sequence[Span] | None, levels: Sequence[float] | None = None) -> list[Span]:
-    """Spans in seconds: those of `during` (or the whole file), or `PIECES` loud ones spread over them where that is long.
+    """Spans in seconds: those of `during` (or the whole file), or if they are long `PIECES` loud parts.
 
     `levels` are the file's powers second by second; without them they are read where they are needed. Empty if the file
     ends before `during` begins.

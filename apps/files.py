@@ -24,28 +24,27 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Job:
-    """One file to read and the one to write."""
+    """One file to read and the one to write, and a picture if one is wanted."""
 
     source: Path
     target: Path
+    picture: Path | None = None
 
 
-def plan_jobs(inputs: Sequence[str], output: Path, suffix: str | None = None) -> tuple[list[Job], bool]:
+def plan_jobs(inputs: Sequence[str], output: Path, plot: Path | None = None) -> tuple[list[Job], bool]:
     """What to read and where to write it, and whether that is a batch (several files, a folder or a glob).
 
-    A batch keeps the tree below each folder or glob in the folder `output`; a single file goes to `output`, or into it
-    where it is a folder. `suffix` replaces the ending of the written names.
+    A batch keeps the tree below each folder or glob in the folder `output`, and pictures in the folder `plot`; a single
+    file goes to `output`, or into it where it is a folder.
 
     Raises:
-        AudioFileError: an input that holds no sound files, an `output` that is a file in a batch, or two files that would
-            be written to the same place.
+        AudioFileError: an input that holds no sound files, an `output` that is a file in a batch, or two files for one
+            place.
     """
     batch = len(inputs) > 1 or Path(inputs[0]).is_dir() or is_glob(inputs[0])
     if not batch:
         source = Path(inputs[0])
-        into = output.is_dir() or str(output).endswith(("/", "\\"))
-        name = source.with_suffix(suffix).name if suffix else source.name
-        return [Job(source, output / name if into else output)], False
+        return [Job(source, output / source.name if output.is_dir() else output, plot)], False
     if output.is_file():
         raise AudioFileError(f"{output}: is a file; several inputs need a folder to write to")
     jobs: dict[Path, Job] = {}
@@ -57,10 +56,10 @@ def plan_jobs(inputs: Sequence[str], output: Path, suffix: str | None = None) ->
             raise AudioFileError(f"{text}: no sound files there ({', '.join(FORMATS)})")
         for source in found:
             name = source.relative_to(root)
-            target = output / (name.with_suffix(suffix) if suffix else name)
+            target = output / name
             if target in jobs and jobs[target].source != source:
                 raise AudioFileError(f"{source} and {jobs[target].source} would both be written to {target}")
-            jobs[target] = Job(source, target)
+            jobs[target] = Job(source, target, plot / name.with_name(f"{name.name}.png") if plot else None)
     return list(jobs.values()), True
 
 
@@ -81,8 +80,25 @@ def sources_of(text: str) -> tuple[Path, list[Path]]:
     return root, [p for p in found if p.is_file() and p.suffix.lower() in FORMATS]
 
 
+def sounds_of(inputs: Sequence[str]) -> list[Path]:
+    """All files that several inputs stand for.
+
+    Raises:
+        AudioFileError: an input that holds no sound files.
+    """
+    paths: dict[Path, None] = {}
+    for text in inputs:
+        found = sources_of(text)[1]
+        if not found:
+            raise AudioFileError(f"{text}: no sound files there ({', '.join(FORMATS)})")
+        paths |= dict.fromkeys(found)
+    if not paths:
+        raise AudioFileError("no sound files were given")
+    return list(paths)
+
+
 def kind_of(info: AudioInfo, target: Path) -> tuple[str, str]:
-    """Format and subtype for `target`: the source's own where the ending is the same, else as near as the format allows.
+    """Format and subtype for `target`: the source's own if the endings are the same, else as near as can be.
 
     Raises:
         AudioFileError: an ending that is not known.
@@ -90,6 +106,8 @@ def kind_of(info: AudioInfo, target: Path) -> tuple[str, str]:
     ending = target.suffix.lower()
     if ending == info.path.suffix.lower():
         return info.format, info.subtype
+    if not ending:
+        raise AudioFileError(f"{target}: no such folder, and no ending that says what kind of sound file it shall be")
     if ending not in FORMATS:
         raise AudioFileError(f"{target}: unknown kind of sound file {ending!r}; there are {', '.join(FORMATS)}")
     name = FORMATS[ending]
@@ -100,6 +118,14 @@ def kind_of(info: AudioInfo, target: Path) -> tuple[str, str]:
     if soundfile.check_format(name, "PCM_24") and info.subtype in ("PCM_32", "FLOAT", "DOUBLE"):
         return name, "PCM_24"
     return name, soundfile.default_subtype(name)
+
+
+def make_folder(folder: Path) -> None:
+    """Raises AudioFileError if it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioFileError(f"{folder}: the folder cannot be made ({error.strerror})") from error
 
 
 def copy_file(source: Path, target: Path, force: bool) -> None:

@@ -1,7 +1,7 @@
-"""A long sound through a codec in bounded memory: resampled as it comes, run in overlapping chunks, joined without a seam.
+"""A long sound through a codec in bounded memory: resampled as it comes, run in chunks, joined without a seam.
 
-Chunks start on the codec's own grid of frames and have context on both sides, so that the frames, and what is kept of the
-output, are those of one pass over the whole. Short cross-fades cover what little an LSTM or a norm makes of the cut.
+Chunks start on the codec's own grid of frames and have context on both sides, so that the frames, and what is kept of
+the output, are those of one pass over the whole. Short cross-fades cover what little an LSTM or a norm makes of a cut.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def from_rows(samples_NC: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a codec's input is cut, in its samples: `core` is kept of a chunk, `context` put on both sides, `fade` joined."""
+    """How a codec's input is cut, in its samples: `core` is kept, `context` is on both sides, `fade` overlaps."""
 
     core: int
     context: int

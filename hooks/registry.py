@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -37,12 +38,12 @@ def open_model(name: str | Path, revision: str | None = None) -> AudioModel:
         MissingExtraError: the model's library is not installed.
     """
     text = str(name)
-    if isinstance(name, Path) or Path(text).exists():
+    if isinstance(name, Path) or os.path.exists(text):
         return open_folder(Path(name), text)
     scheme, _, rest = text.partition(":")
     if scheme in SCHEMES:
         return open_folder(SCHEMES[scheme](rest), text)
-    if scheme == "hf":
+    if scheme == "hf" and rest:
         return open_folder(download(rest, revision), text)
     if scheme in FAMILIES and rest:
         module = family(scheme)

@@ -1,7 +1,7 @@
 """`ActivationStore`: activations of some sites on disk, and shuffled batches of them in bounded memory.
 
-A store is a folder of shards (safetensors, one tensor [frames, width] per site) and an `index.json`. Shards appear whole,
-and only what the index names counts, so a filling that was killed goes on behind the last source that was finished.
+A store is a folder of shards (safetensors, one tensor [frames, width] per site) and an `index.json`. Shards appear
+whole, and only what the index names counts: a filling that was killed goes on behind the last sound in the index.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ActivationStore:
 
 
 class SiteFrames:
-    """The frames of one site over all shards, as if they were one tensor [N, D]: `len` and slices read only what is asked."""
+    """The frames of one site over all shards, as if they were one tensor [N, D]; a slice reads only what it needs."""
 
     def __init__(self, site: str, shards: Sequence[tuple[Path, int]], width: int) -> None:
         self.site, self.shards = site, shards
@@ -130,7 +130,9 @@ class _Writer:
         for site, x_BTD in activations.items():
             x_ND = x_BTD.flatten(0, 1).to("cpu", self.dtype)
             if not torch.isfinite(x_ND).all():
-                raise StoreError(f"site {site!r}: activations are not finite in {self.index['dtype']}; store them as float32")
+                raise StoreError(
+                    f"site {site!r}: activations are not finite in {self.index['dtype']}; store them as float32"
+                )
             width = self.index["sites"][site].setdefault("width", x_ND.shape[1])
             if width != x_ND.shape[1]:
                 raise StoreError(f"site {site!r}: {x_ND.shape[1]} wide, the store holds {width}")
@@ -238,10 +240,12 @@ def source_name(source: Source) -> str:
 # --- reading in random order ---
 
 
-def random_blocks(frames: int, held_out: float = 0.0, block: int = 1024, seed: int = 0) -> tuple[list[Span], list[Span]]:
-    """Cut 0..frames into blocks of neighbours and put a share of them, chosen at random, aside: (blocks, held-out blocks).
+def random_blocks(
+    frames: int, held_out: float = 0.0, block: int = 1024, seed: int = 0
+) -> tuple[list[Span], list[Span]]:
+    """Cut 0..frames into blocks and put a random share of them aside: (blocks, held-out blocks).
 
-    Frames beside each other are nearly the same: whole blocks are held out, so that none has its neighbour in the rest.
+    Frames beside each other are nearly the same: whole blocks are held out, so that few have a neighbour in the rest.
     """
     block = max(1, min(block, frames // 32))
     spans = [(start, min(start + block, frames)) for start in range(0, frames, block)]
@@ -252,12 +256,18 @@ def random_blocks(frames: int, held_out: float = 0.0, block: int = 1024, seed: i
 
 
 def shuffled(
-    frames: Tensor | SiteFrames, spans: Sequence[Span], batch_size: int, *, seed: int = 0, start: int = 0, buffer: int = 2**16
+    frames: Tensor | SiteFrames,
+    spans: Sequence[Span],
+    batch_size: int,
+    *,
+    seed: int = 0,
+    start: int = 0,
+    buffer: int = 2**16,
 ) -> Iterator[Tensor]:
-    """Batches [batch_size, D] in random order without end, from batch `start` on; epochs follow one another without a gap.
+    """Batches [batch_size, D] in random order without end, from batch `start` on; one epoch runs into the next.
 
-    Blocks (`spans`) are read in random order into a buffer of about `buffer` frames and shuffled there. The order depends
-    on `seed` only, so that a training that goes on sees the batches that it would have seen.
+    Blocks (`spans`) are read in random order into a buffer of about `buffer` frames and shuffled there. The order
+    depends on `seed` only, so that a training that goes on sees the batches that it would have seen.
     """
     total = sum(end - begin for begin, end in spans)
     assert total > 0 and batch_size > 0

@@ -17,3 +17,7 @@ class RecipeError(AudioSteerError):
 
 class TrainingError(AudioSteerError):
     """A training that cannot start or go on."""
+
+
+class ProbeError(AudioSteerError):
+    """A probe that cannot be fitted or read, or a class that it does not know."""

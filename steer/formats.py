@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hooks.errors import require
+from hooks.files import whole_file
 from steer.errors import SAEError
 from steer.sae import SAE, SAEInfo
 
@@ -70,10 +71,10 @@ def save_sae(sae: SAE, folder: str | Path, dtype: torch.dtype | None = None) -> 
         weights = {
             name: (value if name == "threshold" else value.to(dtype)).contiguous() for name, value in state.items()
         }
-        partial = folder / f".{WEIGHTS}.partial"
-        save_file(weights, partial)
-        partial.replace(folder / WEIGHTS)
-        (folder / CFG).write_text(json.dumps(cfg, indent=2) + "\n", encoding="utf-8")
+        with whole_file(folder / WEIGHTS) as partial:
+            save_file(weights, partial)
+        with whole_file(folder / CFG) as partial:
+            partial.write_text(json.dumps(cfg, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise SAEError(f"{folder}: the SAE could not be written ({error})") from error
     return folder
@@ -143,9 +144,12 @@ def build_sae(cfg: dict[str, Any], state: dict[str, Tensor], name: str) -> SAE:
     missing = [tensor for tensor in TENSORS[architecture] if tensor not in state]
     if missing:
         raise SAEError(f"{name}: tensors are missing: {', '.join(missing)}")
-    d_in, d_sae = state["W_enc"].shape
-    if (cfg.get("d_in", d_in), cfg.get("d_sae", d_sae)) != (d_in, d_sae):
-        raise SAEError(f"{name}: cfg says {cfg['d_in']} x {cfg['d_sae']}, W_enc is {d_in} x {d_sae}")
+    shape = tuple(state["W_enc"].shape)
+    if len(shape) != 2 or shape != (cfg.get("d_in", shape[0]), cfg.get("d_sae", shape[1])):
+        raise SAEError(
+            f"{name}: cfg says {cfg.get('d_in')} x {cfg.get('d_sae')}, W_enc is {' x '.join(map(str, shape))}"
+        )
+    d_in, d_sae = shape
     audio = dict(cfg.get("audio") or {})
     metadata = cfg.get("metadata") or {}
     default = {"standard": "relu"}.get(architecture, architecture)

@@ -1,4 +1,4 @@
-"""What each SAE activation minimises in training: features with gradients, a sparsity penalty, and what revives dead ones.
+"""What each SAE activation minimises in training: features with gradients, a penalty, and what revives dead ones.
 
 All take activations in the normalised space (mean length sqrt(D)) and a decoder whose rows have length 1.
 """
@@ -15,8 +15,8 @@ from steer.activations import batch_topk, largest
 from steer.sae import MIN_RMS, SAE
 
 BANDWIDTH = 0.1
-"""Width of the window around a jumprelu threshold in which inputs move it. Normalised pre-activations are about 1: with a
-far narrower window no input falls into it and the thresholds never move."""
+"""Width of the window around a jumprelu threshold in which inputs move it. Normalised pre-activations are about 1:
+with a far narrower window hardly any input falls into it and the thresholds do not move."""
 AUX_WEIGHT = 1 / 32
 """Weight of the auxiliary loss (arXiv 2406.04093, section 2.4)."""
 
@@ -94,12 +94,15 @@ def rms_of(sae: SAE, f_NF: Tensor) -> Tensor | float:
 def auxiliary(sae: SAE, error_ND: Tensor, step: Pass, dead: Tensor) -> Tensor:
     """Dead features try to explain what the living ones leave over (AuxK, arXiv 2406.04093, section 2.4).
 
-    `dead` [j] are their ids, `error_ND` is what the reconstruction misses.
+    `dead` [j] are their ids, `error_ND` is what the reconstruction misses. The k largest count whatever their sign: a
+    feature that died because its input is never positive would get no gradient through a rectifier.
     """
-    error_ND = error_ND.detach()
-    scale = rms_of(sae, step.f_NF.detach())
-    z_NJ = largest(step.pre_NF[:, dead], max(sae.d_in // 2, 1)) / scale
-    return AUX_WEIGHT * (z_NJ @ sae.W_dec[dead] - error_ND).square().sum(-1).mean()
+    pre_NJ = step.pre_NF[:, dead]
+    values, indices = pre_NJ.topk(min(max(sae.d_in // 2, 1), len(dead)), sorted=False)
+    z_NJ = torch.zeros_like(pre_NJ).scatter(-1, indices, values)
+    # rows of length 1, also with RMS norm, where they could otherwise answer by shrinking
+    rows_JD = torch.nn.functional.normalize(sae.W_dec[dead], dim=1)
+    return AUX_WEIGHT * (z_NJ @ rows_JD - error_ND.detach()).square().sum(-1).mean()
 
 
 @torch.no_grad()

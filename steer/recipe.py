@@ -1,4 +1,4 @@
-"""`Recipe`: the model, the SAEs and the edits as one small YAML or JSON file, the same in Python, shell, batch and page.
+"""`Recipe`: the model, the SAEs and the edits as one small file, the same in Python, shell, batch and page.
 
     model: starter:codec
     saes: {latent: starter:codec/latent}
@@ -12,8 +12,8 @@
         strength: 8
     residual: keep
 
-Goals are what shall be measured in the end, edits are done as they stand. Files and folders may be named relative to the
-recipe. `during` at the top limits goals and all edits that have none of their own, in seconds.
+YAML or JSON. Goals are what shall be measured in the end, edits are done as they stand. Files and folders may be named
+relative to the recipe. `during` at the top limits goals and all edits that have none of their own, in seconds.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ from pydantic import (
     model_validator,
 )
 
+from hooks import open_model
 from hooks.files import whole_file
 from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift, as_spans
 from steer.errors import EditError, RecipeError
-from steer.formats import find_folder
+from steer.formats import find_folder, load_sae
+from steer.steered import SteeredModel
 from steer.vectors import ControlVector, load_vector, load_vectors
 
 DEFAULT_MODEL, DEFAULT_SAES = "starter:codec", {"latent": "starter:codec/latent"}
@@ -204,8 +206,8 @@ class Recipe(_Strict):
         if path.exists() and not force:
             raise RecipeError(f"{path}: exists already; use --force (force=True) to overwrite it")
         values = self.to_dict(path.parent)
-        is_json = path.suffix.lower() == ".json"
-        text = json.dumps(values, indent=2) + "\n" if is_json else yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+        as_yaml = yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+        text = json.dumps(values, indent=2) + "\n" if path.suffix.lower() == ".json" else as_yaml
         try:
             with whole_file(path) as partial:
                 partial.write_text(text, encoding="utf-8")
@@ -239,7 +241,16 @@ class Recipe(_Strict):
             return source
         return f"{os.path.relpath(there, folder)}{mark}{name}"
 
-    # --- edits ---
+    # --- what it names ---
+
+    def open(self) -> SteeredModel:
+        """The model and the SAEs.
+
+        Raises:
+            ModelError, SAEError, SiteError: one of them cannot be opened, or they do not fit.
+        """
+        model = open_model(self.located(self.model))
+        return SteeredModel(model, {site: load_sae(self.located(source)) for site, source in self.saes.items()})
 
     @property
     def wanted(self) -> dict[str, float]:
@@ -284,7 +295,9 @@ class Recipe(_Strict):
             site = spec.site or (next(iter(self.saes)) if len(self.saes) == 1 else None)
             if site not in self.saes:
                 there = ", ".join(self.saes)
-                raise EditError(f"an edit names {'no site' if site is None else f'site {site!r}'}; there are SAEs at {there}")
+                raise EditError(
+                    f"an edit names {'no site' if site is None else f'site {site!r}'}; there are SAEs at {there}"
+                )
             edits.setdefault(site, []).extend(self._edits_of(spec))
         return edits
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -82,7 +82,9 @@ class SteeredModel:
 
     # --- edits ---
 
-    def apply(self, *edits: Edit | Mapping[str, Edit], site: str | None = None, mode: Mode = "delta") -> EditHandle:
+    def apply(
+        self, *edits: Edit | Mapping[str, Edit | Sequence[Edit]], site: str | None = None, mode: Mode = "delta"
+    ) -> EditHandle:
         """Turn edits on in this thread (or task) until the handle's `remove()`.
 
         With SAEs at several sites say which with `site`, or pass {site: edit or [edits]}. `mode="reconstruct"` puts
@@ -104,7 +106,7 @@ class SteeredModel:
 
     @contextmanager
     def edit(
-        self, *edits: Edit | Mapping[str, Edit], site: str | None = None, mode: Mode = "delta"
+        self, *edits: Edit | Mapping[str, Edit | Sequence[Edit]], site: str | None = None, mode: Mode = "delta"
     ) -> Iterator[SteeredModel]:
         """`apply` for the length of a with-block."""
         handle = self.apply(*edits, site=site, mode=mode)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hooks.files import whole_file
 from steer.errors import EditError
 
 
@@ -73,9 +74,19 @@ def from_pairs(pairs: Iterable[tuple[Tensor, Tensor, float]], name: str = "vecto
 
 
 def save_vectors(vectors: Mapping[str, ControlVector], path: str | Path) -> None:
-    """Several vectors in one safetensors file, with names, units and sites as its metadata."""
+    """Several vectors in one safetensors file, with names, units and sites as its metadata.
+
+    Raises:
+        EditError: the file cannot be written.
+    """
     about = {key: {"name": v.name, "unit": v.unit, "site": v.site} for key, v in vectors.items()}
-    save_file({key: v.vector.contiguous() for key, v in vectors.items()}, path, {"vectors": json.dumps(about)})
+    try:
+        with whole_file(path) as partial:
+            save_file(
+                {key: v.vector.contiguous() for key, v in vectors.items()}, partial, {"vectors": json.dumps(about)}
+            )
+    except (OSError, SafetensorError) as error:
+        raise EditError(f"{path}: the vectors could not be written ({error})") from error
 
 
 def load_vectors(path: str | Path) -> dict[str, ControlVector]:
@@ -90,7 +101,8 @@ def load_vectors(path: str | Path) -> dict[str, ControlVector]:
         with safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {}).get("vectors", "{}"))
             vectors = {
-                key: ControlVector(file.get_tensor(key).float(), **about.get(key, {"name": key})) for key in file.keys()  # noqa: SIM118
+                key: ControlVector(file.get_tensor(key).float(), **about.get(key, {"name": key}))
+                for key in file.keys()  # noqa: SIM118
             }
     except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
         raise EditError(f"{path}: not a file of control vectors ({error})") from error

@@ -8,6 +8,7 @@ tones made here, by the `rubberband` program for recordings.
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 PITCHED = ("digits", "ljspeech", "speech_misc", "keywords", "orders", "notes", "singing")
 """Subsets whose clips have a pitch that can be moved."""
@@ -169,3 +172,29 @@ def collect(audio: Path, sample_rate: int, split: str = "train", shifts: int = 2
         sounds.append(make_tone(2.0, sample_rate, rng, chosen))
     sounds += [make_noise(2.0, sample_rate, rng) for _ in range(100)]
     return sounds
+
+
+def cached(audio: Path, folder: Path, sample_rate: int, split: str = "train", seed: int = 0) -> list[Sound]:
+    """`collect`, kept in a file of `folder` for the next time: preparing takes minutes."""
+    path = folder / f"sounds-{split}-{sample_rate}-{seed}.safetensors"
+    if not path.exists():
+        sounds = collect(audio, sample_rate, split, seed=seed)
+        tensors, about = {}, []
+        for index, sound in enumerate(sounds):
+            about.append({"group": sound.group, "semitones": [semitones for semitones, _ in sound.shifted]})
+            for copy, waveform in enumerate([sound.waveform, *(w for _, w in sound.shifted)]):
+                tensors[f"{index}.{copy}"] = (waveform.clip(-1, 1) * 32767).round().astype(np.int16)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, {"about": json.dumps(about)})
+        partial.replace(path)
+    with safe_open(str(path), "np") as file:
+
+        def stored(index: int, copy: int) -> Waveform:
+            return file.get_tensor(f"{index}.{copy}").astype(np.float32) / 32767
+
+        about = json.loads(file.metadata()["about"])
+        return [
+            Sound(entry["group"], stored(i, 0), [(s, stored(i, 1 + c)) for c, s in enumerate(entry["semitones"])])
+            for i, entry in enumerate(about)
+        ]

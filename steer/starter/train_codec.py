@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import time
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +32,7 @@ from torch import Tensor
 from hooks.networks.seanet import WeightNormConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, tilt, with_phases_of
-from steer.starter.sounds import Sound, collect
+from steer.starter.sounds import Sound, cached
 
 CONFIG = WavTokenizerConfig(
     dimension=128,
@@ -85,7 +84,7 @@ class Batches:
             if kind > 0.55 and sound.shifted:
                 first, second = self.rng.choice(len(copies), 2, replace=False)
             elif kind < 0.4 and sound.shifted:
-                first = second = self.rng.integers(len(copies))
+                first = second = int(self.rng.integers(len(copies)))
             if 0.4 < kind < 0.55 or kind > 0.8:
                 level, slope = self.rng.uniform(-12, 10), self.rng.uniform(-4.5, 4.5)
             x, y = self.cut([copies[first][1], copies[second][1]])
@@ -253,7 +252,7 @@ class Trainer:
         path = self.folder / "model.safetensors"
         save_file({name: value.contiguous() for name, value in state.items()}, path)
         (self.folder / "config.json").write_text(
-            json.dumps({"architecture": "wavtokenizer", **CONFIG.to_dict()}, indent=2)
+            json.dumps({"architecture": "wavtokenizer", "quantize": False, **CONFIG.to_dict()}, indent=2) + "\n"
         )
         return path
 
@@ -272,10 +271,7 @@ def main(
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("medium")
     out.mkdir(parents=True, exist_ok=True)
-    cache = out / "sounds.pkl"  # our own file of our own arrays: preparing takes minutes
-    if not cache.exists():
-        cache.write_bytes(pickle.dumps(collect(audio, CONFIG.sample_rate, seed=seed)))
-    sounds = pickle.loads(cache.read_bytes())
+    sounds = cached(audio, out, CONFIG.sample_rate, "train", seed)
     trainer = Trainer(Batches(sounds, batch, seed + int(time.time())), out, minutes, rate)
     trainer.train()
     print(trainer.export())

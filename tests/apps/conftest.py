@@ -12,7 +12,6 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
-from hooks import open_model
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from steer.sae import SAE, SAEInfo
 from steer.vectors import ControlVector, save_vectors
@@ -33,7 +32,7 @@ D_SAE = 48
 
 @pytest.fixture(scope="session")
 def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A codec folder: random, but the latent's axis 0 moves the output's level (1 dB per 0.1) and axis 1 tilts its spectrum."""
+    """A codec folder: random, but the latent's axis 0 moves the level (1 dB per 0.1) and axis 1 tilts the spectrum."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("codec")
     module = WavTokenizer(CONFIG)
@@ -53,9 +52,14 @@ def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         head.out.weight[:bins] = 1.15 * level + 1.15 * slope * tilt
         head.out.bias[:bins] = -1.5 - 3.0 * slope[:, 0]
         head.out.weight[bins:].mul_(20)
-        module.encoder.model[-1].conv.conv.weight_g.mul_(3)
+        # let the latent follow the sound, around zero
+        last, audio_BN = module.encoder.model[-1].conv.conv, torch.from_numpy(tones(2.0)).float().T
+        last.weight_g.mul_(0.3 / module.encode(audio_BN).std(dim=2).mean())
+        last.bias.sub_(module.encode(audio_BN).mean(dim=(0, 2)))
     save_file(module.state_dict(), folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"architecture": "wavtokenizer", "quantize": False, **CONFIG.to_dict()}))
+    (folder / "config.json").write_text(
+        json.dumps({"architecture": "wavtokenizer", "quantize": False, **CONFIG.to_dict()})
+    )
     return folder
 
 
@@ -64,20 +68,22 @@ def sae_folder(codec_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """An SAE for the latent with control vectors beside it: loudness and brightness do something, pitch does not."""
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("sae")
-    sae = SAE(CONFIG.dimension, D_SAE, "relu", info=SAEInfo(model=str(codec_folder), site="latent", frame_rate=CONFIG.frame_rate))
+    sae = SAE(
+        CONFIG.dimension,
+        D_SAE,
+        "relu",
+        info=SAEInfo(model=str(codec_folder), site="latent", frame_rate=CONFIG.frame_rate),
+    )
     vectors = {}
     with torch.no_grad():
-        for feature, (name, unit, size) in enumerate((("loudness", "1 dB", 0.1), ("brightness", "1 %", 0.01), ("pitch", "1 semitone", 0.0))):
+        for feature, (name, unit, size) in enumerate(
+            (("loudness", "1 dB", 0.1), ("brightness", "1 %", 0.01), ("pitch", "1 semitone", 0.0))
+        ):
             sae.W_dec[feature] = torch.eye(CONFIG.dimension)[feature]
             vectors[name] = ControlVector(size * torch.eye(D_SAE)[feature], name, unit, "latent")
     sae.save(folder)
     save_vectors(vectors, folder / "vectors.safetensors")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
 
 
 def tones(seconds: float, sample_rate: int = 24_000, channels: int = 1, seed: int = 0) -> np.ndarray:
@@ -96,7 +102,9 @@ def tones(seconds: float, sample_rate: int = 24_000, channels: int = 1, seed: in
 def sound(tmp_path: Path) -> Callable[..., Path]:
     """Writes a sound file: `sound("a.wav", seconds=1.0, sample_rate=24000, channels=1, subtype=None)`."""
 
-    def write(name: str, seconds: float = 1.0, sample_rate: int = 24_000, channels: int = 1, subtype: str | None = None) -> Path:
+    def write(
+        name: str, seconds: float = 1.0, sample_rate: int = 24_000, channels: int = 1, subtype: str | None = None
+    ) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, tones(seconds, sample_rate, channels), sample_rate, subtype=subtype)

@@ -1,0 +1,61 @@
+"""The command `steer`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from apps import edit, evaluate, features, models, probe, train
+
+app = typer.Typer(
+    help="Edit sound, and study audio models, through sparse autoencoders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("edit")(edit.edit)
+app.command("features")(features.features)
+app.command("models")(models.models)
+app.command("train")(train.train)
+app.command("probe")(probe.probe)
+app.add_typer(evaluate.app, name="evaluate")
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(version("audiosteer"))
+        except PackageNotFoundError:  # run from a checkout
+            from steer import __version__
+
+            print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and leave by its exit code; a user's mistake is one line on stderr and code 2."""
+    try:
+        app(arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        from hooks.errors import AudioSteerError  # loads torch, which is there by now
+
+        if not isinstance(error, AudioSteerError):
+            raise
+        print(f"steer: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,93 @@
+"""From the options of `steer edit` to a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steer.errors import RecipeError
+from steer.recipe import DEFAULT_MODEL, DEFAULT_SAES, Recipe
+from steer.sae import SAE
+
+Values = dict[str, Any]
+
+
+def recipe_of(
+    recipe: Path | None,
+    goals: Mapping[str, str | None],
+    edits: Sequence[Values],
+    during: Sequence[str],
+    residual: str | None,
+    model: str | None,
+    sae: str | None,
+    site: str | None,
+) -> Recipe:
+    """A recipe from options, on top of the one in a file: edits are added, all else takes the place of its own.
+
+    Raises:
+        RecipeError: the file or an option makes no sense.
+        SAEError: the SAE cannot be read, or neither it nor `site` says where it goes.
+    """
+    values: Values = Recipe.load(recipe).to_dict(Path()) if recipe else {}
+    if model is not None and model != values.get("model", DEFAULT_MODEL):
+        values["model"] = model
+        values.pop("saes", None)
+    if sae is not None:
+        info = SAE.load(sae).info
+        if not (site or info.site):
+            raise RecipeError(f"--sae {sae}: it does not say where it goes; pass --site")
+        values["saes"] = {site or info.site: sae}
+        if model is None and recipe is None and info.model:
+            values["model"] = info.model
+    elif site is not None:
+        saes = values.get("saes") or (DEFAULT_SAES if values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL else {})
+        if len(saes) != 1:
+            raise RecipeError("--site needs --sae: it says where that SAE goes")
+        values["saes"] = {site: next(iter(saes.values()))}
+    wanted = {name: goal for name, goal in goals.items() if goal is not None}
+    if wanted:
+        values["goals"] = {**values.get("goals", {}), **wanted}
+    if edits:
+        values["edits"] = [*values.get("edits", []), *edits]
+    if during:
+        values["during"] = [span_of(text) for text in during]
+    if residual is not None:
+        values["residual"] = residual
+    return Recipe.build(values, "options", Path())
+
+
+def edits_of(ablate: Sequence[str], clamp: Sequence[str], scale: Sequence[str], shift: Sequence[str]) -> list[Values]:
+    """Entries of a recipe's `edits`. Raises RecipeError with the option that cannot be read."""
+    edits: list[Values] = [{"ablate": [feature_of("--ablate", part) for part in text.split(",")]} for text in ablate]
+    for kind, texts in (("clamp", clamp), ("scale", scale)):
+        edits += [{kind: dict(assignment(f"--{kind}", part) for part in text.split(","))} for text in texts]
+    for text in shift:
+        path, colon, strength = text.rpartition(":")
+        try:
+            edits.append({"shift": path, "strength": float(strength)} if colon else {"shift": text})
+        except ValueError:
+            edits.append({"shift": text})  # the colon belongs to the name
+    return edits
+
+
+def feature_of(option: str, text: str) -> int:
+    if not text.strip().isdecimal():
+        raise RecipeError(f"{option}: {text.strip()!r} is no feature; features are whole numbers from 0")
+    return int(text)
+
+
+def assignment(option: str, text: str) -> tuple[int, float]:
+    feature, _, number = text.partition("=")
+    try:
+        return feature_of(option, feature), float(number)
+    except ValueError:
+        raise RecipeError(f"{option}: {text!r} is not of the form FEATURE=NUMBER, such as 5=2.0") from None
+
+
+def span_of(text: str) -> list[float]:
+    start, _, end = text.partition("-")
+    try:
+        return [float(start), float(end)]
+    except ValueError:
+        raise RecipeError(f"--during: {text!r} is not of the form START-END in seconds, such as 0.5-1.5") from None

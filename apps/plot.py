@@ -1,0 +1,165 @@
+"""One picture of an edit: waveforms, spectrograms, and loudness, brightness and pitch before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apps.files import write_result
+from evaluation.acoustics import pitch_track
+from hooks.clip import audio_info, read_blocks
+from hooks.errors import require
+from steer.edits import Span
+
+SHOWN_S = 60.0
+"""Of longer files this much is drawn: from a little before the first edited span on, or from the start."""
+FLOOR_DB = 80.0
+BEFORE, AFTER = "#5b6770", "#d1495b"
+
+
+def require_plots() -> None:
+    """Raises MissingExtraError if matplotlib is not there."""
+    require("matplotlib", "eval")
+
+
+def plot_file(
+    before: Path, after: Path, picture: Path, during: Sequence[Span] | None = None, *, force: bool = False
+) -> None:
+    """Draw two files of the same rate and length as one PNG.
+
+    Raises:
+        AudioFileError: a file cannot be read, or the picture exists (without `force`) or cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    info = audio_info(before)
+    start_s = 0.0
+    if info.seconds > SHOWN_S and during:
+        start_s = min(max(0.0, math.floor(during[0][0] - SHOWN_S / 12)), info.seconds - SHOWN_S)
+    first, last = round(start_s * info.sample_rate), round(min(info.seconds, start_s + SHOWN_S) * info.sample_rate)
+    sounds = []
+    for path in (before, after):
+        samples_CN = torch.cat(list(read_blocks(audio_info(path), last - first, start=first, end=last)), dim=1)
+        sounds.append(samples_CN.mean(0))
+    figure = draw(sounds[0], sounds[1], info.sample_rate, start_s, during, (before.name, after.name))
+    write_result(picture, lambda path: figure.savefig(path, format="png"), force)
+
+
+def draw(
+    before_N: Tensor,
+    after_N: Tensor,
+    sample_rate: int,
+    start_s: float,
+    during: Sequence[Span] | None,
+    names: tuple[str, str],
+) -> Any:
+    """The figure of two mono waveforms [N]."""
+    require_plots()
+    from matplotlib.figure import Figure  # not pyplot: no window system, no state shared between threads
+
+    figure = Figure(figsize=(12, 8.5), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(5, 2, height_ratios=(1.1, 2.4, 1.2, 1.2, 1.2))
+    times = torch.arange(len(before_N)) / sample_rate + start_s
+    peak = max(float(before_N.abs().max()), float(after_N.abs().max()), 1e-4) * 1.05
+    pictures = [spectrogram_db(sound, sample_rate) for sound in (before_N, after_N)]
+    top = max(float(picture.max()) for picture in pictures)
+    first = None
+    for column, (title, sound, color, picture) in enumerate(
+        zip((f"before: {names[0]}", f"after: {names[1]}"), (before_N, after_N), (BEFORE, AFTER), pictures, strict=True)
+    ):
+        wave = figure.add_subplot(grid[0, column], sharex=first)
+        first = first or wave
+        wave.plot(times, sound, color=color, linewidth=0.4, rasterized=True)
+        wave.set(title=title, ylim=(-peak, peak), xlim=(float(times[0]), float(times[-1]) + 1 / sample_rate))
+        spectrum = figure.add_subplot(grid[1, column], sharex=first)
+        extent = (start_s, start_s + len(sound) / sample_rate, 0, mel(sample_rate / 2))
+        image = spectrum.imshow(
+            picture,
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            vmin=top - FLOOR_DB,
+            vmax=top,
+            cmap="magma",
+            interpolation="nearest",
+        )
+        ticks = [hertz for hertz in (100, 300, 1000, 3000, 10_000, 30_000) if hertz < sample_rate / 2]
+        spectrum.set_yticks(
+            [mel(hertz) for hertz in ticks], [f"{hertz / 1000:g} k" if hertz >= 1000 else str(hertz) for hertz in ticks]
+        )
+        for axes in (wave, spectrum):
+            axes.tick_params(labelbottom=axes is spectrum, labelleft=column == 0)
+        if column == 0:
+            wave.set_ylabel("amplitude")
+            spectrum.set_ylabel("frequency (Hz, mel)")
+    figure.colorbar(image, ax=figure.axes[1::2], label="dB", pad=0.01)
+    for row, (label, curves) in enumerate(curves_of(before_N, after_N, sample_rate).items(), start=2):
+        axes = figure.add_subplot(grid[row, :])
+        for name, color, (seconds, values) in zip(("before", "after"), (BEFORE, AFTER), curves, strict=True):
+            dots = {"marker": ".", "markersize": 2.5, "linestyle": "none"} if "pitch" in label else {"linewidth": 1.2}
+            axes.plot(seconds + start_s, values, color=color, label=name, **dots)
+        axes.set(ylabel=label, xlim=(start_s, start_s + len(before_N) / sample_rate))
+        axes.grid(alpha=0.25)
+        axes.tick_params(labelbottom=row == 4)
+        if row == 2:
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0)
+        for start, end in during or ():
+            axes.axvspan(
+                start, min(end, start_s + len(before_N) / sample_rate), color="#edae49", alpha=0.2, linewidth=0
+            )
+    figure.axes[-1].set_xlabel("seconds")
+    return figure
+
+
+def mel(hertz: float) -> float:
+    return 2595 * math.log10(1 + hertz / 700)
+
+
+def power_of(mono_N: Tensor, sample_rate: int) -> tuple[Tensor, int]:
+    """Power [F, T] in windows of about 46 ms, and the hop in samples."""
+    n_fft = 2 ** round(math.log2(0.046 * sample_rate))
+    hop = n_fft // 4
+    padded = torch.nn.functional.pad(mono_N, (n_fft // 2, n_fft // 2))
+    spectrum = torch.stft(padded, n_fft, hop, window=torch.hann_window(n_fft), center=False, return_complex=True)
+    return spectrum.abs().square() / n_fft, hop
+
+
+def spectrogram_db(mono_N: Tensor, sample_rate: int, rows: int = 160) -> Tensor:
+    """Power in dB on a mel axis, [rows, T]."""
+    power_FT, _ = power_of(mono_N, sample_rate)
+    hertz = 700 * (10 ** (torch.linspace(0, mel(sample_rate / 2), rows + 1) / 2595) - 1)
+    bins = (hertz / (sample_rate / 2) * (len(power_FT) - 1)).round().long()
+    bands = [
+        power_FT[low : max(low + 1, high)].mean(0)
+        for low, high in zip(bins[:-1].tolist(), bins[1:].tolist(), strict=True)
+    ]
+    return 10 * torch.log10(torch.stack(bands).clamp(min=1e-12))
+
+
+Track = tuple[Tensor, Tensor]
+
+
+def curves_of(before_N: Tensor, after_N: Tensor, sample_rate: int) -> dict[str, tuple[Track, Track]]:
+    """Curves (seconds, values) of both sounds, by label; NaN where there is too little sound to say."""
+    loudness, centroid, pitch = [], [], []
+    for sound in (before_N, after_N):
+        power_FT, hop = power_of(sound, sample_rate)
+        seconds = torch.arange(power_FT.shape[1]) * hop / sample_rate
+        # a Hann window passes 3/8 of the power, and one side of the spectrum holds half of it
+        level_T = 10 * torch.log10((power_FT.sum(0) * 2 / (2 * len(power_FT) - 2) * 8 / 3).clamp(min=1e-12))
+        magnitude_FT = power_FT.sqrt()
+        hertz_F = torch.linspace(0, sample_rate / 2, len(power_FT))
+        centre_T = (hertz_F @ magnitude_FT) / magnitude_FT.sum(0).clamp(min=1e-9)
+        loudness.append((seconds, level_T))
+        centroid.append((seconds, torch.where(level_T > level_T.max() - 40, centre_T, math.nan)))
+        track = pitch_track(sound, sample_rate)
+        pitch.append((torch.zeros(0), torch.zeros(0)) if track is None else (torch.arange(len(track)) / 100, track))
+    return {
+        "loudness (dB)": (loudness[0], loudness[1]),
+        "centroid (Hz)": (centroid[0], centroid[1]),
+        "pitch (MIDI)": (pitch[0], pitch[1]),
+    }

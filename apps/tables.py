@@ -1,0 +1,81 @@
+"""What `steer edit` tells at the end: requested and measured changes, and the drift of what was not asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from apps.batch import Result
+from apps.editor import Outcome
+from steer.calibrate import error_of
+from steer.recipe import UNITS
+
+
+def shown(name: str, value: float | None) -> str:
+    """A change with its unit."""
+    if value is None:
+        return "–"
+    return f"{value:+.1f} %" if name == "brightness" else f"{value:+.2f} {UNITS[name]}"
+
+
+def drift(name: str, value: float | None) -> str:
+    """As `shown`, but pitch in cents."""
+    return f"{100 * value:+.0f} cents" if name == "pitch" and value is not None else shown(name, value)
+
+
+def verdict(outcome: Outcome) -> str:
+    words = [("unchanged" if outcome.unchanged else "done") if outcome.met else "goal not reached"]
+    if outcome.clipped:
+        words.append(f"{outcome.clipped} samples clipped")
+    return ", ".join(words)
+
+
+def outcome_table(result: Result) -> Table:
+    """One file, an attribute a line."""
+    outcome = result.outcome
+    assert outcome is not None
+    table = Table(title=Text(outcome.target), caption=verdict(outcome))
+    part = outcome.measured_s < outcome.seconds - 0.01
+    measured = f"measured in {outcome.measured_s:.0f} of {outcome.seconds:.0f} s" if part else "measured"
+    table.add_column("")
+    table.add_column("requested", justify="right")
+    table.add_column(measured, justify="right")
+    for name in UNITS:
+        value = outcome.measured[name]
+        if name in outcome.requested:
+            table.add_row(name, shown(name, outcome.requested[name]), shown(name, value))
+        else:
+            table.add_row(f"{name} (drift)", "", drift(name, value), style="dim")
+    return table
+
+
+def batch_table(results: Sequence[Result]) -> Table:
+    """A file a line; goals as requested → measured."""
+    table = Table(title=f"{sum(not result.error for result in results)} of {len(results)} files edited")
+    for head in ("file", *UNITS, "result"):
+        table.add_column(head, overflow="fold")
+    for result in results:
+        outcome, cells = result.outcome, [""] * len(UNITS)
+        if outcome is not None:
+            cells = [
+                f"{shown(name, outcome.requested[name])} → {shown(name, outcome.measured[name])}"
+                if name in outcome.requested
+                else drift(name, outcome.measured[name])
+                for name in UNITS
+            ]
+        end = Text(result.error, "red") if outcome is None else Text(verdict(outcome), "" if outcome.met else "yellow")
+        table.add_row(Text(str(result.job.source)), *cells, end)
+    return table
+
+
+def shortfalls(result: Result) -> list[str]:
+    """A line for each goal that was not reached: what was asked for, and how far it got."""
+    outcome, lines = result.outcome, []
+    for name, goal in outcome.requested.items() if outcome else ():
+        reached = outcome.measured[name] if outcome else None
+        if error_of(name, goal, reached) > 1.0:
+            got = "it could not be measured there" if reached is None else f"it got to {shown(name, reached)}"
+            lines.append(f"{result.job.source}: {name} {shown(name, goal)} was not reached; {got}")
+    return lines

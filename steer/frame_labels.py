@@ -1,0 +1,104 @@
+"""Loudness, spectral centroid and pitch of sound on a site's frame grid: what probes are trained to read.
+
+Frame t of a site stands for the moment (t + 0.5) / frame_rate seconds; each measurement is of a window around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from hooks.errors import require
+
+FLOOR_DB = -100.0
+SILENCE_DB = -60.0
+"""Below this level (of full scale) a frame has neither brightness nor pitch."""
+CREPE_RATE, CREPE_WINDOW = 16_000, 1024
+CREPE_LOWEST_CENTS, CREPE_BIN_CENTS = 1997.3794084376191, 20.0
+"""CREPE's bin 0 above 10 Hz, and the width of a bin (arXiv 1802.06182)."""
+BLOCK_FRAMES = 2048
+
+
+def windows(waveform_N: Tensor, sample_rate: float, frame_rate: float, frames: int, length: int) -> Iterator[Tensor]:
+    """The samples [t, length] around the centres of all frames, some frames at a time; zeros outside the sound."""
+    padded = torch.nn.functional.pad(waveform_N, (length // 2, length))
+    offsets = torch.arange(length)
+    for first in range(0, frames, BLOCK_FRAMES):
+        t = torch.arange(first, min(first + BLOCK_FRAMES, frames), dtype=torch.float64)
+        centre = ((t + 0.5) * sample_rate / frame_rate).round().long()
+        yield padded[(centre[:, None] + offsets).clamp(max=len(padded) - 1)]
+
+
+def mono(waveform: Tensor) -> Tensor:
+    """[N] of [N] or [channels, N]."""
+    waveform = waveform.detach().float().cpu()
+    return waveform.mean(0) if waveform.ndim == 2 else waveform
+
+
+def loudness_db(waveform: Tensor, sample_rate: float, frame_rate: float, frames: int, window_s: float = 0.04) -> Tensor:
+    """RMS level [frames] in dB of full scale (at least -100) of a waveform [N] or [C, N], in Hann windows."""
+    length = round(window_s * sample_rate)
+    window = torch.hann_window(length)
+    power = [
+        (x_TN.square() @ window) / window.sum()
+        for x_TN in windows(mono(waveform), sample_rate, frame_rate, frames, length)
+    ]
+    return 10 * torch.cat(power).clamp(min=10 ** (FLOOR_DB / 10)).log10()
+
+
+def centroid_hz(waveform: Tensor, sample_rate: float, frame_rate: float, frames: int, window_s: float = 0.04) -> Tensor:
+    """Spectral centroid [frames] in Hz: the mean frequency, weighted by magnitude; NaN where it is silent."""
+    length = round(window_s * sample_rate)
+    window = torch.hann_window(length)
+    frequency = torch.fft.rfftfreq(length, 1 / sample_rate)
+    centroids = []
+    for x_TN in windows(mono(waveform), sample_rate, frame_rate, frames, length):
+        magnitude_TF = torch.fft.rfft(x_TN * window).abs()
+        power = (x_TN.square() @ window) / window.sum()
+        centroid = (magnitude_TF @ frequency) / magnitude_TF.sum(1).clamp(min=1e-12)
+        centroids.append(centroid.masked_fill(power < 10 ** (SILENCE_DB / 10), torch.nan))
+    return torch.cat(centroids)
+
+
+@torch.no_grad()
+def pitch_midi(
+    waveform: Tensor,
+    sample_rate: float,
+    frame_rate: float,
+    frames: int,
+    min_periodicity: float = 0.5,
+    fmin: float = 50.0,
+    fmax: float = 2000.0,
+) -> Tensor:
+    """Pitch [frames] in MIDI notes (69 is 440 Hz) by CREPE's small network, NaN where unvoiced or silent.
+
+    Each frame is decoded by itself: the mean of the bins around the best one, weighted by their probability.
+    (torchcrepe's own decoders add random noise of up to 20 cents.)
+
+    Raises:
+        MissingExtraError: torchcrepe is not installed.
+    """
+    torchcrepe = require("torchcrepe", "eval")
+    samples = mono(waveform).numpy()
+    audio_N = torch.from_numpy(np.ascontiguousarray(soxr.resample(samples, sample_rate, CREPE_RATE)))
+    cents = CREPE_LOWEST_CENTS + CREPE_BIN_CENTS * torch.arange(360)
+    midi = 69 + (cents - 1200 * np.log2(440 / 10)) / 100
+    allowed = (midi >= hz_to_midi(fmin)) & (midi <= hz_to_midi(fmax))
+    pitches = []
+    for x_TN in windows(audio_N, CREPE_RATE, frame_rate, frames, CREPE_WINDOW):
+        silent = x_TN.square().mean(1) < 10 ** (SILENCE_DB / 10)
+        x_TN = x_TN - x_TN.mean(1, keepdim=True)
+        probability = torchcrepe.infer(x_TN / x_TN.std(1, keepdim=True).clamp(min=1e-10), "tiny") * allowed
+        periodicity, best = probability.max(1)
+        near = (torch.arange(360) - best[:, None]).abs() <= 4
+        pitch = (probability * near * midi).sum(1) / (probability * near).sum(1).clamp(min=1e-12)
+        pitches.append(pitch.masked_fill(silent | (periodicity < min_periodicity), torch.nan).float())
+    return torch.cat(pitches)
+
+
+def hz_to_midi(frequency: float) -> float:
+    return 69 + 12 * float(np.log2(frequency / 440))

@@ -1,0 +1,139 @@
+"""`Trainee`: one SAE in training, step by step, in the normalised space; and `TrainConfig`, which says how."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steer.objectives import OBJECTIVES, auxiliary, follow_threshold, rms_of
+from steer.sae import SAE
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train one SAE; the defaults (BatchTopK, k = 50, 8-fold) are those of AudioSAE.
+
+    `activation` and `k` are as in `SAE`; with `rms_norm` the features are divided by their root mean square.
+    `expansion` is d_sae / d_in.
+    `sparsity` weighs the penalty of relu and gated (on the sum of features) and jumprelu (on their count) against the
+    squared error of a vector whose length is about sqrt(D).
+    `steps` batches of `batch_size` frames with learning rate `lr` (Adam; warm-up, and a linear end).
+    A feature that was silent for `dead_after` frames is dead and gets an auxiliary loss.
+    `held_out` is the share of frames that is kept for the metrics.
+    `seed` makes the first weights; batches come in the same order for every seed.
+    """
+
+    activation: str = "batchtopk"
+    k: int = 50
+    expansion: int = 8
+    rms_norm: bool = False
+    sparsity: float = 0.3
+    steps: int = 20_000
+    batch_size: int = 4096
+    lr: float = 5e-4
+    dead_after: int = 1_000_000
+    held_out: float = 0.05
+    seed: int = 0
+
+
+class Trainee:
+    """One SAE in training: its weights in the normalised space, its optimiser, and how long each feature was silent."""
+
+    def __init__(self, site: str, config: TrainConfig, sample_ND: Tensor, device: torch.device) -> None:
+        self.site, self.config = site, config
+        width = sample_ND.shape[1]
+        self.scale = math.sqrt(width) / float(sample_ND.norm(dim=1).mean().clamp(min=1e-12))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            sae = SAE(width, width * config.expansion, config.activation, config.k, rms_norm=config.rms_norm)
+        sae.requires_grad_(True)
+        with torch.no_grad():
+            sae.b_dec.copy_(self.scale * sample_ND.mean(0))
+            if config.activation == "jumprelu":
+                sae.threshold.fill_(0.1)
+            if config.rms_norm:
+                # the features' length is fixed at sqrt(d_sae), and the decoder brings it to that of the activations
+                sae.W_dec.mul_(math.sqrt(width / sae.d_sae))
+        if config.activation == "batchtopk":
+            sae.threshold.requires_grad_(False)
+        self.sae = sae.to(device)
+        self.optimizer = torch.optim.Adam([p for p in self.sae.parameters() if p.requires_grad], lr=config.lr)
+        self.silent_F = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
+
+    def step(self, x_ND: Tensor, step: int) -> dict[str, Tensor]:
+        """One batch [N, D] of activations as they are: its loss, explained variance, L0 and share of dead features."""
+        sae, config = self.sae, self.config
+        x_ND = x_ND * self.scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * rate_at(step, config.steps)
+        run = OBJECTIVES[config.activation](sae, x_ND, config.sparsity)
+        error_ND = x_ND - sae.decode(run.f_NF / rms_of(sae, run.f_NF))
+        error = error_ND.square().sum(-1).mean()
+        loss = error + run.penalty
+        dead = (self.silent_F > config.dead_after).nonzero()[:, 0]
+        if len(dead):
+            loss = loss + auxiliary(sae, error_ND, run, dead)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        unit_rows = not config.rms_norm
+        if unit_rows:
+            remove_parallel_gradient(sae)
+        nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            if unit_rows:
+                sae.W_dec.copy_(nn.functional.normalize(sae.W_dec, dim=1))
+            if config.activation == "jumprelu":
+                sae.threshold.clamp_(min=0)
+            if config.activation == "batchtopk":
+                # a plain mean of the first batches, then one over about 100
+                follow_threshold(sae, run.f_NF, max(0.01, 1 / (step + 1)))
+            fired_F = (run.f_NF > 0).any(0)
+            self.silent_F = torch.where(fired_F, 0, self.silent_F + len(x_ND))
+        active = (run.f_NF > 0).sum(-1).float().mean()
+        total = (x_ND - x_ND.mean(0)).square().sum(-1).mean()
+        dead_F = (self.silent_F > config.dead_after).float()
+        terms = {"loss": loss, "explained_variance": 1 - error / total, "l0": active, "dead_share": dead_F.mean()}
+        return {name: value.detach() for name, value in terms.items()}
+
+    def finished(self) -> SAE:
+        """A copy that takes activations as they are."""
+        sae = SAE(self.sae.d_in, self.sae.d_sae, self.config.activation, self.config.k, rms_norm=self.config.rms_norm)
+        sae.load_state_dict({name: value.detach().cpu() for name, value in self.sae.state_dict().items()})
+        return fold_scale(sae, self.scale).eval().requires_grad_(False)
+
+    def state_dict(self) -> dict[str, Any]:
+        optimizer = self.optimizer.state_dict()
+        return {"sae": self.sae.state_dict(), "optimizer": optimizer, "silent": self.silent_F, "scale": self.scale}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sae.load_state_dict(state["sae"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.silent_F = state["silent"].to(self.silent_F.device)
+        self.scale = state["scale"]
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Learning rate as a share of its peak: up over the first 5 % (1000 steps at most), down over the last 20 %."""
+    warm = max(1, min(1000, steps // 20))
+    return min(1.0, (step + 1) / warm, (steps - step) / max(1.0, 0.2 * steps))
+
+
+def remove_parallel_gradient(sae: SAE) -> None:
+    """Keep only what turns the decoder's rows: their length is fixed, and Adam must not store what cannot be used."""
+    grad = sae.W_dec.grad
+    assert grad is not None
+    grad -= (grad * sae.W_dec.detach()).sum(1, keepdim=True) * sae.W_dec.detach()
+
+
+@torch.no_grad()
+def fold_scale(sae: SAE, scale: float) -> SAE:
+    """Change an SAE that was trained on scale * x so that it takes x, with the same features. In place."""
+    sae.W_enc.mul_(scale)
+    sae.W_dec.div_(scale)
+    sae.b_dec.div_(scale)
+    return sae

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from apps.editor import Editor
+from hooks import AudioFileError, ModelError, read_clip
+from hooks.clip import audio_info, read_blocks
+from steer.errors import EditError, SAEError
+from steer.recipe import Recipe
+from steer.sae import SAE
+
+Write = Callable[..., Path]
+Build = Callable[..., Editor]
+
+
+@pytest.fixture
+def editor(codec_folder: Path, sae_folder: Path) -> Build:
+    def build(chunk_s: float = 20.0, **values: Any) -> Editor:
+        values = {"model": str(codec_folder), "saes": {"latent": str(sae_folder)}, **values}
+        return Editor(Recipe.build(values), chunk_s)
+
+    return build
+
+
+LOUDER = {"clamp": {0: 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels", "subtype"),
+    [
+        ("a.wav", 44_100, 2, "PCM_24"),
+        ("a.wav", 48_000, 1, "FLOAT"),
+        ("a.wav", 24_000, 1, "PCM_U8"),
+        ("a.flac", 44_100, 2, "PCM_16"),
+        ("a.flac", 96_000, 1, "PCM_24"),
+        ("a.ogg", 44_100, 2, "VORBIS"),
+        ("a.aiff", 22_050, 3, "PCM_16"),
+    ],
+)
+@pytest.mark.parametrize("residual", ["keep", "drop"])
+def test_format_stays(
+    editor: Build, sound: Write, tmp_path: Path, name: str, rate: int, channels: int, subtype: str, residual: str
+) -> None:
+    source = sound(name, 0.51234, rate, channels, subtype)
+    target = tmp_path / f"out{source.suffix}"
+    outcome = editor(edits=[LOUDER], residual=residual).edit_file(source, target)
+    before, after = soundfile.info(source), soundfile.info(target)
+    same = ("samplerate", "channels", "frames", "format", "subtype")
+    assert [getattr(before, key) for key in same] == [getattr(after, key) for key in same]
+    assert not outcome.unchanged
+    assert not np.array_equal(soundfile.read(source)[0], soundfile.read(target)[0])
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"edits": [{"scale": {0: 1.0}}]},  # an edit that changes nothing
+        {"edits": [{"clamp": {0: 3.0}, "during": [100, 200]}]},
+    ],
+)
+def test_residual_kept_and_no_change_gives_the_file_back(
+    editor: Build, sound: Write, tmp_path: Path, name: str, values: dict
+) -> None:
+    source = sound(name, 0.5, 44_100, 2)
+    outcome = editor(**values).edit_file(source, tmp_path / f"out{source.suffix}")
+    assert (tmp_path / f"out{source.suffix}").read_bytes() == source.read_bytes()
+    assert outcome.unchanged
+    assert outcome.met
+
+
+def test_32_bit_integers_survive(editor: Build, tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(-(2**31), 2**31, (6000, 1), dtype=np.int32)
+    soundfile.write(tmp_path / "a.wav", samples, 24_000, "PCM_32")
+    # to another container, so that nothing is copied
+    editor().edit_file(tmp_path / "a.wav", tmp_path / "out.aiff")
+    assert np.array_equal(soundfile.read(tmp_path / "out.aiff", dtype="int32", always_2d=True)[0], samples)
+
+
+def test_residual_dropped_and_no_edit_is_the_codecs_round_trip(editor: Build, sound: Write, tmp_path: Path) -> None:
+    source = sound("a.wav", 0.6, 24_000, subtype="FLOAT")
+    dropping = editor(residual="drop")
+    dropping.edit_file(source, tmp_path / "out.wav")
+    expected = dropping.codec.resynthesize(source)
+    assert torch.equal(read_clip(tmp_path / "out.wav").waveform, expected.waveform)
+
+
+def test_residual_kept_adds_what_the_edit_makes_of_the_round_trip(editor: Build, sound: Write, tmp_path: Path) -> None:
+    source = sound("a.wav", 0.6, 24_000, subtype="FLOAT")
+    for residual in ("keep", "drop"):
+        editor(edits=[LOUDER], residual=residual).edit_file(source, tmp_path / f"{residual}.wav")
+    editor(residual="drop").edit_file(source, tmp_path / "plain.wav")
+    kept, edited, plain, before = (
+        read_clip(path).waveform for path in (*(tmp_path / f"{n}.wav" for n in ("keep", "drop", "plain")), source)
+    )
+    # one rounding of float32 each
+    assert torch.allclose(kept, before + (edited - plain), atol=1e-6)
+
+
+def test_channels_are_edited_alike_and_by_themselves(editor: Build, sound: Write, tmp_path: Path) -> None:
+    source = sound("a.wav", 0.5, 24_000, 2, "FLOAT")
+    left = Path(tmp_path / "left.wav")
+    soundfile.write(left, soundfile.read(source)[0][:, 0], 24_000, "FLOAT")
+    both = editor(edits=[LOUDER])
+    both.edit_file(source, tmp_path / "out.wav")
+    both.edit_file(left, tmp_path / "left_out.wav")
+    # a batch of two goes other ways through the matrix products, and the level is about 1
+    assert torch.allclose(
+        read_clip(tmp_path / "out.wav").waveform[0], read_clip(tmp_path / "left_out.wav").waveform[0], atol=1e-5
+    )
+
+
+def test_during_means_seconds_of_the_file(editor: Build, sound: Write, tmp_path: Path) -> None:
+    source = sound("a.wav", 8.0, 24_000, subtype="FLOAT")
+    # short chunks: the span lies far behind the first one
+    outcome = editor(1.0, edits=[LOUDER], during=[5.0, 5.5]).edit_file(source, tmp_path / "out.wav")
+    assert outcome.measured_s == pytest.approx(0.5)
+    difference = (read_clip(tmp_path / "out.wav").waveform - read_clip(source).waveform).abs()[0]
+    changed = difference.nonzero()[:, 0] / 24_000
+    # the decoder sees some frames to both sides: 9 convolutions of 7 frames at 75 Hz at most, and the window
+    assert 4.6 < changed.min() < 5.1
+    assert 5.4 < changed.max() < 5.9
+
+
+def test_chunks_leave_no_trace(editor: Build, sound: Write, tmp_path: Path) -> None:
+    source = sound("a.wav", 6.3, 44_100, subtype="FLOAT")
+    for chunk_s in (1.0, 100.0):
+        editor(chunk_s, edits=[LOUDER]).edit_file(source, tmp_path / f"{chunk_s}.wav")
+    chunked, whole = (read_clip(tmp_path / f"{chunk_s}.wav").waveform for chunk_s in (1.0, 100.0))
+    # float32 in another order, and what is left of the LSTM's memory after a second of context
+    assert (chunked - whole).abs().max() < 1e-4
+
+
+def test_sound_in_blocks_of_any_size_is_the_same(editor: Build, sound: Write) -> None:
+    info = audio_info(sound("a.wav", 2.0, 44_100))
+    one = editor(edits=[LOUDER], residual="drop")
+    edits = one.recipe.edits_for()
+    results = []
+    for size in (1000, 50_000, 10**6):
+        blocks = one.render(read_blocks(info, size, "float64"), info.sample_rate, edits)
+        results.append(torch.cat([after for _, after in blocks], dim=1))
+        assert results[-1].shape[1] == info.frames
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 100, 321])
+def test_very_short_sounds(editor: Build, tmp_path: Path, frames: int) -> None:
+    for rate in (8000, 48_000):
+        soundfile.write(tmp_path / "a.wav", np.full((frames, 1), 0.1), rate)
+        for residual in ("keep", "drop"):
+            editor(edits=[LOUDER], residual=residual).edit_file(tmp_path / "a.wav", tmp_path / "o.wav", force=True)
+            assert soundfile.info(tmp_path / "o.wav").frames == frames
+
+
+def test_goal_is_reached_and_measured_on_the_output(editor: Build, sound: Write, tmp_path: Path) -> None:
+    source = sound("a.wav", 0.6, 24_000, subtype="FLOAT")
+    outcome = editor(goals={"loudness": "+3dB"}, residual="drop").edit_file(source, tmp_path / "out.wav")
+    assert outcome.met
+    assert outcome.measured["loudness"] == pytest.approx(3.0, abs=1.0)
+    editor(residual="drop").edit_file(source, tmp_path / "plain.wav")
+    power = [float(read_clip(tmp_path / f"{name}.wav").waveform.square().mean()) for name in ("out", "plain")]
+    # the file on disk has the change that was reported
+    assert 10 * np.log10(power[0] / power[1]) == pytest.approx(outcome.measured["loudness"], abs=0.01)
+
+
+def test_goal_out_of_reach_is_told_and_the_file_written(editor: Build, sound: Write, tmp_path: Path) -> None:
+    pytest.importorskip("torchcrepe", reason="pitch is measured by torchcrepe")
+    outcome = editor(goals={"pitch": 1}).edit_file(sound("a.wav", 0.5), tmp_path / "out.wav")
+    assert not outcome.met
+    assert outcome.measured["pitch"] == pytest.approx(0.0, abs=0.1)  # that vector of the fixture is zero
+    assert (tmp_path / "out.wav").exists()
+
+
+def test_integer_files_clip_and_count_it(editor: Build, sound: Write, tmp_path: Path) -> None:
+    outcome = editor(edits=[{"clamp": {0: 5.0}}]).edit_file(sound("a.wav", 0.5), tmp_path / "out.wav")
+    samples = soundfile.read(tmp_path / "out.wav", dtype="int16")[0]
+    assert outcome.clipped > 0
+    assert np.abs(samples.astype(int)).max() >= 2**15 - 1
+
+
+def test_what_cannot_be_done_is_refused_before_any_file(editor: Build, sae_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(EditError, match="no feature 999: the SAE has features 0 to 47"):
+        editor(edits=[{"ablate": [999]}])
+    with pytest.raises(EditError, match="no such file of control vectors"):
+        editor(edits=[{"shift": "none.safetensors"}])
+    with pytest.raises(SAEError, match="5 wide"):
+        editor(saes={"latent": str(SAE(5, 8, "relu").save(tmp_path / "narrow"))})
+    with pytest.raises(ModelError, match="no model"):
+        editor(model="nothing:there")
+
+
+def test_edit_that_overflows_is_refused(editor: Build, sound: Write, tmp_path: Path) -> None:
+    with pytest.raises(EditError, match="overflow"):
+        editor(edits=[{"clamp": {0: 1e38, 1: -1e38}}]).edit_file(sound("a.wav", 0.5), tmp_path / "out.wav")
+    assert not list(tmp_path.glob("*out.wav*"))
+
+
+def test_goals_need_a_sound_that_lasts_until_the_span(editor: Build, sound: Write, tmp_path: Path) -> None:
+    with pytest.raises(AudioFileError, match=r"over after 0\.50 s"):
+        editor(goals={"loudness": 1}, during=[2, 3]).edit_file(sound("a.wav", 0.5), tmp_path / "out.wav")

@@ -1,0 +1,34 @@
+"""SAEs with random weights of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from steer.activations import ACTIVATIONS
+from steer.sae import SAE
+
+KINDS = [(activation, rms_norm) for activation in ACTIVATIONS for rms_norm in (False, True)]
+
+
+@pytest.fixture
+def random_sae() -> Callable[..., SAE]:
+    """random_sae("topk", d_in=12, d_sae=40, rms_norm=False, center=True): all parameters random, b_dec far from zero."""
+
+    def make(activation: str, d_in: int = 12, d_sae: int = 40, **options: bool) -> SAE:
+        torch.manual_seed(len(activation))
+        sae = SAE(d_in, d_sae, activation, 5, **options).requires_grad_(False)
+        for name, value in sae.named_parameters():
+            value.copy_(torch.rand_like(value) * 0.5 if name == "threshold" else torch.randn_like(value) * 0.3)
+        return sae
+
+    return make
+
+
+@pytest.fixture(params=KINDS, ids=[f"{activation}{'-rms' if rms_norm else ''}" for activation, rms_norm in KINDS])
+def any_sae(request: pytest.FixtureRequest, random_sae: Callable[..., SAE]) -> SAE:
+    """An SAE of every activation, with and without RMS norm."""
+    activation, rms_norm = request.param
+    return random_sae(activation, rms_norm=rms_norm)

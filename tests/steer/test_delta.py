@@ -1,0 +1,175 @@
+"""The change at a site against a reference of five lines, which knows nothing of picked columns and folded biases."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from steer.delta import SiteEdit
+from steer.edits import Ablate, Clamp, Curve, Edit, FeatureEdit, Frames, Scale, Shift
+from steer.errors import EditError
+from steer.sae import SAE, rms_normalized
+
+B, T, D, F = 4, 11, 12, 40
+RATE, START = 5.0, 1.0
+X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(1))
+FRAMES = Frames.of(X, RATE, START)
+V, W = torch.randn(2, F, generator=torch.Generator().manual_seed(2))
+RAMP = Curve(((1.0, -1.0), (3.0, 2.0)))
+ROWS = torch.tensor([0.0, 1.0, -2.0, 3.0])
+
+EDITS: dict[str, list[Edit]] = {
+    "ablate": [Ablate([3, 17])],
+    "ablate all": [Ablate(range(F))],
+    "clamp": [Clamp([5, 1], 2.0)],
+    "clamp rows": [Clamp([5], ROWS)],
+    "scale": [Scale([4, 9, 30], 3.0)],
+    "scale curve": [Scale([4], RAMP)],
+    "shift": [Shift(V, 2.0)],
+    "shift rows": [Shift(V, ROWS)],
+    "shift curve": [Shift(V, RAMP)],
+    "during": [Clamp([5, 1], 2.0, during=(1.3, 2.2))],
+    "shift during": [Shift(V, 2.0, during=[(1.0, 1.4), (2.5, 2.9)])],
+    "shift, then ablate": [Shift(V, 2.0), Ablate([3, 17])],
+    "ablate, then shift": [Ablate([3, 17]), Shift(V, 2.0)],
+    "two shifts around a scale": [Shift(V, 1.5), Scale([3, 8], -1.0), Shift(W, ROWS)],
+    "the same feature again": [Scale([3], 2.0), Clamp([3, 4], 1.0), Scale([4, 3], RAMP)],
+    "some with during": [Ablate([3, 5]), Shift(V, 1.0, during=(1.3, 2.2)), Scale([5, 6], 4.0, during=(2.0, 3.0))],
+    "all with during": [
+        Ablate([3], during=(1.0, 1.5)),
+        Shift(V, RAMP, during=(1.3, 2.2)),
+        Clamp([3], 1.0, during=(2, 3)),
+    ],
+}
+
+
+def reference_features(sae: SAE, x_BTD: Tensor, edits: Sequence[Edit]) -> tuple[Tensor, Tensor]:
+    """Features before and after the edits, all of them, one edit after another."""
+    f = new = sae.encode(x_BTD)
+    for edit in edits:
+        if isinstance(edit, FeatureEdit):
+            after = new.index_copy(-1, torch.tensor(edit.features), edit.change(new[..., list(edit.features)], FRAMES))
+        else:
+            assert isinstance(edit, Shift)
+            after = new + FRAMES.value(edit.strength, new) * edit.vector
+        new = after if edit.during is None else torch.where(FRAMES.within(edit.during), after, new)  # type: ignore[arg-type]
+    return f, (torch.where((new != f).any(-1, keepdim=True), rms_normalized(new), f) if sae.rms_norm else new)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_equals_the_full_path(any_sae: SAE, name: str) -> None:
+    f, new = reference_features(any_sae, X, EDITS[name])
+    expected = X + any_sae.decode(new) - any_sae.decode(f)
+    # fp32 sums in another order, on values of up to about 10
+    torch.testing.assert_close(SiteEdit(any_sae, EDITS[name])(X, FRAMES), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_reconstruct_puts_the_edited_features_in_place(any_sae: SAE, name: str) -> None:
+    _, new = reference_features(any_sae, X, EDITS[name])
+    edited = SiteEdit(any_sae, EDITS[name], "reconstruct")(X, FRAMES)
+    torch.testing.assert_close(edited, any_sae.decode(new), atol=1e-5, rtol=1e-5)
+
+
+def test_reconstruct_without_edits(any_sae: SAE) -> None:
+    assert torch.equal(SiteEdit(any_sae, [], "reconstruct")(X, FRAMES), any_sae(X))
+
+
+def test_no_edits_change_nothing(any_sae: SAE) -> None:
+    assert SiteEdit(any_sae, [])(X, FRAMES) is X
+
+
+@pytest.mark.parametrize("activation", ["relu", "topk", "batchtopk", "jumprelu", "gated"])
+def test_ablation_takes_away_exactly_what_the_feature_wrote(random_sae: Callable[..., SAE], activation: str) -> None:
+    sae, features = random_sae(activation), [3, 17, 21]
+    change = SiteEdit(sae, [Ablate(features)])(X, FRAMES) - X
+    expected = -sae.encode(X)[..., features] @ sae.W_dec[features]
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(change, expected, atol=1e-5, rtol=0)  # x + change - x rounds
+
+
+@pytest.mark.parametrize("name", ["during", "shift during", "all with during"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_frames_outside_every_span_stay_to_the_bit(any_sae: SAE, name: str, dtype: torch.dtype) -> None:
+    x = X.to(dtype)
+    edited = SiteEdit(any_sae, EDITS[name])(x, FRAMES)
+    inside = FRAMES.within([span for edit in EDITS[name] for span in edit.during])[0, :, 0]  # type: ignore[union-attr, misc]
+    assert 0 < inside.sum() < T
+    assert torch.equal(edited[:, ~inside], x[:, ~inside])
+    assert not torch.equal(edited[:, inside], x[:, inside])
+
+
+def test_each_row_with_its_own_strength_equals_the_single_run(any_sae: SAE) -> None:
+    edits = [Scale([1, 2, 3], ROWS), Shift(V, ROWS), Clamp([9], ROWS)]
+    together = SiteEdit(any_sae, edits)(X, FRAMES)
+    for row, strength in enumerate(ROWS.tolist()):
+        alone = [Scale([1, 2, 3], strength), Shift(V, strength), Clamp([9], strength)]
+        single = SiteEdit(any_sae, alone)(X[row : row + 1], Frames.of(X[:1], RATE, START))
+        torch.testing.assert_close(together[row : row + 1], single, atol=1e-4, rtol=0)  # other matrix product kernels
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_sae_computes_in_its_own_dtype(any_sae: SAE, dtype: torch.dtype) -> None:
+    x, edits = X.to(dtype), EDITS["two shifts around a scale"]
+    edited = SiteEdit(any_sae, edits)(x, FRAMES)
+    assert edited.dtype == dtype
+    f, new = reference_features(any_sae, x, edits)
+    expected = (x + any_sae.decode(new) - any_sae.decode(f)).to(dtype)
+    # one rounding to the model's dtype, which can fall the other way
+    torch.testing.assert_close(edited, expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+
+
+def test_a_shift_costs_no_encoding(random_sae: Callable[..., SAE]) -> None:
+    sae = random_sae("topk")
+    edit = SiteEdit(sae, [Shift(V, 2.0)])
+    sae.W_enc.fill_(torch.nan)  # whoever encodes now gets NaN
+    torch.testing.assert_close(edit(X, FRAMES), X + 2 * V @ sae.W_dec, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "batchtopk", "jumprelu", "gated"])
+def test_only_touched_columns_are_used(random_sae: Callable[..., SAE], activation: str) -> None:
+    sae = random_sae(activation)
+    expected = SiteEdit(sae, [Scale([3, 7], 2.0)])(X, FRAMES)
+    others = [feature for feature in range(F) if feature not in (3, 7)]
+    sae.W_enc[:, others], sae.W_dec[others] = torch.nan, torch.nan
+    assert torch.equal(SiteEdit(sae, [Scale([3, 7], 2.0)])(X, FRAMES), expected)
+
+
+def test_no_gradient_into_the_sae(random_sae: Callable[..., SAE]) -> None:
+    sae = random_sae("relu").requires_grad_(True)
+    x = X.clone().requires_grad_(True)
+    SiteEdit(sae, [Scale([3], 2.0), Shift(V)])(x, FRAMES).sum().backward()
+    assert x.grad is not None
+    assert sae.W_enc.grad is None
+    assert sae.W_dec.grad is None
+
+
+class Foreign:
+    """Someone else's SAE: all it can do is encode and decode."""
+
+    def __init__(self, sae: SAE) -> None:
+        self.sae_of_mine = sae
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.sae_of_mine.encode(x)
+
+    def decode(self, f: Tensor) -> Tensor:
+        return self.sae_of_mine.decode(f)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_foreign_saes_give_the_same(random_sae: Callable[..., SAE], name: str) -> None:
+    sae = random_sae("jumprelu")
+    ours, theirs = (SiteEdit(one, EDITS[name])(X, FRAMES) for one in (sae, Foreign(sae)))
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("edit", [Ablate([40]), Clamp([-1], 1.0), Shift(torch.ones(39))])
+def test_features_that_are_not_there(random_sae: Callable[..., SAE], edit: Edit) -> None:
+    sae = random_sae("relu")
+    with pytest.raises(EditError, match="features"):
+        SiteEdit(sae, [edit])
+    foreign = SiteEdit(Foreign(sae), [edit])
+    with pytest.raises(EditError, match="features"):
+        foreign(X, FRAMES)

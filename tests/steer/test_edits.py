@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from steer.edits import Ablate, Clamp, Curve, Frames, Scale, Shift, as_spans
+from steer.errors import EditError
+from steer.vectors import ControlVector
+
+F = torch.rand(2, 4, 3)
+FRAMES = Frames.of(torch.zeros(2, 4, 9), frame_rate=2.0, start_s=10.0)
+
+
+def test_frames_stand_for_their_centres() -> None:
+    assert FRAMES.batch == 2
+    assert FRAMES.time_T.tolist() == [10.25, 10.75, 11.25, 11.75]
+
+
+def test_what_edits_do() -> None:
+    assert not Ablate([1, 2, 3]).change(F, FRAMES).any()
+    assert torch.equal(Clamp([1, 2, 3], 2.5).change(F, FRAMES), torch.full_like(F, 2.5))
+    assert torch.equal(Scale([1, 2, 3], -2.0).change(F, FRAMES), F * -2)
+
+
+def test_a_value_per_row_is_repeated_for_beams() -> None:
+    value = torch.tensor([1.0, 2.0])
+    assert FRAMES.value(value, F).flatten().tolist() == [1, 2]
+    beams = Frames.of(torch.zeros(6, 4, 9), 2.0, 0.0)
+    assert beams.value(value, F).flatten().tolist() == [1, 1, 1, 2, 2, 2]
+    for bad in (torch.ones(3), torch.ones(0), torch.ones(2, 1)):
+        with pytest.raises(EditError, match="needs 2 numbers"):
+            FRAMES.value(bad, F)
+
+
+def test_curves_are_straight_between_points_and_flat_outside() -> None:
+    curve = Curve(((1.0, 10.0), (2.0, 20.0), (4.0, 0.0)))
+    times = torch.tensor([0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 9.0], dtype=torch.float64)
+    assert curve.at(times).tolist() == [10, 10, 15, 20, 10, 0, 0]
+    assert Curve(((5.0, 3.0),)).at(times).tolist() == [3.0] * 7
+    scaled = Scale([0], Curve(((10.25, 0.0), (11.75, 3.0)))).change(torch.ones(2, 4, 1), FRAMES)
+    torch.testing.assert_close(scaled[0, :, 0], torch.tensor([0.0, 1.0, 2.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    "points", [(), ((1.0, 0.0), (1.0, 2.0)), ((2.0, 0.0), (1.0, 0.0)), ((0.0, math.nan),), ((math.inf, 0.0),)]
+)
+def test_curves_that_are_none(points: tuple[tuple[float, float], ...]) -> None:
+    with pytest.raises(EditError):
+        Curve(points)
+
+
+def test_spans_hold_their_start_and_not_their_end() -> None:
+    inside = FRAMES.within([(10.25, 10.75), (11.7, 99.0)])
+    assert inside.shape == (1, 4, 1)
+    assert inside.flatten().tolist() == [True, False, False, True]
+
+
+def test_one_span_or_several() -> None:
+    assert as_spans((0, 1)) == ((0.0, 1.0),)
+    assert as_spans([(0, 1), (2, 3.5)]) == ((0.0, 1.0), (2.0, 3.5))
+    assert as_spans(None) is None
+    for bad in ((1, 1), (2, 1), (-1, 1), (math.nan, 1), [(0, 1), (3, 2)], []):
+        with pytest.raises(EditError):
+            as_spans(bad)  # type: ignore[arg-type]
+
+
+def test_features_are_whole_numbers_each_once() -> None:
+    assert Ablate(torch.tensor([3, 1])).features == Ablate(np.array([3, 1])).features == (3, 1)
+    for bad in ([], [1, 1], [2.7], 3, torch.tensor([0.5])):
+        with pytest.raises(EditError):
+            Ablate(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, torch.tensor([1.0, math.nan])])
+def test_values_are_finite(bad: float) -> None:
+    for make in (lambda: Clamp([0], bad), lambda: Scale([0], bad), lambda: Shift(torch.ones(3), bad)):
+        with pytest.raises(EditError, match="finite"):
+            make()
+
+
+def test_shift_takes_tensors_and_control_vectors() -> None:
+    vector = torch.arange(3.0)
+    assert torch.equal(Shift(ControlVector(vector)).vector, vector)  # type: ignore[arg-type]
+    for bad in (torch.ones(2, 2), torch.tensor([1.0, math.nan])):
+        with pytest.raises(EditError, match="one finite number per feature"):
+            Shift(bad)
+
+
+def test_timed_edits() -> None:
+    curve = Curve(((0.0, 1.0),))
+    assert not any(edit.timed for edit in (Ablate([1]), Clamp([1], 2.0), Shift(torch.ones(3), torch.ones(2))))
+    assert all(edit.timed for edit in (Ablate([1], during=(0, 1)), Clamp([1], curve), Shift(torch.ones(3), curve)))

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from steer.edits import Ablate, Clamp, Curve, Scale, Shift
+from steer.errors import EditError, RecipeError
+from steer.recipe import Recipe
+from steer.sae import SAE
+from steer.vectors import ControlVector, save_vectors
+
+VALUES = {
+    "goals": {"loudness": "+6dB", "pitch": -2, "brightness": "20 %"},
+    "edits": [
+        {"ablate": [3, 17], "during": [0.5, 1.5]},
+        {"clamp": {"5": 2.0, 7: 0}},
+        {"scale": {4: [[0, 1], [2, 1.5]]}},
+    ],
+    "during": [[0, 4], [5, 6]],
+    "residual": "drop",
+}
+
+
+def test_defaults_are_the_starter_and_nothing_to_do() -> None:
+    recipe = Recipe()
+    assert (recipe.model, recipe.saes) == ("starter:codec", {"latent": "starter:codec/latent"})
+    assert recipe.edits_for() == {}
+    assert recipe.wanted == {}
+    assert recipe.residual == "keep"
+
+
+def test_edits_of_every_kind() -> None:
+    recipe = Recipe.build(VALUES)
+    assert recipe.wanted == {"loudness": 6.0, "pitch": -2.0, "brightness": 20.0}
+    everywhere = ((0.0, 4.0), (5.0, 6.0))
+    assert recipe.edits_for()["latent"] == [
+        Ablate([3, 17], during=(0.5, 1.5)),  # its own spans go before those of the whole recipe
+        Clamp([5], 2.0, during=everywhere),
+        Clamp([7], 0.0, during=everywhere),
+        Scale([4], Curve(((0.0, 1.0), (2.0, 1.5))), during=everywhere),
+    ]
+
+
+@pytest.mark.parametrize("name", ["r.yaml", "r.json"])
+def test_file_says_the_same(tmp_path: Path, name: str) -> None:
+    recipe = Recipe.build(VALUES)
+    assert Recipe.load(recipe.save(tmp_path / name)).to_dict() == recipe.to_dict()
+    with pytest.raises(RecipeError, match="exists already"):
+        recipe.save(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"goal": {}}, "no key 'goal'; did you mean 'goals'"),
+        ({"goals": {"loudnes": 3}}, "no key 'goals.loudnes'; did you mean 'loudness'"),
+        ({"edits": [{"abblate": [1]}]}, "no key 'edits.0.abblate'; did you mean 'ablate'"),
+        ({"goals": {"loudness": "6 apples"}}, "goals.loudness: '6 apples' is not an amount such as"),
+        ({"goals": {"loudness": "6st"}}, "goals.loudness: '6st' is not an amount"),
+        ({"goals": {"loudness": float("nan")}}, "goals.loudness: .*finite"),
+        ({"goals": {"brightness": -100}}, "goals.brightness: .*greater than -100"),
+        ({"edits": [{"ablate": [1], "clamp": {1: 2}}]}, "edits.0: an edit is exactly one of"),
+        ({"edits": [{}]}, "edits.0: an edit is exactly one of"),
+        ({"edits": [{"ablate": [1], "strength": 2}]}, "edits.0: strength belongs to a shift"),
+        ({"edits": [{"ablate": [1], "during": [2, 1]}]}, "edits.0.during: a span of 2 to 1 s is empty"),
+        ({"edits": [{"clamp": {1: "x"}}]}, "edits.0.clamp.1: .*number"),
+        ({"edits": [{"clamp": {1: [[1, 2], [0, 3]]}}]}, "edits.0.clamp.1: a curve needs points whose times rise"),
+        ({"edits": [{"ablate": [1.5]}]}, "edits.0.ablate.0: .*integer"),
+        ({"during": "soon"}, "during: a span is"),
+        ({"residual": "both"}, "residual: .*'keep' or 'drop'"),
+        ({"model": "encodec:24khz"}, "saes: say which SAE"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(values: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        Recipe.build(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_recipes(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.yaml: cannot be read"):
+        Recipe.load(tmp_path / "none.yaml")
+    for text, message in (("a: [1", "neither YAML nor JSON in line"), ("just words", "holds no keys")):
+        (tmp_path / "r.yaml").write_text(text)
+        with pytest.raises(RecipeError, match=message):
+            Recipe.load(tmp_path / "r.yaml")
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    vector = torch.arange(4.0)
+    save_vectors({"warm": ControlVector(vector, "warm")}, tmp_path / "there" / "v.safetensors")
+    (tmp_path / "there" / "r.yaml").write_text("edits: [{shift: 'v.safetensors#warm', strength: 8}]")
+    recipe = Recipe.load(tmp_path / "there" / "r.yaml")
+    (shift,) = recipe.edits_for()["latent"]
+    assert isinstance(shift, Shift)
+    assert torch.equal(shift.vector, vector)
+    assert shift.strength == 8.0
+    moved = recipe.save(tmp_path / "r.yaml")
+    assert "there/v.safetensors#warm" in moved.read_text()
+    monkeypatch.chdir(tmp_path / "there")
+    assert torch.equal(Recipe.load(moved).edits_for()["latent"][0].vector, vector)  # type: ignore[attr-defined]
+
+
+def test_goals_use_the_vectors_beside_the_sae_before_all_edits(tmp_path: Path) -> None:
+    SAE(3, 8, "relu").save(tmp_path)
+    vector = torch.ones(8)
+    save_vectors({"loudness": ControlVector(vector, "loudness")}, tmp_path / "vectors.safetensors")
+    values = {"model": "m", "saes": {"latent": str(tmp_path)}, "goals": {"loudness": 3}, "edits": [{"ablate": [1]}]}
+    recipe = Recipe.build(values)
+    vectors = recipe.control_vectors()
+    assert vectors["loudness"].site == "latent"
+    # an ablated feature stays silent whatever the goals add to it
+    shift, ablate = recipe.edits_for({"loudness": 2.5}, vectors)["latent"]
+    assert isinstance(shift, Shift)
+    assert shift.strength == 2.5
+    assert ablate == Ablate([1])
+    with pytest.raises(RecipeError, match="goal pitch: no control vector 'pitch'"):
+        Recipe.build({**values, "goals": {"pitch": 1}}).control_vectors()
+
+
+def test_site_may_be_left_out_only_where_there_is_one_sae() -> None:
+    two = {"model": "m", "saes": {"a": "x", "b": "y"}}
+    with pytest.raises(EditError, match="names no site; there are SAEs at a, b"):
+        Recipe.build({**two, "edits": [{"ablate": [1]}]}).edits_for()
+    with pytest.raises(EditError, match="site 'c'"):
+        Recipe.build({**two, "edits": [{"ablate": [1], "site": "c"}]}).edits_for()
+    assert Recipe.build({**two, "edits": [{"ablate": [1], "site": "b"}]}).edits_for() == {"b": [Ablate([1])]}

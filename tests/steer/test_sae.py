@@ -1,0 +1,76 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from steer.errors import EditError, SAEError
+from steer.sae import SAE, EncodesAndDecodes, rms_normalized
+
+X = torch.randn(4, 9, 12, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "jumprelu", "topk", "gated"])
+def test_encodes_by_the_formula(random_sae: Callable[..., SAE], activation: str, center: bool) -> None:
+    sae = random_sae(activation, center=center)
+    x = X - sae.b_dec if center else X
+    pre = x @ sae.W_enc + sae.b_enc
+    if activation == "gated":
+        expected = (pre > 0) * (x @ (sae.W_enc * sae.r_mag.exp()) + sae.b_mag).relu()
+    elif activation == "topk":
+        expected = pre.relu() * (pre >= pre.topk(5).values[..., -1:])
+    elif activation == "jumprelu":
+        expected = pre * (pre > sae.threshold)
+    else:
+        expected = pre.relu()
+    # b_dec is folded into the bias, which rounds otherwise
+    torch.testing.assert_close(sae.encode(X), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sae(X), expected @ sae.W_dec + sae.b_dec, atol=1e-5, rtol=1e-5)
+
+
+def test_rms_norm_gives_features_of_one_size(random_sae: Callable[..., SAE]) -> None:
+    plain, normed = random_sae("relu"), random_sae("relu", rms_norm=True)
+    f_BTF = normed.encode(X)
+    torch.testing.assert_close(f_BTF.square().mean(-1), torch.ones(4, 9))
+    h_BTF = plain.encode(X)
+    torch.testing.assert_close(f_BTF, h_BTF / h_BTF.square().mean(-1, keepdim=True).sqrt())
+    assert not rms_normalized(torch.zeros(2, 5)).any()
+
+
+def test_works_in_its_own_dtype(random_sae: Callable[..., SAE]) -> None:
+    sae = random_sae("relu").double()
+    assert sae.encode(X.half()).dtype == torch.float64
+    assert sae.decode(torch.zeros(2, 40, dtype=torch.half)).dtype == torch.float64
+
+
+def test_any_leading_axes(any_sae: SAE) -> None:
+    flat = any_sae.encode(X.flatten(0, 1))
+    torch.testing.assert_close(any_sae.encode(X), flat.view(4, 9, -1))
+    torch.testing.assert_close(any_sae.encode(X[2, 3]), flat.view(4, 9, -1)[2, 3], atol=1e-6, rtol=1e-5)
+
+
+def test_separable_exactly_where_one_feature_needs_no_other(any_sae: SAE) -> None:
+    assert any_sae.separable == (not any_sae.rms_norm and any_sae.activation != "topk")
+
+
+def test_is_what_it_asks_of_others(random_sae: Callable[..., SAE]) -> None:
+    assert isinstance(random_sae("relu"), EncodesAndDecodes)
+
+
+def test_says_what_it_is(random_sae: Callable[..., SAE]) -> None:
+    assert "12 -> 40, topk, k=5" in repr(random_sae("topk"))
+
+
+@pytest.mark.parametrize(("activation", "k"), [("soft", 3), ("topk", None), ("batchtopk", 41), ("topk", 0)])
+def test_refuses_what_makes_no_sense(activation: str, k: int | None) -> None:
+    with pytest.raises(SAEError):
+        SAE(12, 40, activation, k)
+
+
+def test_feature_ids(random_sae: Callable[..., SAE]) -> None:
+    sae = random_sae("relu")
+    assert sae.check_features([3, 0]).tolist() == [3, 0]
+    assert sae.check_features([]).tolist() == []
+    for bad in ([40], [-1], [1.5], [True]):
+        with pytest.raises(EditError):
+            sae.check_features(bad)
