@@ -17,7 +17,9 @@ EDITS = {"louder": ("--loudness", "+6dB"), "brighter": ("--brightness", "+30%")}
 
 
 def demo(
-    sound: Annotated[Path | None, typer.Argument(help="A sound file; by default a recording or a synthetic voice.")] = None,
+    sound: Annotated[
+        Path | None, typer.Argument(help="A sound file; by default a recording or a synthetic voice.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for sound and pictures.")] = Path("demo"),
 ) -> None:
     """Edit one sound in several ways; the commands are printed, so that they can be tried."""

@@ -20,6 +20,7 @@ SHOWN_S = 60.0
 """Of longer files this much is drawn: from a little before the first edited span on, or from the start."""
 FLOOR_DB = 80.0
 BEFORE, AFTER = "#5b6770", "#d1495b"
+HERTZ = {100: "100", 300: "300", 1000: "1 k", 3000: "3 k", 10_000: "10 k", 30_000: "30 k"}
 
 
 def require_plots() -> None:
@@ -63,55 +64,48 @@ def draw(
 
     figure = Figure(figsize=(12, 8.5), dpi=110, layout="constrained")
     grid = figure.add_gridspec(5, 2, height_ratios=(1.1, 2.4, 1.2, 1.2, 1.2))
-    times = torch.arange(len(before_N)) / sample_rate + start_s
-    peak = max(float(before_N.abs().max()), float(after_N.abs().max()), 1e-4) * 1.05
-    pictures = [spectrogram_db(sound, sample_rate) for sound in (before_N, after_N)]
-    top = max(float(picture.max()) for picture in pictures)
-    first = None
-    for column, (title, sound, color, picture) in enumerate(
-        zip((f"before: {names[0]}", f"after: {names[1]}"), (before_N, after_N), (BEFORE, AFTER), pictures, strict=True)
-    ):
-        wave = figure.add_subplot(grid[0, column], sharex=first)
-        first = first or wave
-        wave.plot(times, sound, color=color, linewidth=0.4, rasterized=True)
-        wave.set(title=title, ylim=(-peak, peak), xlim=(float(times[0]), float(times[-1]) + 1 / sample_rate))
-        spectrum = figure.add_subplot(grid[1, column], sharex=first)
-        extent = (start_s, start_s + len(sound) / sample_rate, 0, mel(sample_rate / 2))
+    sounds = (before_N, after_N)
+    spectra = [spectrogram_db(sound, sample_rate) for sound in sounds]
+    peak = max(1e-4, *(float(sound.abs().max()) for sound in sounds)) * 1.05
+    top = max(float(spectrum.max()) for spectrum in spectra)
+    end_s = start_s + len(before_N) / sample_rate
+    ticks = {mel(hertz): name for hertz, name in HERTZ.items() if hertz < sample_rate / 2}
+    for column, color in enumerate((BEFORE, AFTER)):
+        wave, spectrum = (figure.add_subplot(grid[row, column]) for row in (0, 1))
+        wave.plot(
+            torch.linspace(start_s, end_s, len(before_N)).numpy(), sounds[column].numpy(), color=color, linewidth=0.4
+        )
+        wave.set(title=f"{('before', 'after')[column]}: {names[column]}", xlim=(start_s, end_s), ylim=(-peak, peak))
         image = spectrum.imshow(
-            picture,
+            spectra[column].numpy(),
             origin="lower",
             aspect="auto",
-            extent=extent,
+            extent=(start_s, end_s, 0, mel(sample_rate / 2)),
             vmin=top - FLOOR_DB,
             vmax=top,
             cmap="magma",
             interpolation="nearest",
         )
-        ticks = [hertz for hertz in (100, 300, 1000, 3000, 10_000, 30_000) if hertz < sample_rate / 2]
-        spectrum.set_yticks(
-            [mel(hertz) for hertz in ticks], [f"{hertz / 1000:g} k" if hertz >= 1000 else str(hertz) for hertz in ticks]
-        )
-        for axes in (wave, spectrum):
-            axes.tick_params(labelbottom=axes is spectrum, labelleft=column == 0)
+        spectrum.set_yticks(list(ticks), list(ticks.values()))
+        wave.tick_params(labelbottom=False, labelleft=column == 0)
+        spectrum.tick_params(labelleft=column == 0)
         if column == 0:
             wave.set_ylabel("amplitude")
             spectrum.set_ylabel("frequency (Hz, mel)")
     figure.colorbar(image, ax=figure.axes[1::2], label="dB", pad=0.01)
     for row, (label, curves) in enumerate(curves_of(before_N, after_N, sample_rate).items(), start=2):
         axes = figure.add_subplot(grid[row, :])
+        style = {"marker": ".", "markersize": 2.5, "linestyle": "none"} if "pitch" in label else {"linewidth": 1.2}
         for name, color, (seconds, values) in zip(("before", "after"), (BEFORE, AFTER), curves, strict=True):
-            dots = {"marker": ".", "markersize": 2.5, "linestyle": "none"} if "pitch" in label else {"linewidth": 1.2}
-            axes.plot(seconds + start_s, values, color=color, label=name, **dots)
-        axes.set(ylabel=label, xlim=(start_s, start_s + len(before_N) / sample_rate))
+            axes.plot((seconds + start_s).numpy(), values.numpy(), color=color, label=name, **style)
+        for start, end in during or ():
+            axes.axvspan(start, end, color="#edae49", alpha=0.2, linewidth=0)
+        axes.set(ylabel=label, xlim=(start_s, end_s))
         axes.grid(alpha=0.25)
         axes.tick_params(labelbottom=row == 4)
         if row == 2:
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0)
-        for start, end in during or ():
-            axes.axvspan(
-                start, min(end, start_s + len(before_N) / sample_rate), color="#edae49", alpha=0.2, linewidth=0
-            )
-    figure.axes[-1].set_xlabel("seconds")
+    axes.set_xlabel("seconds")
     return figure
 
 

@@ -49,9 +49,10 @@ def probe(
         by_path, names = read_labels(labels)
         wanted, paths = [labels.rpartition(":")[2]], list(by_path)
     else:
-        wanted, paths = attributes.split(","), sounds_of(inputs or [])
+        wanted = attributes.split(",")
         if unknown := set(wanted) - {"pitch", "loudness", "brightness"}:
             raise ProbeError(f"--attributes: {', '.join(sorted(unknown))} is not one of pitch, loudness, brightness")
+        paths = sounds_of(inputs or [])
     steered = recipe_of(None, {}, [], [], None, model, sae, site).open()
     place = next(iter(steered.sites))
     sounds: list[tuple[Tensor, dict[str, Tensor]]] = []

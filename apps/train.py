@@ -46,7 +46,7 @@ def train(
     sounds = track(sounds_of(inputs), "activations")
     activations = fill(store or out / "activations", open_model(model), sounds, [site])
     info = SAEInfo(model=model, site=site, data=data or ", ".join(inputs), license=license)
-    metrics = train_sae(activations, config, out, info=info).info.metrics
+    metrics = train_sae(activations, config, out, info=info, progress=not as_json).info.metrics
     if as_json:
         print(to_json({"sae": str(out), "metrics": metrics}))
         return

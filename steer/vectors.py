@@ -83,7 +83,9 @@ def save_vectors(vectors: Mapping[str, ControlVector], path: str | Path) -> None
     try:
         with whole_file(path) as partial:
             save_file(
-                {key: v.vector.contiguous() for key, v in vectors.items()}, partial, {"vectors": json.dumps(about)}
+                {key: v.vector.clone(memory_format=torch.contiguous_format) for key, v in vectors.items()},
+                partial,
+                {"vectors": json.dumps(about)},
             )
     except (OSError, SafetensorError) as error:
         raise EditError(f"{path}: the vectors could not be written ({error})") from error

@@ -55,13 +55,13 @@ UNITS = (6.0, 3.0, 2.0)
 class Batches:
     """Random segments and what each shall become: (input, level change, tilt change, pitch change, target)."""
 
-    def __init__(self, sounds: list[Sound], size: int, seed: int) -> None:
+    def __init__(self, sounds: list[Sound], size: int, pitch_share: float, seed: int) -> None:
         self.groups: dict[str, list[Sound]] = {}
         for sound in sounds:
             self.groups.setdefault(sound.group, []).append(sound)
         shares = np.array([SHARES[group] for group in self.groups])
         self.names, self.shares = list(self.groups), shares / shares.sum()
-        self.size, self.length = size, SEGMENT_FRAMES * CONFIG.hop_length
+        self.size, self.length, self.pitch_share = size, SEGMENT_FRAMES * CONFIG.hop_length, pitch_share
         self.rng = np.random.default_rng(seed)
 
     def cut(self, waves: list[np.ndarray]) -> list[np.ndarray]:
@@ -78,14 +78,15 @@ class Batches:
             group = self.groups[self.rng.choice(self.names, p=self.shares)]
             sound = group[self.rng.integers(len(group))]
             copies = [(0.0, sound.waveform), *sound.shifted]
-            kind = self.rng.uniform()
+            changed, moved = self.rng.uniform() < 0.35, self.rng.uniform() < self.pitch_share
             level, slope = 0.0, 0.0
             first, second = 0, 0
-            if kind > 0.55 and sound.shifted:
-                first, second = self.rng.choice(len(copies), 2, replace=False)
-            elif kind < 0.4 and sound.shifted:
-                first = second = int(self.rng.integers(len(copies)))
-            if 0.4 < kind < 0.55 or kind > 0.8:
+            if sound.shifted:
+                first, second = self.rng.permutation(len(copies))[:2]
+                if not moved:
+                    # recordings as they are, half of the time: moving the pitch leaves traces
+                    first = second = first * self.rng.integers(2)
+            if changed:
                 level, slope = self.rng.uniform(-12, 10), self.rng.uniform(-4.5, 4.5)
             x, y = self.cut([copies[first][1], copies[second][1]])
             # recordings come at any level: a wide range, but without clipping the partner
@@ -173,8 +174,9 @@ class Trainer:
                 self.model.quantizer.update(z_BDT)
                 through = (~edited) & (torch.rand(len(edited)) < 0.35)
                 coded_BDT = self.model.quantizer(moved_BDT[through])[0] if through.any() else moved_BDT[through]
+            # the encoder serves the continuous path; only the decoder learns to live with codes
             moved_BDT = moved_BDT.clone()
-            moved_BDT[through] = moved_BDT[through] + (coded_BDT - moved_BDT[through]).detach()
+            moved_BDT[through] = coded_BDT
             quantized_share = float(through.float().mean())
         # noise makes the decoder robust to what an SAE leaves out, and the directions large enough to be seen
         noisy_BDT = moved_BDT + 0.05 * torch.randn_like(moved_BDT)
@@ -190,18 +192,18 @@ class Trainer:
         spectral = self.distance(y_BN, output_BN)
         # levels first: the error ratio alone is lowest for silence while phases are not known yet
         ratio = log_error_ratio(y_BN, output_BN)
-        share = 0.15 if self.used > 0.03 else 0.0
-        wave = 0.4 * log_angle(y_BN, output_BN) + share * ratio
+        share = 0.25 if self.used > 0.03 else 0.0
+        wave = 0.6 * log_angle(y_BN, output_BN) + share * ratio
         if pitched.any():
             reachable_BN = with_phases_of(x_BN[pitched], y_BN[pitched], CONFIG.n_fft, CONFIG.hop_length)
-            wave[pitched] = 0.4 * log_angle(reachable_BN, output_BN[pitched])
+            wave[pitched] = 0.6 * log_angle(reachable_BN, output_BN[pitched])
         total = spectral.mean() + wave.mean() + agree_weight * agree.mean() + 0.1 * scale
         plain = ~edited
         return {
             "total": total,
             "spectral": spectral[plain].mean(),
             "spectral_pitch": spectral[pitched].mean(),
-            "angle_pitch": wave[pitched].mean() / 0.4,
+            "angle_pitch": wave[pitched].mean() / 0.6,
             "sdr": -10 / math.log(10) * ratio[plain].mean(),
             "sdr_edit": -10 / math.log(10) * ratio[edited & ~pitched].mean(),
             "agree": agree.mean(),
@@ -263,6 +265,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="training time on this machine")] = 120.0,
     batch: Annotated[int, typer.Option(help="segments a step")] = 10,
     rate: Annotated[float, typer.Option(help="highest learning rate")] = 6e-4,
+    pitch_share: Annotated[float, typer.Option(help="part of the batch that is asked to change its pitch")] = 0.3,
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
     seed: int = 0,
 ) -> None:
@@ -272,7 +275,7 @@ def main(
     torch.set_float32_matmul_precision("medium")
     out.mkdir(parents=True, exist_ok=True)
     sounds = cached(audio, out, CONFIG.sample_rate, "train", seed)
-    trainer = Trainer(Batches(sounds, batch, seed + int(time.time())), out, minutes, rate)
+    trainer = Trainer(Batches(sounds, batch, pitch_share, seed + int(time.time())), out, minutes, rate)
     trainer.train()
     print(trainer.export())
 

@@ -131,7 +131,7 @@ def test_during_means_seconds_of_the_file(editor: Build, sound: Write, tmp_path:
 
 
 def test_chunks_leave_no_trace(editor: Build, sound: Write, tmp_path: Path) -> None:
-    source = sound("a.wav", 6.3, 44_100, subtype="FLOAT")
+    source = sound("a.wav", 4.3, 44_100, subtype="FLOAT")
     for chunk_s in (1.0, 100.0):
         editor(chunk_s, edits=[LOUDER]).edit_file(source, tmp_path / f"{chunk_s}.wav")
     chunked, whole = (read_clip(tmp_path / f"{chunk_s}.wav").waveform for chunk_s in (1.0, 100.0))

@@ -27,7 +27,9 @@ def test_of_long_files_the_loud_parts_are_tried() -> None:
         levels[second] = 1.0
     spans = choose(LONG, None, levels)
     assert len(spans) == PIECES
-    assert all(end - start == PIECE_S and start <= second < end for (start, end), second in zip(spans, loud, strict=True))
+    assert all(
+        end - start == PIECE_S and start <= second < end for (start, end), second in zip(spans, loud, strict=True)
+    )
 
 
 def test_of_long_spans_too() -> None:

@@ -15,7 +15,7 @@ KINDS = [(activation, rms_norm) for activation in ACTIVATIONS for rms_norm in (F
 
 @pytest.fixture
 def random_sae() -> Callable[..., SAE]:
-    """random_sae("topk", d_in=12, d_sae=40, rms_norm=False, center=True): all parameters random, b_dec far from zero."""
+    """random_sae("topk", d_in=12, d_sae=40, rms_norm=False, center=True): all parameters random."""
 
     def make(activation: str, d_in: int = 12, d_sae: int = 40, **options: bool) -> SAE:
         torch.manual_seed(len(activation))

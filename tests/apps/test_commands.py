@@ -1,0 +1,154 @@
+"""`steer features`, `models`, `train`, `probe`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from apps.cli import main
+from steer.probes import load_probes
+from steer.sae import SAE
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def steer(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_features(steer: Run, sound: Write, codec_folder: Path, sae_folder: Path, tmp_path: Path) -> None:
+    path = sound("a.wav", 1.0)
+    code, out, _ = steer(
+        "features", path, "--sae", sae_folder, "--top", 5, "--json", "--out", tmp_path / "f.safetensors"
+    )
+    assert code == 0
+    (entry,) = json.loads(out)
+    (f_TF,) = load_file(tmp_path / "f.safetensors").values()
+    assert f_TF.shape == (75, 48)
+    first = entry["features"][0]
+    assert first["feature"] == int(f_TF.mean(0).argmax())
+    assert first["mean"] == pytest.approx(float(f_TF.mean(0).max()), rel=1e-5)
+    assert first["peak_s"] == pytest.approx((int(f_TF[:, first["feature"]].argmax()) + 0.5) / 75)
+    code, out, _ = steer("features", path, "--sae", sae_folder)
+    assert code == 0
+    assert str(first["feature"]) in out
+    code, _, err = steer("features", tmp_path / "none.wav", "--sae", sae_folder)
+    assert code == 2
+    assert "no such file" in err
+
+
+def test_models(steer: Run, codec_folder: Path) -> None:
+    code, out, _ = steer("models", "--json")
+    assert code == 0
+    assert "encodec:24khz" in [row["model"] for row in json.loads(out)]
+    code, out, _ = steer("models", codec_folder, "--json")
+    assert code == 0
+    assert {"site": "latent", "width": 16, "frame rate (Hz)": 75.0}.items() <= next(
+        row.items() for row in json.loads(out) if row["site"] == "latent"
+    )
+    code, _, err = steer("models", "none:such")
+    assert code == 2
+    assert err.count("\n") == 1
+
+
+def test_train_and_go_on(steer: Run, sound: Write, codec_folder: Path, tmp_path: Path) -> None:
+    for name in ("in/a.wav", "in/b.wav"):
+        sound(name, 2.0)
+    flags = ("--model", codec_folder, "--steps", 60, "--batch-size", 64, "--expansion", 2, "--k", 4)
+    code, out, _ = steer("train", tmp_path / "in", "-o", tmp_path / "sae", *flags, "--json")
+    assert code == 0
+    sae = SAE.load(tmp_path / "sae")
+    assert (sae.d_in, sae.d_sae, sae.info.site) == (16, 32, "latent")
+    assert json.loads(out)["metrics"] == sae.info.metrics
+    # it says where it belongs: no site and no model has to be named
+    assert steer("features", tmp_path / "in" / "a.wav", "--sae", tmp_path / "sae")[0] == 0
+    # the same command again finds all done; another training does not touch what is there
+    weights = (tmp_path / "sae" / "sae_weights.safetensors").read_bytes()
+    assert steer("train", tmp_path / "in", "-o", tmp_path / "sae", *flags)[0] == 0
+    code, _, err = steer("train", tmp_path / "in", "-o", tmp_path / "sae", *flags[:-1], 5)
+    assert code == 2
+    assert "another training" in err
+    assert (tmp_path / "sae" / "sae_weights.safetensors").read_bytes() == weights
+
+
+def test_train_leaves_other_saes_alone(steer: Run, sound: Write, codec_folder: Path, sae_folder: Path) -> None:
+    code, _, err = steer("train", sound("a.wav"), "-o", sae_folder, "--model", codec_folder)
+    assert code == 2
+    assert "choose another folder" in err
+
+
+def test_probe_loudness_and_brightness(steer: Run, sound: Write, sae_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="probes are fitted by scikit-learn")
+    for index in range(3):
+        sound(f"in/{index}.wav", 2.0)
+    target = tmp_path / "p.safetensors"
+    code, out, _ = steer(
+        "probe", tmp_path / "in", "--sae", sae_folder, "-o", target, "--attributes", "loudness,brightness", "--json"
+    )
+    assert code == 0
+    report = json.loads(out)
+    probes = load_probes(target)
+    assert set(probes) == {"loudness", "brightness"}
+    assert all(probe.weights.shape == (20, 48) and probe.site == "latent" for probe in probes.values())
+    # the sounds swell: a codec's latent knows how loud they are
+    assert report["loudness"]["accuracy"] > report["loudness"]["chance"]
+    assert "exists already" in steer("probe", tmp_path / "in", "--sae", sae_folder, "-o", target)[2]
+
+
+def test_probe_of_labels(steer: Run, sound: Write, sae_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="probes are fitted by scikit-learn")
+    rows = [{"path": sound(f"{index}.wav", 0.5 + 0.2 * index).name, "who": "ab"[index % 2]} for index in range(4)]
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "who"])
+        writer.writeheader()
+        writer.writerows(rows)
+    target = tmp_path / "p.safetensors"
+    code, _, _ = steer("probe", "--labels", f"{tmp_path / 'list.csv'}:who", "--sae", sae_folder, "-o", target)
+    assert code == 0
+    assert load_probes(target)["who"].bins.names == ("a", "b")
+    code, _, err = steer(
+        "probe", "--labels", f"{tmp_path / 'list.csv'}:whom", "--sae", sae_folder, "-o", tmp_path / "q"
+    )
+    assert code == 2
+    assert "needs rows with the columns path and whom" in err
+
+
+def test_probe_needs_something_to_read(steer: Run, sae_folder: Path, tmp_path: Path) -> None:
+    code, _, err = steer("probe", "--sae", sae_folder, "-o", tmp_path / "p", "--attributes", "colour")
+    assert code == 2
+    assert "colour is not one of" in err
+    code, _, err = steer("probe", "--sae", sae_folder, "-o", tmp_path / "p")
+    assert code == 2
+    assert "no sound files" in err
+
+
+def test_evaluate_is_wired(steer: Run) -> None:
+    code, out, _ = steer("evaluate", "acoustics", "--help")
+    assert code == 0
+    assert "--audio" in out
+
+
+def test_shape_of_top_features() -> None:
+    from apps.features import strongest
+
+    f_TF = torch.zeros(10, 4)
+    f_TF[3, 2], f_TF[:, 1] = 5.0, 1.0
+    assert [row["feature"] for row in strongest(f_TF, 75.0, 4)] == [1, 2]  # silent ones are not listed
+    assert strongest(f_TF, None, 1)[0]["peak_s"] is None

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, tilt, with_phases_of
+
+RATE = 24_000
+
+
+def tone(hz: float, count: int = 1) -> Tensor:
+    return 0.1 * torch.sin(2 * torch.pi * hz * torch.arange(RATE // 2) / RATE).expand(count, -1)
+
+
+def test_spectral_distance_is_zero_for_equals_and_does_not_see_the_sign() -> None:
+    distance, x_BN = SpectralDistance(RATE), 0.1 * torch.randn(2, RATE // 2)
+    assert torch.equal(distance(x_BN, x_BN), torch.zeros(2))
+    assert distance(x_BN, -x_BN).max() < 1e-4  # rounding of the transforms
+    assert distance(x_BN, 2 * x_BN).min() > 0.5
+
+
+def test_silence_is_not_the_way_out_of_the_angle_loss() -> None:
+    x_BN, y_BN = torch.randn(1, 4000), torch.randn(1, 4000)
+    assert torch.allclose(log_angle(x_BN, y_BN), log_angle(x_BN, 0.01 * y_BN), atol=1e-4)  # the cosine's guard
+    assert log_error_ratio(x_BN, 0.01 * y_BN) < log_error_ratio(x_BN, y_BN)
+
+
+def test_error_ratio_is_the_sdr_in_nepers() -> None:
+    x_BN, noise_BN = torch.randn(1, 50_000), torch.randn(1, 50_000)
+    noise_BN *= x_BN.norm() / noise_BN.norm() / 10**0.5
+    # 10 dB; the guards against silence and infinity shift it by about 1 %
+    assert log_error_ratio(x_BN, x_BN + noise_BN).item() == pytest.approx(-2.3026, abs=0.03)
+
+
+@pytest.mark.parametrize("slope", [-4.0, 4.0])
+def test_tilt_changes_octaves_by_its_slope_and_keeps_the_level(slope: float) -> None:
+    mixed_BN = tone(1000.0) + tone(2000.0)
+    tilted_BN = tilt(mixed_BN, torch.tensor([slope]), RATE)
+    assert tilted_BN.square().mean() == pytest.approx(mixed_BN.square().mean().item(), rel=1e-3)
+    low, high = ((tilted_BN * tone(hz)).sum() / (mixed_BN * tone(hz)).sum() for hz in (1000.0, 2000.0))
+    # the slope flattens a little below some hundred Hz
+    assert 20 * (high / low).log10().item() == pytest.approx(slope, abs=0.1)
+
+
+def test_grown_phases_keep_the_magnitudes_of_the_target() -> None:
+    source_BN, target_BN = tone(220.0), tone(247.0)
+    grown_BN = with_phases_of(source_BN, target_BN, 1280, 320)
+    spectra = [torch.fft.rfft(x[:, 2000:10_000] * torch.hann_window(8000)).abs()[0] for x in (source_BN, target_BN, grown_BN)]
+    wanted, found = (spectrum.argmax().item() for spectrum in spectra[1:])
+    assert found == pytest.approx(wanted, abs=2)  # bins of 3 Hz; source and target are 9 bins apart
+    assert torch.allclose(with_phases_of(target_BN, target_BN, 1280, 320), target_BN, atol=1e-3)  # already consistent
