@@ -12,10 +12,16 @@ def coupled(strengths: Mapping[str, float]) -> dict[str, float | None]:
     loudness, brightness = strengths.get("loudness", 0.0), strengths.get("brightness", 0.0)
     level = 0.7 * loudness + 0.05 * brightness
     scale = 0.8 * brightness + 0.5 * loudness
-    return {"loudness": level, "brightness": 100 * (2.718281828 ** (scale / 100) - 1), "pitch": 0.9 * strengths.get("pitch", 0.0)}
+    return {
+        "loudness": level,
+        "brightness": 100 * (2.718281828 ** (scale / 100) - 1),
+        "pitch": 0.9 * strengths.get("pitch", 0.0),
+    }
 
 
-@pytest.mark.parametrize("goals", [{"loudness": 6.0}, {"brightness": 40.0}, {"loudness": -9.0, "brightness": -30.0}, {"pitch": 2.0}])
+@pytest.mark.parametrize(
+    "goals", [{"loudness": 6.0}, {"brightness": 40.0}, {"loudness": -9.0, "brightness": -30.0}, {"pitch": 2.0}]
+)
 def test_goals_are_reached_and_the_rest_is_held(goals: dict[str, float]) -> None:
     found = calibrate(goals, coupled)
     assert found.met

@@ -46,7 +46,9 @@ def test_tilt_changes_octaves_by_its_slope_and_keeps_the_level(slope: float) -> 
 def test_grown_phases_keep_the_magnitudes_of_the_target() -> None:
     source_BN, target_BN = tone(220.0), tone(247.0)
     grown_BN = with_phases_of(source_BN, target_BN, 1280, 320)
-    spectra = [torch.fft.rfft(x[:, 2000:10_000] * torch.hann_window(8000)).abs()[0] for x in (source_BN, target_BN, grown_BN)]
+    spectra = [
+        torch.fft.rfft(x[:, 2000:10_000] * torch.hann_window(8000)).abs()[0] for x in (source_BN, target_BN, grown_BN)
+    ]
     wanted, found = (spectrum.argmax().item() for spectrum in spectra[1:])
     assert found == pytest.approx(wanted, abs=2)  # bins of 3 Hz; source and target are 9 bins apart
     assert torch.allclose(with_phases_of(target_BN, target_BN, 1280, 320), target_BN, atol=1e-3)  # already consistent

@@ -60,7 +60,10 @@ def test_shifting_moves_the_pitch_and_nothing_else(audio: Path) -> None:
 
 
 def test_the_cache_gives_back_what_was_collected(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [sounds.make_tone(0.2, RATE, np.random.default_rng(0), [1.0]), sounds.make_noise(0.2, RATE, np.random.default_rng(0))]
+    made = [
+        sounds.make_tone(0.2, RATE, np.random.default_rng(0), [1.0]),
+        sounds.make_noise(0.2, RATE, np.random.default_rng(0)),
+    ]
     monkeypatch.setattr(sounds, "collect", lambda *args, **kwargs: made)
     first = sounds.cached(audio, tmp_path, RATE)
     monkeypatch.setattr(sounds, "collect", lambda *args, **kwargs: pytest.fail("collected again"))
