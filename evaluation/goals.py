@@ -27,7 +27,9 @@ class Reached:
     acoustics: tuple[Acoustics, Acoustics]
 
 
-def shifts(vectors: Mapping[str, ControlVector], strengths: Mapping[str, float], during: Sequence[Span] | None = None) -> list[Shift]:
+def shifts(
+    vectors: Mapping[str, ControlVector], strengths: Mapping[str, float], during: Sequence[Span] | None = None
+) -> list[Shift]:
     """One `Shift` per vector whose strength is not 0."""
     return [Shift(vectors[name].vector, strength, during=during) for name, strength in strengths.items() if strength]
 

@@ -1,4 +1,4 @@
-"""`steer evaluate reconstruction`: what a codec's plain round trip keeps of a sound, and what its quantiser or an SAE costs."""
+"""`steer evaluate reconstruction`: what a codec's round trip keeps of a sound, and what its quantiser or an SAE costs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stoi(reference: Tensor, output: Tensor, sample_rate: int) -> float | None:
 
 
 def round_trips(steered: SteeredModel, audio_BCN: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Outputs [B, C, N] by the way they went: past the quantiser, through it, and through the SAEs in place of the latent."""
+    """Outputs [B, C, N] by the way they went: past the quantiser, through the SAEs instead of the latent, quantised."""
     codec = steered.model
     assert isinstance(codec, Codec)
     default = codec.quantize
@@ -59,7 +59,7 @@ def evaluate(
     clips_per_subset: int = 40,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> Report:
-    """Round trips of a split's clips, as a table by subset and path. (`vectors` play no part: evaluators are called alike.)
+    """Round trips of a split's clips, by subset and path. (`vectors` play no part: evaluators are called alike.)
 
     Raises:
         AudioFileError: a subset without clips of that split.

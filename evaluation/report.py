@@ -26,7 +26,9 @@ class Interval:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def bootstrap(values: Sequence[float], statistic: Callable[..., Any] = np.mean, seed: int = 0, rounds: int = 2000) -> Interval:
+def bootstrap(
+    values: Sequence[float], statistic: Callable[..., Any] = np.mean, seed: int = 0, rounds: int = 2000
+) -> Interval:
     """Percentile bootstrap over clips (95 %) of a statistic that takes `axis`, such as `np.mean` or `np.median`."""
     data = np.asarray([value for value in values if np.isfinite(value)], dtype=float)
     if not len(data):

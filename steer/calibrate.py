@@ -47,7 +47,9 @@ def error_of(attribute: str, requested: float, reached: float | None) -> float:
     if reached is None or not math.isfinite(reached):
         return math.inf
     if attribute == "brightness":
-        return 100 * abs((100 + reached) / (100 + requested) - 1) / TOLERANCE[attribute]
+        # a small request is not met by leaving things as they are
+        tolerance = min(TOLERANCE[attribute], abs(requested) / 2) if requested else TOLERANCE[attribute]
+        return 100 * abs((100 + reached) / (100 + requested) - 1) / tolerance
     return abs(reached - requested) / TOLERANCE[attribute]
 
 

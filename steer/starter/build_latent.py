@@ -1,7 +1,8 @@
 """Make what ships beside the starter codec: `python -m steer.starter.build_latent AUDIO --codec DIR --out DIR`.
 
-An SAE on the site `latent`, probes for loudness, brightness and pitch on its features, and control vectors from pairs of
-sounds that differ in one attribute only: the same clip louder, tilted in spectrum, or moved in pitch. Training data only.
+An SAE on the site `latent`, probes for loudness, brightness and pitch on its features, and control vectors from pairs
+of sounds that differ in one attribute only: the same clip louder, tilted in spectrum, or moved in pitch. Only training
+data is used.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def gather(codec: Codec, sounds: list[Sound], rng: np.random.Generator) -> Tenso
     return torch.cat(frames)
 
 
-def loudness_pairs(codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
+def loudness_pairs(
+    codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, float]]:
     for sound in sounds:
         change = float(rng.uniform(-9, 6))
         yield (
@@ -56,7 +59,9 @@ def loudness_pairs(codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.G
         )
 
 
-def brightness_pairs(codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
+def brightness_pairs(
+    codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, float]]:
     rate = codec.sample_rate
     assert rate is not None
     for sound in sounds:
@@ -64,7 +69,9 @@ def brightness_pairs(codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random
         slope = torch.tensor([rng.uniform(-4, 4)], dtype=torch.float32)
         tilted = tilt(original[None], slope, rate)[0]
         before, after = (latents(codec, waveform) for waveform in (original, tilted))
-        centroids = [centroid_hz(waveform[None], rate, codec.frame_rate, len(before)) for waveform in (original, tilted)]
+        centroids = [
+            centroid_hz(waveform[None], rate, codec.frame_rate, len(before)) for waveform in (original, tilted)
+        ]
         heard = torch.isfinite(centroids[0]) & torch.isfinite(centroids[1]) & (centroids[0] > 0) & (centroids[1] > 0)
         if heard.sum() > 3:
             change = 100 * float((centroids[1][heard] / centroids[0][heard]).log().mean())
@@ -83,12 +90,16 @@ def control_vectors(codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.
     pitched = [sound for sound in audible if sound.shifted]
     return {
         "loudness": from_pairs(loudness_pairs(codec, sae, audible, rng), "loudness", unit="1 dB louder", site=SITE),
-        "brightness": from_pairs(brightness_pairs(codec, sae, audible, rng), "brightness", unit="1 % brighter", site=SITE),
+        "brightness": from_pairs(
+            brightness_pairs(codec, sae, audible, rng), "brightness", unit="1 % brighter", site=SITE
+        ),
         "pitch": from_pairs(pitch_pairs(codec, sae, pitched), "pitch", unit="1 semitone higher", site=SITE),
     }
 
 
-def labelled_frames(codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator, limit: int) -> tuple[Tensor, dict[str, Tensor]]:
+def labelled_frames(
+    codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator, limit: int
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Features [N, F] of frames drawn from the sounds, and their loudness (dB), centroid (Hz) and pitch (MIDI)."""
     rate = codec.sample_rate
     assert rate is not None
@@ -121,7 +132,9 @@ def main(
     sounds = cached(audio, cache, model.sample_rate, "train", seed)
     out.mkdir(parents=True, exist_ok=True)
     info = SAEInfo("starter:codec", SITE, model.sample_rate, model.frame_rate, "see the codec's card", "Apache-2.0")
-    config = TrainConfig(activation="batchtopk", k=32, expansion=8, steps=steps, batch_size=2048, lr=1e-3, dead_after=200_000)
+    config = TrainConfig(
+        activation="batchtopk", k=32, expansion=8, steps=steps, batch_size=2048, lr=1e-3, dead_after=200_000
+    )
     sae = train_sae(gather(model, sounds, rng), config, out / "training", info=info)
     sae.info.site = SITE
 

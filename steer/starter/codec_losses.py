@@ -70,8 +70,8 @@ def log_angle(x_BN: Tensor, y_BN: Tensor) -> Tensor:
 def with_phases_of(x_BN: Tensor, y_BN: Tensor, n_fft: int, hop_length: int, rounds: int = 8) -> Tensor:
     """The magnitudes of `y` with phases that grew out of those of `x`, by some rounds of Griffin and Lim's algorithm.
 
-    A decoder that sees some frames cannot know the phases of a sound whose pitch was moved: they depend on all that went
-    before. These here depend on the neighbourhood only, so they can be learned, and the pitch is still that of `y`.
+    A decoder that sees some frames cannot know the phases of a sound whose pitch was moved: they depend on all that
+    went before. These depend on the neighbourhood only, so they can be learned, and the pitch is still that of `y`.
     """
     window = torch.hann_window(n_fft)
 

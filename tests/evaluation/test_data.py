@@ -28,7 +28,11 @@ def test_clips_of_a_split_only(audio: Path) -> None:
 
 
 def test_a_limit_spreads_over_the_manifest(audio: Path) -> None:
-    assert [clip.name for _, clip in labelled_clips(audio, ["tones"], "test", 3)] == ["tones/1.wav", "tones/5.wav", "tones/9.wav"]
+    assert [clip.name for _, clip in labelled_clips(audio, ["tones"], "test", 3)] == [
+        "tones/1.wav",
+        "tones/5.wav",
+        "tones/9.wav",
+    ]
 
 
 def test_what_is_missing_is_named(audio: Path) -> None:

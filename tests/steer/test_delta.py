@@ -92,11 +92,13 @@ def test_ablation_takes_away_exactly_what_the_feature_wrote(random_sae: Callable
 @pytest.mark.parametrize("name", ["during", "shift during", "all with during"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_frames_outside_every_span_stay_to_the_bit(any_sae: SAE, name: str, dtype: torch.dtype) -> None:
-    x = X.to(dtype)
+    x = X.to(dtype, copy=True)
+    x[:, :, 0] = -0.0  # adding a change of 0 would take the sign away
     edited = SiteEdit(any_sae, EDITS[name])(x, FRAMES)
     inside = FRAMES.within([span for edit in EDITS[name] for span in edit.during])[0, :, 0]  # type: ignore[union-attr, misc]
     assert 0 < inside.sum() < T
     assert torch.equal(edited[:, ~inside], x[:, ~inside])
+    assert torch.equal(edited[:, ~inside].signbit(), x[:, ~inside].signbit())
     assert not torch.equal(edited[:, inside], x[:, inside])
 
 

@@ -51,7 +51,11 @@ def test_sae_vectors_and_probes_belong_together(steered: SteeredModel) -> None:
     vectors, probes = load_vectors(folder / "vectors.safetensors"), load_probes(folder / "probes.safetensors")
     assert set(vectors) == set(probes) == {"loudness", "brightness", "pitch"}
     assert all(len(vector.vector) == sae.d_sae for vector in vectors.values())
-    assert {name: len(probe.bins.centres) for name, probe in probes.items()} == {"loudness": 20, "brightness": 20, "pitch": 66}
+    assert {name: len(probe.bins.centres) for name, probe in probes.items()} == {
+        "loudness": 20,
+        "brightness": 20,
+        "pitch": 66,
+    }
     assert sae.info.metrics["explained_variance"] > 0.7
     assert sae.info.frame_rate == steered.model.site("latent").frame_rate == 75.0
 
