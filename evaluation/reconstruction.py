@@ -1,4 +1,4 @@
-"""`steer evaluate reconstruction`: what a codec's round trip keeps of a sound, and what its quantiser or an SAE costs."""
+"""`steer evaluate reconstruction`: what a codec's round trip keeps of a sound; what its quantiser or an SAE costs."""
 
 from __future__ import annotations
 
