@@ -38,10 +38,10 @@ def latents(codec: Codec, waveform: np.ndarray | Tensor) -> Tensor:
 
 
 def gather(codec: Codec, sounds: list[Sound], rng: np.random.Generator) -> Tensor:
-    """Latent frames [N, D] of all sounds and their pitch-moved copies, at levels as varied as recordings are."""
+    """Latent frames [N, D] of all sounds and a pitch-moved copy of each, at levels as varied as recordings are."""
     frames = []
     for sound in sounds:
-        for waveform in (sound.waveform, *(copy for _, copy in sound.shifted)):
+        for waveform in (sound.waveform, *(copy for _, copy in sound.shifted[:1])):
             gain = min(10 ** (rng.uniform(-14, 6) / 20), 0.95 / max(float(np.abs(waveform).max()), 1e-3))
             frames.append(latents(codec, waveform * np.float32(gain)))
     return torch.cat(frames)
