@@ -107,7 +107,7 @@ class Editor:
         strengths = trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
         edits = self.recipe.edits_for(strengths, self.vectors)
         clipped, unchanged = self._write(info, target, kind, edits, force, report)
-        if unchanged and self.recipe.residual == "keep":
+        if unchanged and self.recipe.keeps_residual:
             measured: dict[str, float | None] = dict.fromkeys(UNITS, 0.0)
         else:
             report("measuring", 1.0)
@@ -130,7 +130,7 @@ class Editor:
     ) -> tuple[int, bool]:
         """Write the output; gives the count of clipped samples and whether the sound stayed as it was."""
         same_kind = kind == (info.format, info.subtype)
-        if same_kind and not edits and self.recipe.residual == "keep":
+        if same_kind and not edits and self.recipe.keeps_residual:
             copy_file(info.path, target, force)
             return 0, True
         done, changed = 0, False
@@ -166,7 +166,7 @@ class Editor:
         further passes over the same blocks.
         """
         waiting: Queue | None = None
-        keep = self.recipe.residual == "keep"
+        keep = self.recipe.keeps_residual
 
         def noted() -> Iterator[Tensor]:
             nonlocal waiting
@@ -194,7 +194,7 @@ class Editor:
         """What becomes of a chunk: its edited round trip, less the plain one where the residual is kept."""
         rate = self.codec.sample_rate
         assert rate is not None
-        keep = self.recipe.residual == "keep"
+        keep = self.recipe.keeps_residual
         every = [edit for some in edits.values() for edit in some]
 
         def plain(audio_CN: Tensor, at_s: float) -> Tensor:

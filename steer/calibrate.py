@@ -57,7 +57,7 @@ def calibrate(
     goals: Mapping[str, float],
     trial: Callable[[Mapping[str, float]], Changes],
     available: Sequence[str] = ("loudness", "pitch", "brightness"),
-    max_trials: int = 8,
+    max_trials: int = 10,
 ) -> Calibration:
     """Search strengths with Broyden's method from the vectors' own units (+1 = 1 dB, 1 semitone, 1 %).
 

@@ -13,7 +13,8 @@
     residual: keep
 
 YAML or JSON. Goals are what shall be measured in the end, edits are done as they stand. Files and folders may be named
-relative to the recipe. `during` at the top limits goals and all edits that have none of their own, in seconds.
+relative to the recipe. `during` at the top limits goals and all edits that have none of their own, in seconds. `residual` (keep or drop what the
+codec cannot carry) is by default drop where there are goals, else keep.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ class Recipe(_Strict):
     goals: Goals = Field(default_factory=Goals)
     edits: list[EditSpec] = Field(default_factory=list)
     during: Spans = None
-    residual: Literal["keep", "drop"] = "keep"
+    residual: Literal["keep", "drop"] | None = None
     _folder: Path = PrivateAttr(default_factory=Path)
 
     @model_validator(mode="before")
@@ -159,6 +160,12 @@ class Recipe(_Strict):
         if not self.saes:
             raise ValueError(f"saes: say which SAE belongs to which site of {self.model}")
         return self
+
+    @property
+    def keeps_residual(self) -> bool:
+        """Whether what the codec cannot carry is added back. Left open, it is not where there are goals: unedited, it
+        would stand between the sound and what it shall be."""
+        return self.residual == "keep" if self.residual else not self.wanted
 
     # --- files ---
 

@@ -7,7 +7,8 @@ data is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -38,12 +39,11 @@ def latents(codec: Codec, waveform: np.ndarray | Tensor) -> Tensor:
 
 
 def gather(codec: Codec, sounds: list[Sound], rng: np.random.Generator) -> Tensor:
-    """Latent frames [N, D] of all sounds and a pitch-moved copy of each, at levels as varied as recordings are."""
+    """Latent frames [N, D] of sounds, at levels as varied as recordings are."""
     frames = []
     for sound in sounds:
-        for waveform in (sound.waveform, *(copy for _, copy in sound.shifted[:1])):
-            gain = min(10 ** (rng.uniform(-14, 6) / 20), 0.95 / max(float(np.abs(waveform).max()), 1e-3))
-            frames.append(latents(codec, waveform * np.float32(gain)))
+        gain = min(10 ** (rng.uniform(-14, 6) / 20), 0.95 / max(float(np.abs(sound.waveform).max()), 1e-3))
+        frames.append(latents(codec, sound.waveform * np.float32(gain)))
     return torch.cat(frames)
 
 
@@ -84,16 +84,50 @@ def pitch_pairs(codec: Codec, sae: SAE, sounds: list[Sound]) -> Iterator[tuple[T
             yield sae.encode(latents(codec, sound.waveform)), sae.encode(latents(codec, copy)), semitones
 
 
+@torch.no_grad()
+def in_units(
+    codec: Codec,
+    sae: SAE,
+    vector: ControlVector,
+    measured: Callable[[Tensor], Tensor],
+    sounds: list[Sound],
+    step: float,
+) -> ControlVector:
+    """The vector scaled such that on the median sound +1 changes what is `measured` of the output [frames] by 1.
+
+    Pairs tell how features differ, not how far the decoder goes when they are moved.
+    """
+    direction_D = vector.vector @ sae.W_dec
+    ratios = []
+    for sound in sounds:
+        z_TD = latents(codec, sound.waveform)
+        outputs = [codec.decode((z_TD + sign * step * direction_D)[None])[0] for sign in (-1, 1)]
+        lower, higher = (measured(output_CN) for output_CN in outputs)
+        ratios.append(float((higher - lower).nanmedian()) / (2 * step))
+    return replace(vector, vector=vector.vector / float(np.nanmedian(ratios)))
+
+
 def control_vectors(codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator) -> dict[str, ControlVector]:
-    """The three control vectors; +1 is 1 dB, 1 % of the spectral centroid, 1 semitone."""
+    """The three control vectors; +1 is 1 dB, 1 % of the spectral centroid, 1 semitone (of the training's pairs)."""
+    rate = codec.sample_rate
+    assert rate is not None
     audible = [sound for sound in sounds if float(np.abs(sound.waveform).max()) > 0.01]
     pitched = [sound for sound in audible if sound.shifted]
+    louder = from_pairs(loudness_pairs(codec, sae, audible, rng), "loudness", unit="1 dB louder", site=SITE)
+    brighter = from_pairs(brightness_pairs(codec, sae, audible, rng), "brightness", unit="1 % brighter", site=SITE)
+    higher = from_pairs(pitch_pairs(codec, sae, pitched), "pitch", unit="1 semitone higher", site=SITE)
+
+    def level(output_CN: Tensor) -> Tensor:
+        return loudness_db(output_CN, rate, codec.frame_rate, output_CN.shape[1] // codec.hop_length)
+
+    def log_centroid(output_CN: Tensor) -> Tensor:
+        frames = output_CN.shape[1] // codec.hop_length
+        return 100 * centroid_hz(output_CN, rate, codec.frame_rate, frames).log()
+
     return {
-        "loudness": from_pairs(loudness_pairs(codec, sae, audible, rng), "loudness", unit="1 dB louder", site=SITE),
-        "brightness": from_pairs(
-            brightness_pairs(codec, sae, audible, rng), "brightness", unit="1 % brighter", site=SITE
-        ),
-        "pitch": from_pairs(pitch_pairs(codec, sae, pitched), "pitch", unit="1 semitone higher", site=SITE),
+        "loudness": in_units(codec, sae, louder, level, audible[:100], step=5.0),
+        "brightness": in_units(codec, sae, brighter, log_centroid, audible[:100], step=30.0),
+        "pitch": higher,
     }
 
 
@@ -120,6 +154,8 @@ def main(
     codec: Annotated[str, typer.Option(help="the codec's folder or name")],
     out: Annotated[Path, typer.Option(help="where the SAE, probes and vectors go")],
     cache: Annotated[Path, typer.Option(help="folder for prepared training sound")],
+    clips: Annotated[int, typer.Option(help="sounds that the SAE is trained on")] = 3000,
+    pairs: Annotated[int, typer.Option(help="sounds that pairs and labelled frames are made of")] = 900,
     steps: Annotated[int, typer.Option(help="training steps of the SAE")] = 4000,
     frames: Annotated[int, typer.Option(help="labelled frames for the probes")] = 30_000,
     seed: int = 0,
@@ -135,15 +171,16 @@ def main(
     config = TrainConfig(
         activation="batchtopk", k=32, expansion=8, steps=steps, batch_size=2048, lr=1e-3, dead_after=200_000
     )
-    sae = train_sae(gather(model, sounds, rng), config, out / "training", info=info)
+    heard = [sounds[i] for i in rng.permutation(len(sounds))[:clips]]
+    sae = train_sae(gather(model, heard, rng), config, out / "training", info=info)
     sae.info.site = SITE
 
     labelled = [sound for sound in sounds if sound.group in LABELLED]
-    chosen = [labelled[i] for i in rng.permutation(len(labelled))[:900]]
+    chosen = [labelled[i] for i in rng.permutation(len(labelled))[:pairs]]
     save_vectors(control_vectors(model, sae, chosen, rng), out / "vectors.safetensors")
 
     features_NF, labels = labelled_frames(model, sae, chosen, rng, frames)
-    recorded = [Sound(subset, read_mono(path, model.sample_rate)) for subset, path, _ in read_rows(audio, "valid")]
+    recorded = [Sound(group, read_mono(path, model.sample_rate)) for group, path, _ in read_rows(audio, "valid")]
     valid_NF, valid_labels = labelled_frames(model, sae, [s for s in recorded if s.group in LABELLED], rng, frames // 4)
     bins: dict[str, Bins] = {
         "loudness": linear_bins("loudness", "dB", labels["loudness"]),

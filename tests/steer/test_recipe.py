@@ -28,7 +28,7 @@ def test_defaults_are_the_starter_and_nothing_to_do() -> None:
     assert (recipe.model, recipe.saes) == ("starter:codec", {"latent": "starter:codec/latent"})
     assert recipe.edits_for() == {}
     assert recipe.wanted == {}
-    assert recipe.residual == "keep"
+    assert recipe.keeps_residual
 
 
 def test_edits_of_every_kind() -> None:
