@@ -32,7 +32,9 @@ def edit(
         list[str] | None, typer.Option(help="Along a vector: file.safetensors#name:8.", rich_help_panel=FEATURES)
     ] = None,
     during: Annotated[list[str] | None, typer.Option(help="Only between these seconds: 0.5-1.5. Repeatable.")] = None,
-    residual: Annotated[str | None, typer.Option(help="keep or drop what the codec cannot carry; drop by default for goals, else keep.")] = None,
+    residual: Annotated[
+        str | None, typer.Option(help="keep or drop what the codec cannot carry [default: drop for goals]")
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="YAML or JSON; other options add to it.", rich_help_panel=MEANS)
     ] = None,
