@@ -13,8 +13,8 @@
     residual: keep
 
 YAML or JSON. Goals are what shall be measured in the end, edits are done as they stand. Files and folders may be named
-relative to the recipe. `during` at the top limits goals and all edits that have none of their own, in seconds. `residual` (keep or drop what
-the codec cannot carry) is by default drop where there are goals, else keep.
+relative to the recipe. `during` at the top limits goals and all edits that have none of their own, in seconds.
+`residual` (keep or drop what the codec cannot carry) is by default drop where there are goals, else keep.
 """
 
 from __future__ import annotations
