@@ -19,6 +19,8 @@ TOLERANCE = {"loudness": 1.0, "pitch": 0.5, "brightness": 10.0}
 """How near counts as reached: dB, semitones, and % of the wanted centroid."""
 FINE = 0.2
 """The search goes on until all errors are below this share of their tolerance."""
+DEAF, PATIENCE = 0.05, 3
+"""The search ends after so many trials in which no goal came nearer by more than this share."""
 STEADY = ("loudness", "brightness")
 """Attributes that are held where they were if they are not asked for. Pitch holds by itself."""
 
@@ -103,6 +105,9 @@ def calibrate(
             if step @ step > 1e-9:
                 slope = slope + np.outer(response - slope @ step, step) / (step @ step)
         previous = (strengths.copy(), reached)
+        answered = answered or any(abs(measured[name] or 0.0) > DEAF * abs(goals[name]) for name in goals)
+        if count == PATIENCE and not answered:
+            break
         move = np.linalg.lstsq(slope, wanted - reached, rcond=1e-2)[0]
         # a slope that a trial got wrong must not throw the search away
         limit = np.maximum(np.abs(wanted), 4 * tolerance)
