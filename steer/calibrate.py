@@ -78,7 +78,7 @@ def calibrate(
     strengths, slope = wanted.copy(), np.eye(len(names))
     best: tuple[float, np.ndarray, Changes] | None = None
     previous: tuple[np.ndarray, np.ndarray] | None = None
-    count = 0
+    count, answered = 0, False
     while count < max_trials:
         count += 1
         measured = trial(dict(zip(names, strengths.tolist(), strict=True)))
