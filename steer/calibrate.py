@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steer.errors import EditError
+
 Changes = Mapping[str, float | None]
 """Measured changes by attribute: loudness in dB, pitch in semitones, brightness in %; None where not measurable."""
 
@@ -67,11 +69,13 @@ def calibrate(
     vectors there are.
 
     Raises:
-        KeyError: a goal without a vector.
+        EditError: a goal without a vector.
     """
     missing = set(goals) - set(available)
     if missing:
-        raise KeyError(", ".join(sorted(missing)))
+        raise EditError(
+            f"no control vector for {', '.join(sorted(missing))}; there are {', '.join(available) or 'none'}"
+        )
     names = [name for name in available if name in goals or name in STEADY]
     wanted = np.array([to_scale(name, goals.get(name, 0.0)) for name in names])
     tolerance = np.array([TOLERANCE[name] for name in names])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from steer.calibrate import calibrate, error_of, to_scale
+from steer.errors import EditError
 
 
 def coupled(strengths: Mapping[str, float]) -> dict[str, float | None]:
@@ -54,7 +55,7 @@ def test_a_goal_that_cannot_be_measured_is_not_met() -> None:
 
 
 def test_a_goal_without_a_vector_is_refused() -> None:
-    with pytest.raises(KeyError, match="pitch"):
+    with pytest.raises(EditError, match="no control vector for pitch"):
         calibrate({"pitch": 1.0}, coupled, available=["loudness"])
 
 
