@@ -154,19 +154,29 @@ class InverseSTFT(nn.Module):
 
 
 class ISTFTHead(nn.Module):
-    """Hidden frames [B, T, width] to a waveform [B, T * hop_length]: log-magnitude and phase, then inverse STFT."""
+    """Hidden frames [B, T, width] to a waveform [B, T * hop_length]: log-magnitude and phase, then inverse STFT.
 
-    def __init__(self, width: int, n_fft: int, hop_length: int) -> None:
+    Vocos reads the phase off one output per bin. With `phase_pair` it is the angle of two (APNet, arXiv 2305.07952): an
+    angle is far from linear in what is known about it, its sine and cosine are not, so it is learned sooner.
+    """
+
+    def __init__(self, width: int, n_fft: int, hop_length: int, phase_pair: bool = False) -> None:
         super().__init__()
-        self.out = nn.Linear(width, n_fft + 2)
+        self.bins = n_fft // 2 + 1
+        self.out = nn.Linear(width, self.bins * (3 if phase_pair else 2))
         self.istft = InverseSTFT(n_fft, hop_length)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         return self.synthesise(self.out(x_BTC))
 
     def synthesise(self, spectrum_BTF: Tensor) -> Tensor:
-        """Waveform of log-magnitudes and phases side by side, [B, T, n_fft + 2]."""
-        log_magnitude_BFT, phase_BFT = spectrum_BTF.transpose(1, 2).float().chunk(2, dim=1)
+        """Waveform of what `out` gives: log-magnitudes, then phases or pairs whose angle is the phase."""
+        log_magnitude_BFT, *phase = spectrum_BTF.transpose(1, 2).float().split(self.bins, dim=1)
         # the bound is Vocos's own guard against a runaway exponent
         magnitude_BFT = log_magnitude_BFT.exp().clamp(max=1e2)
-        return self.istft(torch.complex(magnitude_BFT * phase_BFT.cos(), magnitude_BFT * phase_BFT.sin()))
+        if len(phase) == 1:
+            cosine_BFT, sine_BFT = phase[0].cos(), phase[0].sin()
+        else:
+            length_BFT = (phase[0].square() + phase[1].square() + 1e-6).sqrt()
+            cosine_BFT, sine_BFT = (part / length_BFT for part in phase)
+        return self.istft(torch.complex(magnitude_BFT * cosine_BFT, magnitude_BFT * sine_BFT))

@@ -47,6 +47,7 @@ class WavTokenizerConfig:
     num_conditions: int | None = 4
     attention: bool = True
     n_fft: int = 1280
+    phase_pair: bool = False
 
     @property
     def hop_length(self) -> int:
@@ -87,7 +88,7 @@ class WavTokenizer(nn.Module):
         self.backbone = VocosBackbone(
             config.dimension, config.width, config.hidden, config.num_layers, config.num_conditions, config.attention
         )
-        self.head = ISTFTHead(config.width, config.n_fft, config.hop_length)
+        self.head = ISTFTHead(config.width, config.n_fft, config.hop_length, config.phase_pair)
 
     @property
     def encoder(self) -> SEANetEncoder:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from hooks.errors import require
+
 
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
-    """Triangular filters on the HTK mel scale with unit peak, [n_fft / 2 + 1, n_mels]."""
-    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top, n_mels + 2) / 2595) - 1)
-    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    filters = torch.minimum(rising, falling).clamp(min=0)
-    return filters / filters.sum(0).clamp(min=1e-3)
+    """Triangular filters on the HTK mel scale that sum to 1 each, [n_fft / 2 + 1, n_mels].
+
+    Raises:
+        MissingExtraError: librosa is not installed.
+    """
+    librosa = require("librosa", "eval")
+    filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, htk=True, norm=None)
+    filters_FM = torch.from_numpy(filters).T
+    # the lowest filters may be narrower than a bin
+    return filters_FM / filters_FM.sum(0).clamp(min=1e-3)
 
 
 class SpectralDistance(torch.nn.Module):
@@ -64,26 +66,6 @@ def log_error_ratio(x_BN: Tensor, y_BN: Tensor) -> Tensor:
 def log_angle(x_BN: Tensor, y_BN: Tensor) -> Tensor:
     """log(1 - cosine) of the waveforms, [B]. It does not know levels, so it cannot be lowered by falling silent."""
     return (1 - cosine_similarity(x_BN, y_BN, dim=1, eps=1e-4) + 1e-3).log()
-
-
-@torch.no_grad()
-def with_phases_of(x_BN: Tensor, y_BN: Tensor, n_fft: int, hop_length: int, rounds: int = 8) -> Tensor:
-    """The magnitudes of `y` with phases that grew out of those of `x`, by some rounds of Griffin and Lim's algorithm.
-
-    A decoder that sees some frames cannot know the phases of a sound whose pitch was moved: they depend on all that
-    went before. These depend on the neighbourhood only, so they can be learned, and the pitch is still that of `y`.
-    """
-    window = torch.hann_window(n_fft)
-
-    def stft(signal_BN: Tensor) -> Tensor:
-        return torch.stft(signal_BN, n_fft, hop_length, window=window, return_complex=True)
-
-    magnitude = stft(y_BN).abs()
-    phases = stft(x_BN).angle()
-    for _ in range(rounds):
-        signal_BN = torch.istft(torch.polar(magnitude, phases), n_fft, hop_length, window=window, length=x_BN.shape[1])
-        phases = stft(signal_BN).angle()
-    return signal_BN
 
 
 def tilt(x_BN: Tensor, slope_B: Tensor, sample_rate: int) -> Tensor:

@@ -4,11 +4,11 @@ A small WavTokenizer without its attention (so that the decoder stays local in t
 sound made here, with an energy-normalised waveform term and mel terms; no adversary. Two things are beside the usual:
 
 *The latent follows known changes.* For a part of every batch the target is the same sound louder or softer, brighter or
-duller, higher or lower, and the decoder gets the latent moved along one learned direction per attribute; the encoder of
-the changed sound is pulled to the same place. So the attributes are (nearly) linear in the latent, where an SAE and
-probes can find them. The directions themselves are thrown away: AudioSteer finds its own, through the SAE.
+duller, and the decoder gets the latent moved along one learned direction per attribute; the encoder of the changed
+sound is pulled to the same place. So the attributes are (nearly) linear in the latent, where an SAE and probes can find
+them. The directions themselves are thrown away: AudioSteer finds its own, through the SAE.
 
-*The quantiser comes last.* In the second half the residual codebooks follow the latent by moving averages, and a part
+*The quantiser comes last.* In the last part the residual codebooks follow the latent by moving averages, and a part
 of the batch is decoded through them.
 
 The learning rate follows the share of `--minutes` that has been used; a run that was stopped goes on from its last
@@ -26,12 +26,12 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hooks.networks.seanet import WeightNormConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, tilt, with_phases_of
+from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, tilt
 from steer.starter.sounds import Sound, cached
 
 CONFIG = WavTokenizerConfig(
@@ -44,68 +44,63 @@ CONFIG = WavTokenizerConfig(
     num_layers=8,
     num_conditions=None,
     attention=False,
+    phase_pair=True,
 )
 SHARES = {"notes": 2.0, "singing": 1.5, "tones": 1.5, "noise": 0.4, "esc10": 1.5, "digits": 1.2, "orders": 2.0,
           "keywords": 1.3, "ljspeech": 1.2, "speech_misc": 1.2, "espeak": 1.0, "noise_rir": 0.2}  # fmt: skip
 SEGMENT_FRAMES = 48
-UNITS = (6.0, 3.0, 2.0)
-"""One step along the directions: 6 dB of level, 3 dB per octave of tilt, 2 semitones of pitch."""
+UNITS = (6.0, 3.0)
+"""One step along the directions: 6 dB of level, 3 dB per octave of tilt."""
+LENGTHS = (2.0, 1.0)
+"""How long such a step is in the latent. Fixed: a direction that is hard to follow would shrink away."""
 
 
 class Batches:
-    """Random segments and what each shall become: (input, level change, tilt change, pitch change, target)."""
+    """Random segments and what each shall become."""
 
-    def __init__(self, sounds: list[Sound], size: int, pitch_share: float, seed: int) -> None:
+    def __init__(self, sounds: list[Sound], size: int, seed: int) -> None:
         self.groups: dict[str, list[Sound]] = {}
         for sound in sounds:
             self.groups.setdefault(sound.group, []).append(sound)
         shares = np.array([SHARES[group] for group in self.groups])
         self.names, self.shares = list(self.groups), shares / shares.sum()
-        self.size, self.length, self.pitch_share = size, SEGMENT_FRAMES * CONFIG.hop_length, pitch_share
+        self.size, self.length = size, SEGMENT_FRAMES * CONFIG.hop_length
         self.rng = np.random.default_rng(seed)
 
-    def cut(self, waves: list[np.ndarray]) -> list[np.ndarray]:
-        """The same random stretch of several waveforms of equal length, padded where they are short."""
-        spare = len(waves[0]) - self.length
+    def cut(self, wave: np.ndarray) -> np.ndarray:
+        """A random stretch, padded where the sound is short; the very ends are drawn as often as they should be."""
+        spare = len(wave) - self.length
         start = self.rng.integers(-self.length // 8, spare + self.length // 8) if spare > 0 else 0
         start = int(np.clip(start, 0, max(spare, 0)))
-        return [np.pad(w[start : start + self.length], (0, max(0, self.length - len(w) + start))) for w in waves]
+        return np.pad(wave[start : start + self.length], (0, max(0, self.length - len(wave) + start)))
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(inputs [B, N], pitch-moved partners [B, N], changes [B, 3] in dB, dB per octave and semitones)."""
-        inputs, partners, changes = [], [], []
+        """(inputs [B, N], what they become [B, N], changes [B, 2] in dB and dB per octave)."""
+        inputs, changes = [], []
         for _ in range(self.size):
             group = self.groups[self.rng.choice(self.names, p=self.shares)]
             sound = group[self.rng.integers(len(group))]
-            copies = [(0.0, sound.waveform), *sound.shifted]
-            changed, moved = self.rng.uniform() < 0.35, self.rng.uniform() < self.pitch_share
-            level, slope = 0.0, 0.0
-            first, second = 0, 0
-            if sound.shifted:
-                first, second = self.rng.permutation(len(copies))[:2]
-                if not moved:
-                    # recordings as they are, half of the time: moving the pitch leaves traces
-                    first = second = first * self.rng.integers(2)
-            if changed:
-                level, slope = self.rng.uniform(-12, 10), self.rng.uniform(-4.5, 4.5)
-            x, y = self.cut([copies[first][1], copies[second][1]])
-            # recordings come at any level: a wide range, but without clipping the partner
-            gain = 10 ** (self.rng.uniform(-14, 6) / 20)
-            gain = min(gain, 0.95 / max(np.abs(x).max(), np.abs(y).max() * 10 ** (max(level, 0) / 20), 1e-3))
+            wave = sound.waveform
+            if sound.shifted and self.rng.uniform() < 0.5:
+                # copies at other pitches for variety; not too often, since moving the pitch leaves traces
+                wave = sound.shifted[self.rng.integers(len(sound.shifted))][1]
+            x = self.cut(wave)
+            # recordings come at any level up to full scale; what they become may be louder than that
+            gain = min(10 ** (self.rng.uniform(-14, 8) / 20), 0.98 / max(np.abs(x).max(), 1e-3))
             inputs.append(x * gain)
-            partners.append(y * gain)
-            changes.append([level, slope, copies[second][0] - copies[first][0]])
-        x_BN, y_BN = (torch.from_numpy(np.stack(waves).astype(np.float32)) for waves in (inputs, partners))
-        change_B3 = torch.tensor(changes, dtype=torch.float32)
-        y_BN = tilt(y_BN, change_B3[:, 1], CONFIG.sample_rate) * 10 ** (change_B3[:, :1] / 20)
-        return x_BN, y_BN, change_B3
+            changed = self.rng.uniform() < 0.35
+            changes.append([self.rng.uniform(-12, 10), self.rng.uniform(-4.5, 4.5)] if changed else [0.0, 0.0])
+        x_BN = torch.from_numpy(np.stack(inputs).astype(np.float32))
+        change_B2 = torch.tensor(changes, dtype=torch.float32)
+        y_BN = tilt(x_BN, change_B2[:, 1], CONFIG.sample_rate) * 10 ** (change_B2[:, :1] / 20)
+        return x_BN, y_BN, change_B2
 
 
 class Trainer:
     def __init__(self, batches: Batches, folder: Path, minutes: float, rate: float) -> None:
         self.batches, self.folder, self.minutes, self.rate = batches, folder, minutes, rate
         self.model = WavTokenizer(CONFIG)
-        self.directions = torch.nn.Parameter(0.1 * torch.randn(3, CONFIG.dimension))
+        self.directions = torch.nn.Parameter(0.1 * torch.randn(2, CONFIG.dimension))
         self.parameters = [*self.model.parameters(), self.directions]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
@@ -135,6 +130,20 @@ class Trainer:
             self.average, self.step, self.used = state["average"], state["step"], state["used"]
 
     @torch.no_grad()
+    def start_from(self, folder: Path, rounds: int = 40) -> None:
+        """Go on from the exported weights in a folder, with the directions that their encoder follows best."""
+        self.model.load_state_dict(
+            {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
+        )
+        moves, gaps = [], []
+        for _ in range(rounds):
+            x_BN, y_BN, change_B2 = self.batches.draw()
+            moves.append(change_B2 / torch.tensor(UNITS))
+            gaps.append((self.model.encode(y_BN) - self.model.encode(x_BN)).mean(2))
+        self.directions.data = torch.linalg.lstsq(torch.cat(moves), torch.cat(gaps)).solution
+        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+
+    @torch.no_grad()
     def fit_ends(self) -> None:
         """Start where learning is quick: latent channels of mean 0 and deviation 1, and an output with the average
         spectrum of the data, its energy in the middle of each window. From louder starts the way leads into silence.
@@ -153,68 +162,59 @@ class Trainer:
         window = torch.hann_window(n_fft)
         frames = torch.stft(self.batches.draw()[0], n_fft, CONFIG.hop_length, window=window, return_complex=True)
         out.bias[: n_fft // 2 + 1] = (frames.abs() + 1e-3).log().mean((0, 2))
-        out.bias[n_fft // 2 + 1 :] = torch.pi * (torch.arange(n_fft // 2 + 1) % 2)
+        out.bias[n_fft // 2 + 1 : n_fft + 2] = 0.3 * (-1.0) ** torch.arange(n_fft // 2 + 1)
 
     def loss(self) -> dict[str, Tensor]:
-        x_BN, y_BN, change_B3 = self.batches.draw()
-        edited = change_B3.abs().sum(1) > 0
-        pitched = change_B3[:, 2] != 0
-        move_B3 = change_B3 / torch.tensor(UNITS)
+        x_BN, y_BN, change_B2 = self.batches.draw()
+        edited = change_B2.abs().sum(1) > 0
+        move_B2 = change_B2 / torch.tensor(UNITS)
         with torch.autocast("cpu", torch.bfloat16):
             z_BDT = self.model.encode(x_BN).float()
             target_BDT = self.model.encode(y_BN[edited]).float()
         # every channel is held near mean 0 and deviation 1, so that "near" in the latent has a scale
         mean_D, spread_D = z_BDT.mean((0, 2)), z_BDT.std((0, 2))
         scale = mean_D.square().mean() + (spread_D - 1).square().mean()
-        offset_BD = move_B3 @ self.directions
+        directions_2D = torch.nn.functional.normalize(self.directions, dim=1)
+        offset_BD = move_B2 @ (torch.tensor(LENGTHS)[:, None] * directions_2D)
         moved_BDT = z_BDT + offset_BD[:, :, None]
-        quantized_share = 0.0
-        if self.used > 0.5:
+        if self.used > 0.6:
             with torch.no_grad():
                 self.model.quantizer.update(z_BDT)
-                through = (~edited) & (torch.rand(len(edited)) < 0.35)
+                through = (~edited) & (torch.rand(len(edited)) < 0.25)
                 coded_BDT = self.model.quantizer(moved_BDT[through])[0] if through.any() else moved_BDT[through]
             # the encoder serves the continuous path; only the decoder learns to live with codes
             moved_BDT = moved_BDT.clone()
             moved_BDT[through] = coded_BDT
-            quantized_share = float(through.float().mean())
         # noise makes the decoder robust to what an SAE leaves out, and the directions large enough to be seen
         noisy_BDT = moved_BDT + 0.05 * torch.randn_like(moved_BDT)
         with torch.autocast("cpu", torch.bfloat16):
             hidden = self.model.backbone(noisy_BDT)
             spectrum = self.model.head.out(hidden)
         output_BN = self.model.head.synthesise(spectrum.float())
-        gap_BDT = target_BDT - moved_BDT[edited]
-        # where the pitch moves the phases differ: only means over time can agree
-        agree = torch.where(pitched[edited], gap_BDT.mean(2).square().mean(1), gap_BDT.square().mean((1, 2)))
+        agree = (target_BDT - moved_BDT[edited]).square().mean((1, 2))
         # from the start this term would be met by an encoder that ignores its input
         agree_weight = 0.3 * min(1.0, max(0.0, (self.used - 0.06) / 0.2))
         spectral = self.distance(y_BN, output_BN)
         # levels first: the error ratio alone is lowest for silence while phases are not known yet
         ratio = log_error_ratio(y_BN, output_BN)
-        share = 0.25 if self.used > 0.03 else 0.0
-        wave = 0.6 * log_angle(y_BN, output_BN) + share * ratio
-        if pitched.any():
-            reachable_BN = with_phases_of(x_BN[pitched], y_BN[pitched], CONFIG.n_fft, CONFIG.hop_length)
-            wave[pitched] = 0.6 * log_angle(reachable_BN, output_BN[pitched])
+        wave = 0.5 * log_angle(y_BN, output_BN) + (0.5 if self.used > 0.03 else 0.0) * ratio
         total = spectral.mean() + wave.mean() + agree_weight * agree.mean() + 0.1 * scale
-        plain = ~edited
         return {
             "total": total,
-            "spectral": spectral[plain].mean(),
-            "spectral_pitch": spectral[pitched].mean(),
-            "angle_pitch": wave[pitched].mean() / 0.6,
-            "sdr": -10 / math.log(10) * ratio[plain].mean(),
-            "sdr_edit": -10 / math.log(10) * ratio[edited & ~pitched].mean(),
+            "spectral": spectral[~edited].mean(),
+            "sdr": -10 / math.log(10) * ratio[~edited].mean(),
+            "sdr_edit": -10 / math.log(10) * ratio[edited].mean(),
             "agree": agree.mean(),
             "spread": spread_D.mean(),
-            "quantized": torch.tensor(quantized_share),
         }
 
-    def train(self, log_every: int = 50) -> None:
+    def train(self, start: Path | None = None, log_every: int = 50) -> None:
         self.resume()
         if self.step == 0:
-            self.fit_ends()
+            if start is None:
+                self.fit_ends()
+            else:
+                self.start_from(start)
         log = (self.folder / "log.jsonl").open("a")
         sums: dict[str, list[float]] = {}
         mark = time.monotonic()
@@ -265,7 +265,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="training time on this machine")] = 120.0,
     batch: Annotated[int, typer.Option(help="segments a step")] = 10,
     rate: Annotated[float, typer.Option(help="highest learning rate")] = 6e-4,
-    pitch_share: Annotated[float, typer.Option(help="part of the batch that is asked to change its pitch")] = 0.3,
+    start: Annotated[Path | None, typer.Option(help="folder of exported weights to go on from")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
     seed: int = 0,
 ) -> None:
@@ -275,8 +275,8 @@ def main(
     torch.set_float32_matmul_precision("medium")
     out.mkdir(parents=True, exist_ok=True)
     sounds = cached(audio, out, CONFIG.sample_rate, "train", seed)
-    trainer = Trainer(Batches(sounds, batch, pitch_share, seed + int(time.time())), out, minutes, rate)
-    trainer.train()
+    trainer = Trainer(Batches(sounds, batch, seed + int(time.time())), out, minutes, rate)
+    trainer.train(start)
     print(trainer.export())
 
 

@@ -30,6 +30,22 @@ def test_the_head_reads_log_magnitudes_and_phases() -> None:
     assert head(torch.randn(2, 6, 8)).shape == (2, 240)
 
 
+def test_the_head_reads_phases_as_the_angle_of_a_pair() -> None:
+    head = ISTFTHead(8, 160, 40, phase_pair=True)
+    magnitude_BFT, phase_BFT, length_BFT = (
+        torch.rand(1, 81, 6) + 0.1,
+        torch.rand(1, 81, 6) * 6,
+        torch.rand(1, 81, 6) + 1,
+    )
+    pair = [length_BFT * phase_BFT.cos(), length_BFT * phase_BFT.sin()]
+    spectrum_BTF = torch.cat([magnitude_BFT.log(), *pair], dim=1).transpose(1, 2)
+    expected = head.istft(torch.polar(magnitude_BFT, phase_BFT))
+    # the guard against pairs of length 0 shortens others by at most 1e-6
+    torch.testing.assert_close(head.synthesise(spectrum_BTF), expected, atol=1e-5, rtol=1e-4)
+    assert torch.isfinite(head.synthesise(torch.zeros(1, 6, 243))).all()
+    assert head(torch.randn(2, 6, 8)).shape == (2, 240)
+
+
 def test_attention_is_softmax_over_all_frames() -> None:
     block = AttentionBlock(32)
     x_BCT = torch.randn(2, 32, 7)

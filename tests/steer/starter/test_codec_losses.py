@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, tilt, with_phases_of
+from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, mel_filters, tilt
+
+pytest.importorskip("librosa", reason="mel filters are librosa's (extra eval)")
 
 RATE = 24_000
 
@@ -43,12 +45,9 @@ def test_tilt_changes_octaves_by_its_slope_and_keeps_the_level(slope: float) -> 
     assert 20 * (high / low).log10().item() == pytest.approx(slope, abs=0.1)
 
 
-def test_grown_phases_keep_the_magnitudes_of_the_target() -> None:
-    source_BN, target_BN = tone(220.0), tone(247.0)
-    grown_BN = with_phases_of(source_BN, target_BN, 1280, 320)
-    spectra = [
-        torch.fft.rfft(x[:, 2000:10_000] * torch.hann_window(8000)).abs()[0] for x in (source_BN, target_BN, grown_BN)
-    ]
-    wanted, found = (spectrum.argmax().item() for spectrum in spectra[1:])
-    assert found == pytest.approx(wanted, abs=2)  # bins of 3 Hz; source and target are 9 bins apart
-    assert torch.allclose(with_phases_of(target_BN, target_BN, 1280, 320), target_BN, atol=1e-3)  # already consistent
+def test_mel_filters_pass_flat_spectra_as_they_are() -> None:
+    filters_FM = mel_filters(RATE, 2048, 120)
+    assert filters_FM.shape == (1025, 120)
+    assert filters_FM.min() >= 0
+    flat_M = torch.ones(1025) @ filters_FM
+    assert torch.allclose(flat_M, torch.ones(120), atol=1e-5)  # sums of float32
