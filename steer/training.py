@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -116,7 +117,7 @@ def train_saes(
     first = run.resume()
     streams = {site: shuffled(f, spans[site][0], shared.batch_size, start=first) for site, f in sites.items()}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, disable=not progress) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("training", total=shared.steps, completed=first)
         for step in range(first, shared.steps):
             batches = {site: next(stream).to(device, torch.float32) for site, stream in streams.items()}
