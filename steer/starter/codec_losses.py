@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -61,6 +63,25 @@ def log_error_ratio(x_BN: Tensor, y_BN: Tensor) -> Tensor:
     guard = 1e-6 * x_BN.shape[1]
     error, energy = (x_BN - y_BN).square().sum(1), x_BN.square().sum(1)
     return ((error + guard) / (energy + guard) + 1e-3).log()
+
+
+def band_error_ratio(
+    x_BN: Tensor, y_BN: Tensor, sample_rate: int, edges: tuple[int, ...] = (0, 500, 1000, 2000, 4000)
+) -> Tensor:
+    """Mean over bands (Hz) of `log_error_ratio` within the band, [B].
+
+    Most of the energy of speech lies below 500 Hz: over the whole band alone, what lies above is not learned.
+    """
+    count = x_BN.shape[1]
+    guard = 1e-6 * count
+    # by Parseval's theorem in the units of the waveform's energy
+    error_BF, energy_BF = (torch.fft.rfft(wave).abs().square() * (2 / count) for wave in (x_BN - y_BN, x_BN))
+    bins = [round(hz * count / sample_rate) for hz in edges]
+    ratios = [
+        ((error_BF[:, low:high].sum(1) + guard) / (energy_BF[:, low:high].sum(1) + guard) + 1e-3).log()
+        for low, high in pairwise(bins)
+    ]
+    return torch.stack(ratios).mean(0)
 
 
 def log_angle(x_BN: Tensor, y_BN: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from hooks.networks.seanet import WeightNormConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, tilt
+from steer.starter.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, tilt
 from steer.starter.sounds import Sound, cached
 
 CONFIG = WavTokenizerConfig(
@@ -196,14 +196,15 @@ class Trainer:
         agree_weight = 0.3 * min(1.0, max(0.0, (self.used - 0.06) / 0.2))
         spectral = self.distance(y_BN, output_BN)
         # levels first: the error ratio alone is lowest for silence while phases are not known yet
-        ratio = log_error_ratio(y_BN, output_BN)
-        wave = 0.5 * log_angle(y_BN, output_BN) + (0.5 if self.used > 0.03 else 0.0) * ratio
+        ratio, bands = log_error_ratio(y_BN, output_BN), band_error_ratio(y_BN, output_BN, CONFIG.sample_rate)
+        wave = 0.4 * log_angle(y_BN, output_BN) + (0.4 * ratio + 0.8 * bands if self.used > 0.03 else 0.0)
         total = spectral.mean() + wave.mean() + agree_weight * agree.mean() + 0.1 * scale
         return {
             "total": total,
             "spectral": spectral[~edited].mean(),
             "sdr": -10 / math.log(10) * ratio[~edited].mean(),
             "sdr_edit": -10 / math.log(10) * ratio[edited].mean(),
+            "sdr_bands": -10 / math.log(10) * bands[~edited].mean(),
             "agree": agree.mean(),
             "spread": spread_D.mean(),
         }

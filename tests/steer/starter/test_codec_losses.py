@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from steer.starter.codec_losses import SpectralDistance, log_angle, log_error_ratio, mel_filters, tilt
+from steer.starter.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, mel_filters, tilt
 
 pytest.importorskip("librosa", reason="mel filters are librosa's (extra eval)")
 
@@ -33,6 +35,14 @@ def test_error_ratio_is_the_sdr_in_nepers() -> None:
     noise_BN *= x_BN.norm() / noise_BN.norm() / 10**0.5
     # 10 dB; the guards against silence and infinity shift it by about 1 %
     assert log_error_ratio(x_BN, x_BN + noise_BN).item() == pytest.approx(-2.3026, abs=0.03)
+
+
+def test_band_errors_count_alike_however_quiet_their_band_is() -> None:
+    low_BN, high_BN = 10 * tone(200.0), tone(3000.0)
+    missing = band_error_ratio(low_BN + high_BN, low_BN, RATE)
+    # one of four bands is right (0.001 by the guard against infinity), one lost (1), and two are silent (1 as well)
+    assert missing.item() == pytest.approx(0.25 * math.log(1e-3), abs=0.01)
+    assert log_error_ratio(low_BN + high_BN, low_BN).item() == pytest.approx(math.log(0.01), abs=0.2)
 
 
 @pytest.mark.parametrize("slope", [-4.0, 4.0])
