@@ -42,9 +42,10 @@ def known_models() -> list[dict[str, Any]]:
     from steer import starter
 
     rows = [{"model": name, "family": "starter", "SAEs": starter.saes(name)} for name in starter.models()]
-    for key in FAMILIES:
-        names = [*family(key).NAMES, f"a folder with a config.json of {key}"]
-        rows += [{"model": name, "family": key, "SAEs": []} for name in names]
+    for module in dict.fromkeys(FAMILIES.values()):
+        keys = [key for key in FAMILIES if FAMILIES[key] == module]
+        names = [*family(keys[0]).NAMES, *(f"a folder with a config.json of {key}" for key in keys)]
+        rows += [{"model": name, "family": module.rsplit(".", 1)[-1], "SAEs": []} for name in names]
     return rows
 
 

@@ -4,7 +4,8 @@ from hooks.attach import Handle, at_time, attach
 from hooks.capture import Captured, capture
 from hooks.clip import Clip, read_clip, write_clip
 from hooks.errors import AudioFileError, AudioSteerError, MissingExtraError, ModelError, SiteError
-from hooks.model import AudioModel, Codec
+from hooks.model import AudioModel, Codec, Encoder, Transcriber, Transcript
+from hooks.padding import real_frames, sound_until
 from hooks.registry import open_model, wrap_model
 from hooks.site import Site
 
@@ -15,16 +16,21 @@ __all__ = [
     "Captured",
     "Clip",
     "Codec",
+    "Encoder",
     "Handle",
     "MissingExtraError",
     "ModelError",
     "Site",
     "SiteError",
+    "Transcriber",
+    "Transcript",
     "at_time",
     "attach",
     "capture",
     "open_model",
     "read_clip",
+    "real_frames",
+    "sound_until",
     "wrap_model",
     "write_clip",
 ]

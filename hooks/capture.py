@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hooks.attach import at_time, attach
 from hooks.errors import SiteError
 from hooks.model import AudioModel, Source
+from hooks.padding import real_frames
 from hooks.registry import wrap_model
 from hooks.site import Site
 
@@ -27,7 +28,10 @@ class Captured:
 
 
 class Recorder:
-    """Collects what passes at sites while it is open; several passes at one site are put one behind the other."""
+    """Collects what passes at sites while it is open; several passes at one site are put one behind the other.
+
+    Frames of padding, where the model says what they are, are left out.
+    """
 
     def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
         self.model, self.sites = model, sites
@@ -37,16 +41,17 @@ class Recorder:
     def __enter__(self) -> Recorder:
         with ExitStack() as stack:
             for site in self.sites:
-                stack.enter_context(attach(self.model, site, partial(self._note, site.name)))
+                stack.enter_context(attach(self.model, site, partial(self._note, site)))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def _note(self, name: str, x_BTD: Tensor) -> None:
+    def _note(self, site: Site, x_BTD: Tensor) -> None:
         # cloned: several models change their activations in place later on
-        self._seen[name].append(x_BTD.detach().clone())
+        real_BTD = x_BTD[:, : real_frames(x_BTD.shape[1], site.frame_rate)]
+        self._seen[site.name].append(real_BTD.detach().clone())
 
     def take(self) -> dict[str, Tensor]:
         """What was seen since the last call, {site: [B, T, D]}.

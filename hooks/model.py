@@ -98,6 +98,40 @@ class AudioModel:
         return self.module(audio_BCN)
 
 
+class Encoder(AudioModel):
+    """A model that turns audio into an embedding for each frame."""
+
+    kind = "encoder"
+
+    def embed(self, source: Source) -> Tensor:
+        """Embedding [T, D] of a whole sound: what the model's last layer gives."""
+        raise TypeError(f"{type(self).__name__} does not define embed")
+
+
+class Transcript(str):
+    """What was said. `segments` are its parts as dicts with `start` and `end` (seconds), `text`, `tokens` and whatever
+    else the model's library tells; `language` is its code where the library tells it.
+    """
+
+    segments: list[dict[str, Any]]
+    language: str | None
+
+    def __new__(cls, text: str, segments: Iterable[dict[str, Any]] = (), language: str | None = None) -> Transcript:
+        transcript = super().__new__(cls, text)
+        transcript.segments, transcript.language = list(segments), language
+        return transcript
+
+
+class Transcriber(AudioModel):
+    """A model that writes down what is said."""
+
+    kind = "transcriber"
+
+    def transcribe(self, source: Source, **options: Any) -> Transcript:
+        """What is said in a sound of any length; `options` are those of the model's own library."""
+        raise TypeError(f"{type(self).__name__} does not define transcribe")
+
+
 class Codec(AudioModel):
     """A model that turns audio into a latent and back.
 

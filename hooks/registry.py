@@ -19,8 +19,16 @@ from hooks.site import Site
 FAMILIES: dict[str, str] = {
     "encodec": "hooks.families.encodec",
     "wavtokenizer": "hooks.families.wavtokenizer",
+    "whisper": "hooks.families.whisper",
+    "hubert": "hooks.families.ssl",
+    "wavlm": "hooks.families.ssl",
+    "wav2vec2": "hooks.families.ssl",
+    "mert_model": "hooks.families.ssl",
 }
 """Name of the family, as in `encodec:24khz` and in a folder's `config.json`, and where it lives."""
+
+FOREIGN_WEIGHTS = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", "*.mlmodel")
+"""Files of a hub repository that are for other frameworks, as large as the weights themselves."""
 
 SCHEMES: dict[str, Callable[[str], Path]] = {}
 """Prefixes that stand for a folder: `starter:codec` is resolved by whoever registered `starter`."""
@@ -60,7 +68,8 @@ def open_folder(folder: Path, name: str) -> AudioModel:
     """Open a folder by the `architecture` or `model_type` in its `config.json`."""
     path = folder / "config.json"
     if not path.is_file():
-        raise ModelError(f"{name}: {folder} has no config.json, so it is not known what model that is")
+        hint = f"; a Whisper checkpoint opens as whisper:{name}" if folder.suffix == ".pt" else ""
+        raise ModelError(f"{name}: {folder} has no config.json, so it is not known what model that is{hint}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config.get("architecture") or config.get("model_type")
@@ -78,7 +87,7 @@ def download(repository: str, revision: str | None = None) -> Path:
     """Folder of a hub repository, from the local cache or the network."""
     hub = require("huggingface_hub", "all")
     try:
-        return Path(hub.snapshot_download(repository, revision=revision))
+        return Path(hub.snapshot_download(repository, revision=revision, ignore_patterns=FOREIGN_WEIGHTS))
     except Exception as error:  # the hub raises its own, httpx's and OS errors: none of them is worth a stack trace
         raise ModelError(
             f"hf:{repository}: could not be downloaded ({one_line(error)}); "

@@ -154,8 +154,8 @@ class SteeredModel:
                 )
             if timed and site.chunk_s is not None and start_s is None:
                 raise EditError(
-                    f"{self.model.name} cuts its input into chunks: "
-                    "for edits with `during` or curves call run or resynthesize"
+                    f"{self.model.name} cuts its input into chunks: for edits with `during` or curves "
+                    "call run, transcribe or resynthesize, or say the time with at_time"
                 )
             return site_edit(x_BTD, Frames.of(x_BTD, site.frame_rate or 1.0, start_s or 0.0))
 

@@ -6,7 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hooks import AudioModel, Clip, ModelError, Site, SiteError, attach, capture, write_clip
+from hooks import (
+    AudioModel,
+    Clip,
+    ModelError,
+    Site,
+    SiteError,
+    at_time,
+    attach,
+    capture,
+    sound_until,
+    write_clip,
+)
 from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.families.wavtokenizer import WavTokenizerCodec
@@ -53,6 +64,19 @@ def test_it_runs_one_sound_at_a_time(codec: WavTokenizerCodec) -> None:
     assert taken == [0]
     # nothing is hooked while the caller works on what it got
     assert not codec.encoder._forward_hooks
+
+
+def test_frames_of_padding_are_left_out(codec: WavTokenizerCodec) -> None:
+    audio_BN = 0.1 * torch.randn(1, 800)
+    with Recorder(codec.module, [codec.site("latent")]) as recorder:
+        codec.module(audio_BN)
+        whole = recorder.take()["latent"]
+        with sound_until(0.05):
+            codec.module(audio_BN)
+        with sound_until(0.15), at_time(0.1):
+            codec.module(audio_BN)
+    # 200 frames a second; the second window starts at 0.1 s
+    assert torch.equal(recorder.take()["latent"], torch.cat([whole[:, :10], whole[:, :10]], dim=1))
 
 
 def test_several_passes_are_put_one_behind_the_other() -> None:
