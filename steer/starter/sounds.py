@@ -39,12 +39,15 @@ class Sound:
     shifted: list[tuple[float, Waveform]] = field(default_factory=list)
 
 
-def read_rows(audio: Path, split: str) -> Iterator[tuple[str, Path, dict[str, str]]]:
-    """(subset, file, manifest row) of every clip of a split, in all subsets below the folder `audio`."""
+def read_rows(audio: Path, split: str, rooms: bool = False) -> Iterator[tuple[str, Path, dict[str, str]]]:
+    """(subset, file, manifest row) of every clip of a split, in all subsets below the folder `audio`.
+
+    Room impulse responses are no sounds to listen to: they come instead of the clips, with `rooms`.
+    """
     for manifest in sorted(audio.glob("*/manifest.csv")):
         with manifest.open(encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                if row["split"] == split and row["label"] != "rir":
+                if row["split"] == split and (row["label"] == "rir") == rooms:
                     yield manifest.parent.name, manifest.parent / row["path"], row
 
 

@@ -1,0 +1,249 @@
+"""Train the starter recogniser: `python -m steer.starter.train_asr AUDIO --out DIR --minutes 120`.
+
+A small Whisper (arXiv 2212.04356; openai-whisper's own module) for English, on recordings and espeak-ng speech strung
+together, in rooms and in noise. Whisper's vocabulary is kept, so that its own tools work, but only the tokens that
+occur have embeddings of their own; all others share one row.
+
+The encoder's positions are sinusoids: most of the training sees short windows, and the last part the full 30 s that
+`whisper.transcribe` uses. The learning rate follows the share of `--minutes` that has been used; a run that was stopped
+goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hooks.errors import require
+from steer.starter.utterances import SAMPLE_RATE, Mixer, backgrounds, speech_pieces, spoken_pieces, vocabulary
+
+WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 192, 3, 4, 2
+SHORT_S, FULL_S, FULL_FROM = 6.0, 30.0, 0.85
+"""Seconds of a window, and the share of the training after which windows are full."""
+FRAME_RATE = 50
+
+
+class Vocabulary:
+    """The tokens of Whisper's English vocabulary that have a row of their own; the last row stands for all others."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.tokenizer = require("whisper.tokenizer", "whisper").get_tokenizer(multilingual=False)
+        self.size = self.tokenizer.encoding.n_vocab
+        encode = self.tokenizer.encode
+        used = {token for word in words for token in encode(" " + word)}
+        used |= {self.tokenizer.sot, self.tokenizer.eot, self.tokenizer.no_timestamps}
+        used |= set(range(self.tokenizer.timestamp_begin, self.size))
+        self.ids = torch.tensor(sorted(used))
+        self.row_of = {int(token): row for row, token in enumerate(self.ids)}
+        self.others = self.size - len(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids) + 1
+
+    def rows(self, text: str, end_s: float | None) -> list[int]:
+        """Rows of a whole transcript: with the time of its end, or with the token for "no timestamps"."""
+        tokenizer = self.tokenizer
+        begin = tokenizer.timestamp_begin
+        before, after = [tokenizer.no_timestamps], []
+        if end_s is not None:
+            before, after = [begin], [begin + round(end_s * FRAME_RATE)]
+        tokens = [tokenizer.sot, *before, *tokenizer.encode(" " + text), *after, tokenizer.eot]
+        return [self.row_of[token] for token in tokens]
+
+    def text(self, rows: list[int]) -> str:
+        tokens = [int(self.ids[row]) for row in rows if row < len(self.ids)]
+        return self.tokenizer.decode([token for token in tokens if token < self.tokenizer.eot])
+
+
+def build(rows: int, seconds: float = SHORT_S) -> nn.Module:
+    whisper = require("whisper.model", "whisper")
+    frames = round(seconds * FRAME_RATE)
+    dims = (80, frames, WIDTH, HEADS, ENCODER_LAYERS, rows, 448, WIDTH, HEADS, DECODER_LAYERS)
+    model = whisper.Whisper(whisper.ModelDimensions(*dims))
+    # the library leaves these to the checkpoint
+    nn.init.normal_(model.decoder.positional_embedding, std=0.01)
+    nn.init.normal_(model.decoder.token_embedding.weight, std=0.02)
+    return model
+
+
+def set_window(model: Any, seconds: float) -> None:
+    """Let the encoder take windows of another length: its positions are sinusoids."""
+    sinusoids = require("whisper.model", "whisper").sinusoids
+    frames = round(seconds * FRAME_RATE)
+    model.encoder.positional_embedding = sinusoids(frames, WIDTH)
+    model.dims = replace(model.dims, n_audio_ctx=frames)
+
+
+def log_mel(waveforms: list[np.ndarray], seconds: float) -> Tensor:
+    """Whisper's log-mel features [B, 80, frames]; each sound is scaled by its own maximum."""
+    audio = require("whisper.audio", "whisper")
+    count = int(seconds * SAMPLE_RATE)
+    padded = [np.pad(wave[:count], (0, count - len(wave[:count]))) for wave in waveforms]
+    return torch.stack([audio.log_mel_spectrogram(torch.from_numpy(wave)) for wave in padded])
+
+
+def mask_parts(mel_BFT: Tensor, rng: np.random.Generator) -> Tensor:
+    """SpecAugment (arXiv 1904.08779): a stripe of frequencies and one of time go missing from most examples."""
+    mel_BFT = mel_BFT.clone()
+    for mel_FT in mel_BFT:
+        for axis, widest in ((0, 12), (1, 40)):
+            width = rng.integers(widest)
+            start = rng.integers(mel_FT.shape[axis] - width)
+            mel_FT.narrow(axis, start, width).fill_(mel_FT.mean())
+    return mel_BFT
+
+
+@torch.no_grad()
+def greedy(model: Any, mel_BFT: Tensor, vocabulary: Vocabulary, longest: int = 60) -> list[str]:
+    """Transcripts without timestamps, the most likely token each time."""
+    features = model.encoder(mel_BFT)
+    start = [vocabulary.row_of[token] for token in (vocabulary.tokenizer.sot, vocabulary.tokenizer.no_timestamps)]
+    end = vocabulary.row_of[vocabulary.tokenizer.eot]
+    rows_BL = torch.tensor([start] * len(mel_BFT))
+    while rows_BL.shape[1] < longest and not (rows_BL == end).any(1).all():
+        best_B = model.decoder(rows_BL, features)[:, -1].argmax(-1)
+        best_B[(rows_BL == end).any(1)] = end
+        rows_BL = torch.cat([rows_BL, best_B[:, None]], dim=1)
+    return [vocabulary.text(rows[len(start) :]) for rows in rows_BL.tolist()]
+
+
+class Trainer:
+    def __init__(self, mixer: Mixer, vocabulary: Vocabulary, folder: Path, minutes: float, rate: float) -> None:
+        self.mixer, self.vocabulary, self.folder, self.minutes, self.rate = mixer, vocabulary, folder, minutes, rate
+        self.model: Any = build(len(vocabulary))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.05)
+        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.step, self.used = 0, 0.0
+
+    def save(self) -> None:
+        state = {"model": dict(self.model.named_parameters()), "optimizer": self.optimizer.state_dict(),
+                 "average": self.average, "step": self.step, "used": self.used}  # fmt: skip
+        partial = self.folder / "state.pt.partial"
+        torch.save(state, partial)
+        partial.replace(self.folder / "state.pt")
+
+    def resume(self) -> None:
+        path = self.folder / "state.pt"
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.model.load_state_dict(state["model"], strict=False)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average, self.step, self.used = state["average"], state["step"], state["used"]
+
+    def batch(self, size: int, seconds: float) -> tuple[Tensor, Tensor]:
+        """(log-mel [B, 80, frames], rows of the transcripts [B, L], padded with -1)."""
+        waves, transcripts = [], []
+        for _ in range(size):
+            wave, text = self.mixer.draw(seconds)
+            timed = self.mixer.rng.uniform() < 0.5
+            transcripts.append(self.vocabulary.rows(text, len(wave) / SAMPLE_RATE if timed else None))
+            waves.append(wave)
+        longest = max(map(len, transcripts))
+        rows_BL = torch.tensor([rows + [-1] * (longest - len(rows)) for rows in transcripts])
+        return mask_parts(log_mel(waves, seconds), self.mixer.rng), rows_BL
+
+    def loss(self, mel_BFT: Tensor, rows_BL: Tensor) -> Tensor:
+        """Mean cross entropy of the next token, nats."""
+        with torch.autocast("cpu", torch.bfloat16):
+            logits_BLV = self.model(mel_BFT, rows_BL[:, :-1].clamp(min=0)).float()
+        # the last row counts as often as there are tokens behind it
+        logits_BLV = torch.cat([logits_BLV[..., :-1], logits_BLV[..., -1:] + math.log(self.vocabulary.others)], dim=-1)
+        return nn.functional.cross_entropy(
+            logits_BLV.transpose(1, 2), rows_BL[:, 1:], ignore_index=-1, label_smoothing=0.05
+        )
+
+    def train(self, size: int, heard: list[tuple[Tensor, str]], log_every: int = 50, check_every: int = 1000) -> None:
+        self.resume()
+        log = (self.folder / "log.jsonl").open("a")
+        losses: list[float] = []
+        mark = time.monotonic()
+        while self.used < 1.0:
+            full = self.used >= FULL_FROM
+            seconds = FULL_S if full else SHORT_S
+            set_window(self.model, seconds)
+            warm = min(1.0, (self.step + 1) / 500)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.used)))
+            loss = self.loss(*self.batch(max(2, size // 5) if full else size, seconds))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.step += 1
+            decay = min(0.999, self.step / (self.step + 10))
+            with torch.no_grad():
+                for name, weight in self.model.named_parameters():
+                    self.average[name].lerp_(weight, 1 - decay)
+            losses.append(loss.item())
+            row: dict[str, float] = {}
+            if self.step % log_every == 0:
+                row = {"step": self.step, "used": round(self.used, 4), "loss": round(float(np.mean(losses)), 4)}
+                losses = []
+            if self.step % check_every == 0:
+                row["wer"] = round(self.word_error_rate(heard), 4)
+                self.save()
+            if row:
+                print(json.dumps(row), file=log, flush=True)
+            now = time.monotonic()
+            self.used += (now - mark) / 60 / self.minutes
+            mark = now
+        self.save()
+
+    def word_error_rate(self, heard: list[tuple[Tensor, str]]) -> float:
+        """Of the averaged weights, on log-mels [80, frames] of short windows with their texts."""
+        jiwer = require("jiwer", "whisper")
+        model = build(len(self.vocabulary))
+        model.load_state_dict(self.average, strict=False)
+        model.eval()
+        texts = [greedy(model, mel_FT[None], self.vocabulary)[0] for mel_FT, _ in heard]
+        return float(jiwer.wer([text for _, text in heard], [text.strip() for text in texts]))
+
+    def export(self) -> Path:
+        """The averaged weights in fp16 as the package ships them: rows of used tokens, and their ids."""
+        state = {name: value.half().contiguous() for name, value in self.average.items()}
+        state["vocabulary"] = self.vocabulary.ids.int()
+        path = self.folder / "model.safetensors"
+        save_file(state, path)
+        dims = {**asdict(self.model.dims), "n_vocab": self.vocabulary.size, "n_audio_ctx": round(FULL_S * FRAME_RATE)}
+        (self.folder / "config.json").write_text(
+            json.dumps({"architecture": "openai-whisper", **dims}, indent=2) + "\n"
+        )
+        return path
+
+
+def main(
+    audio: Annotated[Path, typer.Argument(help="folder of subsets, each with a manifest.csv")],
+    out: Annotated[Path, typer.Option(help="where checkpoints and the result go")],
+    minutes: Annotated[float, typer.Option(help="training time on this machine")] = 120.0,
+    batch: Annotated[int, typer.Option(help="windows a step")] = 16,
+    rate: Annotated[float, typer.Option(help="highest learning rate")] = 1e-3,
+    synthetic: Annotated[int, typer.Option(help="utterances by espeak-ng")] = 3000,
+    threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
+    seed: int = 0,
+) -> None:
+    """Train the starter recogniser (or go on where a stopped run was)."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("medium")
+    out.mkdir(parents=True, exist_ok=True)
+    pieces = speech_pieces(audio, out, synthetic, seed)
+    mixer = Mixer(pieces, *backgrounds(audio), seed + int(time.time()))
+    valid = [piece for piece in spoken_pieces(audio, "valid") if len(piece.waveform) < SHORT_S * SAMPLE_RATE][::4]
+    heard = [(log_mel([piece.waveform], SHORT_S)[0], piece.text) for piece in valid]
+    trainer = Trainer(mixer, Vocabulary(vocabulary(audio)), out, minutes, rate)
+    trainer.train(batch, heard)
+    print(trainer.export())
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("whisper", reason="the starter recogniser is an openai-whisper model (extra whisper)")
+pytest.importorskip("jiwer", reason="word error rates (extra whisper)")
+
+from steer.starter.train_asr import (
+    SHORT_S,
+    WIDTH,
+    Trainer,
+    Vocabulary,
+    build,
+    greedy,
+    log_mel,
+    mask_parts,
+    set_window,
+)
+from steer.starter.utterances import SAMPLE_RATE, Mixer, Piece
+
+WORDS = ["one", "two", "coffee"]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return Vocabulary(WORDS)
+
+
+@pytest.fixture(scope="module")
+def mixer() -> Mixer:
+    rng = np.random.default_rng(0)
+    waves = (0.1 * rng.standard_normal((3, SAMPLE_RATE // 2))).astype(np.float32)
+    return Mixer([Piece("digits", "", word, wave) for word, wave in zip(WORDS, waves, strict=True)], [], [], seed=0)
+
+
+def test_transcripts_are_whispers_own_tokens(vocabulary: Vocabulary) -> None:
+    tokenizer = vocabulary.tokenizer
+    plain, timed = vocabulary.rows("two coffee", None), vocabulary.rows("two coffee", 1.5)
+    tokens = [int(vocabulary.ids[row]) for row in timed]
+    assert tokens[0] == tokenizer.sot
+    assert tokens[-1] == tokenizer.eot
+    assert tokens[1] == tokenizer.timestamp_begin  # 0.00 s
+    assert tokens[-2] == tokenizer.timestamp_begin + 75  # steps of 20 ms
+    assert int(vocabulary.ids[plain[1]]) == tokenizer.no_timestamps
+    assert vocabulary.text(plain) == vocabulary.text(timed) == " two coffee"
+    assert vocabulary.others + len(vocabulary) - 1 == tokenizer.encoding.n_vocab
+
+
+def test_a_longer_window_has_the_same_first_positions() -> None:
+    model = build(10, seconds=2.0)
+    before = model.encoder.positional_embedding.clone()
+    set_window(model, 4.0)
+    assert model.encoder.positional_embedding.shape == (200, WIDTH)
+    assert torch.equal(model.encoder.positional_embedding[:100], before)
+
+
+def test_features_do_not_depend_on_their_neighbours_in_the_batch() -> None:
+    quiet, loud = 0.001 * np.ones(8000, np.float32), np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    assert torch.equal(log_mel([quiet, loud], 1.0)[0], log_mel([quiet], 1.0)[0])
+    assert log_mel([loud], SHORT_S).shape == (1, 80, 600)
+
+
+def test_masking_leaves_most_and_the_given_tensor_as_it_is() -> None:
+    mel_BFT = torch.randn(4, 80, 600)
+    kept = mel_BFT.clone()
+    masked = mask_parts(mel_BFT, np.random.default_rng(0))
+    assert torch.equal(mel_BFT, kept)
+    assert 0.5 < (masked == mel_BFT).float().mean() < 1
+
+
+def test_an_untrained_model_knows_nothing_and_the_loss_says_so(
+    mixer: Mixer, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(mixer, vocabulary, tmp_path, minutes=1.0, rate=1e-3)
+    set_window(trainer.model, 2.0)
+    loss = trainer.loss(*trainer.batch(4, 2.0)).item()
+    # all tokens alike, among them those that share a row: the log of Whisper's whole vocabulary
+    assert loss == pytest.approx(math.log(vocabulary.size), rel=0.15)
+
+
+def test_training_learns_saves_and_exports(mixer: Mixer, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(mixer, vocabulary, tmp_path, minutes=0.1, rate=1e-3)
+    heard = [(log_mel([np.zeros(SAMPLE_RATE, np.float32)], SHORT_S)[0], "one")]
+    trainer.train(2, heard, log_every=1, check_every=2)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert any("wer" in row for row in rows)
+    state = load_file(trainer.export())
+    assert state["decoder.token_embedding.weight"].shape == (len(vocabulary), WIDTH)
+    assert torch.equal(state["vocabulary"], vocabulary.ids.int())
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["n_vocab"], config["n_audio_ctx"]) == (vocabulary.size, 1500)
+
+    again = Trainer(mixer, vocabulary, tmp_path, minutes=0.1, rate=1e-3)
+    again.resume()
+    assert again.step == trainer.step
+    assert all(torch.equal(again.average[name], value) for name, value in trainer.average.items())
+
+
+def test_greedy_decoding_stops_each_transcript_at_its_end(vocabulary: Vocabulary) -> None:
+    torch.manual_seed(0)
+    model = build(len(vocabulary), seconds=1.0).eval()
+    end = vocabulary.row_of[vocabulary.tokenizer.eot]
+    with torch.no_grad():
+        # the end is all that this decoder can say
+        model.decoder.token_embedding.weight.zero_()
+        model.decoder.token_embedding.weight[end] = model.decoder.ln.bias.fill_(1.0)
+    assert greedy(model, torch.randn(2, 80, 100), vocabulary) == ["", ""]
