@@ -177,7 +177,7 @@ class Trainer:
         directions_2D = torch.nn.functional.normalize(self.directions, dim=1)
         offset_BD = move_B2 @ (torch.tensor(LENGTHS)[:, None] * directions_2D)
         moved_BDT = z_BDT + offset_BD[:, :, None]
-        if self.used > 0.6:
+        if self.used > 0.9:
             with torch.no_grad():
                 self.model.quantizer.update(z_BDT)
                 through = (~edited) & (torch.rand(len(edited)) < 0.25)
