@@ -1,4 +1,4 @@
-"""`steer features`: which features of an SAE a sound has most of."""
+"""`steer features`: which features of an SAE a sound has most of, and what they mean (see `atlas`)."""
 
 from __future__ import annotations
 
@@ -7,41 +7,92 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import Force, Json, Model, Sae, SaeSite, Sounds
+from apps.options import Force, Json, Model, Sae, SaeSite
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from evaluation.atlas import Atlas
+    from steer.recipe import Recipe
+
+ATLAS = "Atlas: what features mean"
+
 
 def features(
-    inputs: Sounds,
+    inputs: Annotated[list[str] | None, typer.Argument(help="Sound files, folders or quoted globs.")] = None,
     model: Model = None,
     sae: Sae = None,
     site: SaeSite = None,
     top: Annotated[int, typer.Option(min=1, help="How many features to list.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="Save all features, [frames, d_sae] a file (safetensors).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Save all features, \\[frames, d_sae] a file (safetensors).")] = None,
+    atlas: Annotated[
+        Path | None, typer.Option(help="File to read, or with --audio to build.", rich_help_panel=ATLAS)
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            help="Build from this folder: subsets with a manifest.csv each, or sounds.", rich_help_panel=ATLAS
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Build from train, valid or test clips.", rich_help_panel=ATLAS)] = "test",
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="Build from at most this many clips of a subset.", rich_help_panel=ATLAS)
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="List the features that tell this label.", rich_help_panel=ATLAS)
+    ] = None,
+    feature: Annotated[int | None, typer.Option(help="Show this feature.", rich_help_panel=ATLAS)] = None,
     as_json: Json = False,
     force: Force = False,
 ) -> None:
-    """List the strongest features of sounds, by their mean over time."""
+    """List the strongest features of sounds, by their mean over time; or what the features of an SAE mean.
+
+    The latter is in an atlas: --atlas FILE --audio DIR builds one.
+
+    Without --audio, --atlas FILE lists the features that tell a label best; with sounds, their features' labels.
+    """
+    from apps.atlas import build_atlas, show_atlas
+    from apps.flags import recipe_of
+    from evaluation.atlas import Atlas, AtlasError
+
+    if audio is not None and (atlas is None or inputs):
+        raise AtlasError("--audio builds an atlas: pass --atlas FILE to write it to, and no other sounds")
+    if (label is not None or feature is not None) and (atlas is None or inputs or audio is not None):
+        raise AtlasError("--label and --feature look something up in an atlas: pass --atlas FILE, and no sounds")
+    if out is not None and atlas is not None and not inputs:
+        raise AtlasError("--out saves the features of sounds: name some")
+    if atlas is not None and not inputs and audio is None:
+        show_atlas(atlas, top, label, feature, as_json)
+        return
+    recipe = recipe_of(None, {}, [], [], None, model, sae, site)
+    if atlas is not None and audio is not None:
+        build_atlas(atlas, recipe, audio, split, clips, force, as_json)
+    else:
+        list_features(inputs or [], recipe, top, out, Atlas.load(atlas) if atlas else None, as_json, force)
+
+
+def list_features(
+    inputs: list[str], recipe: Recipe, top: int, out: Path | None, atlas: Atlas | None, as_json: bool, force: bool
+) -> None:
+    """The strongest features of each sound, with their labels if there is an atlas."""
     from rich.console import Console
     from safetensors.torch import save_file
 
     from apps.files import sounds_of, to_json, write_result
-    from apps.flags import recipe_of
     from apps.progress import track
     from hooks.clip import check_target
 
     if out is not None:
         check_target(out, force)
     paths = sounds_of(inputs)
-    steered = recipe_of(None, {}, [], [], None, model, sae, site).open()
+    steered = recipe.open()
     lists: list[dict[str, Any]] = []
     kept: dict[str, Tensor] = {}
     for path in track(paths, "features"):
         for name, f_TF in features_of(steered, path).items():
             rate = steered.sites[name].frame_rate
-            lists.append({"file": str(path), "site": name, "features": strongest(f_TF, rate, top)})
+            rows = strongest(f_TF, rate, top)
+            lists.append({"file": str(path), "site": name, "features": labelled(rows, atlas, name, f_TF.shape[1])})
             if out is not None:
                 kept[f"{path}:{name}"] = f_TF.contiguous()
     if out is not None:
@@ -85,6 +136,22 @@ def strongest(f_TF: Tensor, frame_rate: float | None, top: int) -> list[dict[str
     ]
 
 
+def labelled(rows: list[dict[str, Any]], atlas: Atlas | None, site: str, d_sae: int) -> list[dict[str, Any]]:
+    """The same with each feature's best label.
+
+    Raises:
+        AtlasError: the atlas is of another SAE.
+    """
+    from apps.atlas import label_of
+    from evaluation.atlas import AtlasError
+
+    if atlas is None:
+        return rows
+    if (atlas.site, atlas.d_sae) != (site, d_sae):
+        raise AtlasError(f"the atlas is of {atlas.d_sae} features at {atlas.site}, the SAE has {d_sae} at {site}")
+    return [{**row, **label_of(atlas, row["feature"])} for row in rows]
+
+
 def table_of(entry: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
@@ -92,7 +159,12 @@ def table_of(entry: dict[str, Any]) -> Any:
     table = Table(title=Text(f"{entry['file']} at {entry['site']}"))
     for head in ("feature", "mean", "share of frames", "peak", "at"):
         table.add_column(head, justify="right")
+    if any("label" in row for row in entry["features"]):
+        table.add_column("label (AUROC)")
     for row in entry["features"]:
         when = "–" if row["peak_s"] is None else f"{row['peak_s']:.2f} s"
-        table.add_row(str(row["feature"]), f"{row['mean']:.3f}", f"{row['share']:.0%}", f"{row['peak']:.2f}", when)
+        cells = [str(row["feature"]), f"{row['mean']:.3f}", f"{row['share']:.0%}", f"{row['peak']:.2f}", when]
+        if row.get("label"):
+            cells.append(f"{row['label']} ({row['auroc']:.2f})")
+        table.add_row(*map(Text, cells))
     return table

@@ -74,12 +74,14 @@ class Report:
     def print(self) -> None:
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=self.title)
         for head in self.rows[0] if self.rows else []:
-            table.add_column(head)
+            table.add_column(head, overflow="fold")
         for row in self.rows:
-            table.add_row(*(cell(value) for value in row.values()))
+            # names of clips may hold what rich reads as markup
+            table.add_row(*(Text(cell(value)) for value in row.values()))
         Console().print(table)
 
 
