@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from apps.options import Model, Sae, SaeSite
+
+if TYPE_CHECKING:
+    from evaluation.report import Report
 
 EVALUATORS = {"acoustics": "evaluation.acoustics_run", "reconstruction": "evaluation.reconstruction"}
 """Name of an evaluator and its module, whose `evaluate(steered, vectors, audio, ...)` gives a Report."""
@@ -19,6 +22,13 @@ SUMMARIES = {
 }
 
 app = typer.Typer(help="Measure how well edits do.", no_args_is_help=True)
+
+
+def keep(report: Report, out: Path, name: str) -> None:
+    """Save a report as JSON and Markdown, and show it."""
+    report.save(out / f"{name}.json")
+    (out / f"{name}.md").write_text(report.markdown() + "\n", encoding="utf-8")
+    report.print()
 
 
 def command(name: str) -> Callable[..., None]:
@@ -46,9 +56,7 @@ def command(name: str) -> Callable[..., None]:
             clips_per_subset=clips,
             progress=lambda jobs: track(jobs, name),
         )
-        report.save(out / f"{name}.json")
-        (out / f"{name}.md").write_text(report.markdown() + "\n", encoding="utf-8")
-        report.print()
+        keep(report, out, name)
 
     run.__doc__ = SUMMARIES[name]
     return run
@@ -56,3 +64,56 @@ def command(name: str) -> Callable[..., None]:
 
 for _name in EVALUATORS:
     app.command(_name)(command(_name))
+
+
+@app.command("ablation")
+def ablation(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)],
+    audio: Annotated[Path | None, typer.Option(help="Folder of subsets, each with a manifest.csv.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Instead: columns of a CSV that has a column path: sounds.csv:label,speaker.")
+    ] = None,
+    concepts: Annotated[
+        str, typer.Option(help="sound, keyword, digit, speaker, speech; or one of a kind: sound=rain. With commas.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="Clips that are held out, with commas.")] = "valid,test",
+    clips: Annotated[int, typer.Option(min=1, help="At most this many clips of a subset and split.")] = 200,
+    points: Annotated[int, typer.Option(min=2, help="How many numbers of features to try.")] = 12,
+    draws: Annotated[int, typer.Option(min=0, help="Draws of random features.")] = 3,
+    later: Annotated[str | None, typer.Option(help="Site to read at; else the encoder's last.")] = None,
+    model: Model = None,
+    sae: Sae = None,
+    site: SaeSite = None,
+) -> None:
+    """How few features have to go until a concept cannot be read from the running model, and what else goes with it."""
+    from apps.files import make_folder
+    from apps.flags import recipe_of
+    from apps.progress import track
+    from evaluation.concept_sets import LabelError, from_csv, from_folder
+    from evaluation.concepts import draw, evaluate
+
+    wanted = [name for name in concepts.split(",") if name]
+    held_out = split.split(",")
+    if (audio is None) == (labels is None):
+        raise LabelError("say which clips: either --audio FOLDER or --labels FILE.csv:COLUMN")
+    if audio is not None:
+        kinds = dict.fromkeys(name.partition("=")[0] for name in wanted or ["sound"])
+        sets = from_folder(audio, list(kinds), held_out, clips)
+    else:
+        file, colon, columns = str(labels).rpartition(":")
+        sets = (
+            from_csv(Path(file), columns.split(","), held_out) if colon else from_csv(Path(columns), held_out=held_out)
+        )
+    make_folder(out)
+    steered = recipe_of(None, {}, [], [], None, model, sae, site).open()
+    report = evaluate(
+        steered,
+        *sets,
+        wanted,
+        later=later,
+        points=points,
+        draws=draws,
+        progress=lambda jobs: track(jobs, "ablation"),
+    )
+    draw(report).savefig(out / "ablation.png", format="png")
+    keep(report, out, "ablation")

@@ -1,0 +1,87 @@
+"""`steer evaluate ablation`; the other evaluators' commands are alike and tested in `test_commands`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from apps.cli import main
+from steer.sae import SAE, SAEInfo
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def steer(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def mirror_sae(codec_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SAE that loses nothing: a feature for either sign of each of the latent's 16 axes."""
+    folder = tmp_path_factory.mktemp("mirror")
+    sae = SAE(16, 32, "relu", info=SAEInfo(model=str(codec_folder), site="latent"))
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.cat([torch.eye(16), -torch.eye(16)]))
+        sae.W_enc.copy_(sae.W_dec.T)
+    sae.save(folder)
+    return folder
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """Loud and soft tones, each a little noisy in its own way."""
+    lines, rng = ["path,label"], np.random.default_rng(0)
+    tone = np.sin(2 * np.pi * 300 * np.arange(4800) / 24_000)
+    for index in range(16):
+        level = (0.02, 0.3)[index % 2]
+        soundfile.write(tmp_path / f"{index}.wav", level * (tone + 0.01 * rng.standard_normal(4800)), 24_000)
+        lines.append(f"{index}.wav,{('soft', 'loud')[index % 2]}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    return tmp_path / "list.csv"
+
+
+def test_ablation_of_a_csv(steer: Run, labels: Path, mirror_sae: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="extra eval")
+    pytest.importorskip("matplotlib", reason="extra eval")
+    out = tmp_path / "out"
+    flags = ("--sae", mirror_sae, "--later", "decoder_input", "--points", 3, "--draws", 1)
+    code, shown, err = steer("evaluate", "ablation", "--labels", f"{labels}:label", "-o", out, *flags)
+    assert (code, err) == (0, "")
+    report = json.loads((out / "ablation.json").read_text())
+    (row,) = report["rows"]
+    assert row["concept"] == "label=soft"
+    assert row["probe"]["value"] > row["chance"]  # the fixture's latent follows the level
+    assert report["about"]["site"] == "latent" and report["about"]["read at"] == "decoder_input"
+    assert report["about"]["explained variance"] == pytest.approx(1, abs=1e-5)
+    assert "label=soft" in (out / "ablation.md").read_text()
+    assert (out / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    assert "ablated" in shown
+
+
+def test_ablation_errors_are_one_line(steer: Run, labels: Path, mirror_sae: Path, tmp_path: Path) -> None:
+    def failing(*arguments: object) -> str:
+        code, _, err = steer("evaluate", "ablation", "-o", tmp_path / "out", *arguments)
+        assert code == 2
+        assert err.count("\n") == 1
+        return err
+
+    assert "either --audio FOLDER or --labels" in failing()
+    assert "there are no concepts of kind 'colour'" in failing("--audio", tmp_path, "--concepts", "colour=red")
+    assert "columns path and who" in failing("--labels", f"{labels}:who")
+    pytest.importorskip("sklearn", reason="extra eval")
+    assert "decoder_input" in failing("--labels", labels, "--sae", mirror_sae)  # no site in the encoder is later
+    assert "no concept 'label=medium'" in failing("--labels", labels, "--sae", mirror_sae, "--concepts", "label=medium")

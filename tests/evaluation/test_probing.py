@@ -1,0 +1,113 @@
+"""Probes, chance and curves, against arithmetic by hand and exact enumeration."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from evaluation.probing import Answers, Curve, ask, falling, interval, resampled
+
+pytest.importorskip("sklearn", reason="extra eval")
+
+
+def answers(says: str, truth: str) -> Answers:
+    said, so = (np.array([letter == "1" for letter in text]) for text in (says, truth))
+    return Answers(np.arange(len(so)), said, so)
+
+
+def test_balanced_accuracy_is_the_mean_of_the_two_shares() -> None:
+    one = answers("11000001", "11110000")
+    assert one.balanced_accuracy(np.ones((1, 8))) == pytest.approx([(2 / 4 + 3 / 4) / 2])
+    # a clip of weight 0 does not count
+    assert one.balanced_accuracy(np.array([[1, 1, 1, 1, 1, 1, 1, 0]])) == pytest.approx([(2 / 4 + 3 / 3) / 2])
+    # however rare: always saying no is a guess
+    assert answers("0" * 50, "1" + "0" * 49).balanced_accuracy(np.ones((1, 50))) == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize("said", [0, 1, 3, 6, 10])
+def test_chance_is_what_95_percent_of_all_deals_stay_under(said: int) -> None:
+    truth = "111" + "0" * 7
+    scores = []
+    for chosen in combinations(range(10), said):
+        deal = "".join("1" if index in chosen else "0" for index in range(10))
+        scores.append(float(answers(deal, truth).balanced_accuracy(np.ones((1, 10)))[0]))
+    bound = answers("1" * said + "0" * (10 - said), truth).chance()
+    assert np.mean(np.array(scores) <= bound + 1e-9) >= 0.95
+    # and it is the lowest such score
+    below = max((score for score in scores if score < bound - 1e-9), default=None)
+    assert below is None or np.mean(np.array(scores) <= below + 1e-9) < 0.95
+
+
+def test_a_probe_reads_what_is_there_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    y_N, train_N = np.arange(120) % 2, np.arange(120) < 60
+    x_ND = rng.standard_normal((120, 6)).astype(np.float32)
+    assert not ask(x_ND, y_N, train_N).above_chance
+    x_ND[:, 3] += 20 * y_N
+    assert ask(x_ND, y_N, train_N).balanced_accuracy(np.ones((1, 120))) == pytest.approx([1.0])
+
+
+def test_clips_without_the_kind_are_neither_fitted_nor_asked() -> None:
+    y_N = np.array([1, 0, 1, 0, -1, -1, 1, 0, -1])
+    x_ND = np.where(y_N[:, None] == -1, np.nan, y_N[:, None] * 2.0 + 1)
+    found = ask(x_ND, y_N, np.arange(9) < 5)
+    assert found.clips_M.tolist() == [6, 7]
+    assert found.says_M.tolist() == found.is_M.tolist() == [True, False]
+
+
+def test_a_rare_concept_is_not_lost_to_the_majority() -> None:
+    rng = np.random.default_rng(1)
+    y_N, train_N = (np.arange(400) % 20 == 0).astype(int), np.arange(400) % 2 == np.arange(400) // 20 % 2
+    x_ND = rng.standard_normal((400, 1)) + 2 * y_N[:, None]
+    # two normals 2 apart: the best balanced accuracy is 0.84, and a probe that only says no has 0.5
+    assert ask(x_ND, y_N, train_N).balanced_accuracy(np.ones((1, 400)))[0] > 0.7
+
+
+def test_rounding_is_not_read() -> None:
+    y_N, train_N = np.arange(40) % 2, np.arange(40) < 20
+    x_ND = np.full((40, 2), 3.0)
+    x_ND[:, 0] += 2e-6 * y_N  # some float32 steps at 3.0
+    found = ask(x_ND, y_N, train_N)
+    assert not found.above_chance
+    x_ND[:, 0] += 1e-3 * y_N
+    assert ask(x_ND, y_N, train_N).above_chance
+
+
+def test_falling_is_isotonic_regression() -> None:
+    from sklearn.isotonic import IsotonicRegression
+
+    y_XK = np.random.default_rng(0).standard_normal((20, 9))
+    expected = [IsotonicRegression(increasing=False).fit_transform(np.arange(9), y_K) for y_K in y_XK]
+    assert falling(y_XK) == pytest.approx(np.array(expected))
+
+
+def curve(accuracy: list[float], counts: tuple[int, ...] = (0, 1, 10, 100)) -> Curve:
+    return Curve(counts, np.array([accuracy]), np.full(len(counts), 0.6))
+
+
+def test_enough_is_the_first_count_at_chance() -> None:
+    assert curve([1.0, 0.9, 0.55, 0.5]).needed(200) == pytest.approx([10 / 200])
+    assert curve([1.0, 0.9, 0.8, 0.7]).needed(200) == pytest.approx([1.0])
+    assert not curve([1.0, 0.9, 0.8, 0.7]).reached
+    # a dip that more features undo is luck: together the two are above chance
+    assert curve([1.0, 0.55, 0.9, 0.5]).needed(200) == pytest.approx([100 / 200])
+
+
+def test_area_is_over_the_logarithm() -> None:
+    assert curve([1.0, 1.0, 1.0, 1.0]).area() == pytest.approx([1.0])
+    assert curve([1.0, 0.5, 0.5, 0.5]).area() == pytest.approx([0.5])
+    assert curve([1.0, 1.0, 0.5, 0.5]).area() == pytest.approx([(0.75 + 0.5) / 2])
+
+
+def test_intervals_hold_the_estimate_and_narrow_with_clips() -> None:
+    widths = []
+    for clips in (20, 2000):
+        one = answers("1110" * (clips // 4), "1100" * (clips // 4))
+        found = interval(one.balanced_accuracy(resampled(clips, 500)), clips)
+        assert found.value == pytest.approx(0.75)
+        assert found.low < found.value < found.high
+        widths.append(found.high - found.low)
+    # as 1 / sqrt(clips): ten times, but for the scatter of 500 rounds
+    assert widths[0] / widths[1] == pytest.approx(10, rel=0.3)
