@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from apps import edit, evaluate, features, models, probe, train
+from apps import edit, evaluate, features, models, probe, train, transcribe
 
 app = typer.Typer(
     help="Edit sound, and study audio models, through sparse autoencoders.",
@@ -21,6 +21,7 @@ app.command("features")(features.features)
 app.command("models")(models.models)
 app.command("train")(train.train)
 app.command("probe")(probe.probe)
+app.command("transcribe")(transcribe.transcribe)
 app.add_typer(evaluate.app, name="evaluate")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apps.options import Model, Sae, SaeSite
+from apps.options import MEANS, Model, Sae, SaeSite
 
 if TYPE_CHECKING:
     from evaluation.report import Report
@@ -117,3 +117,56 @@ def ablation(
     )
     draw(report).savefig(out / "ablation.png", format="png")
     keep(report, out, "ablation")
+
+
+@app.command("false-alarms")
+def false_alarms(
+    audio: Annotated[Path, typer.Option(help="Folder of subsets, each with a manifest.csv.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)],
+    no_speech: Annotated[str, typer.Option(help="Subsets without speech.")] = "esc10,music,noise_rir,notes",
+    speech: Annotated[
+        str, typer.Option(help="Subsets with speech; of them clips with a text.")
+    ] = "digits,keywords,ljspeech,orders,speech_misc",
+    clips: Annotated[int, typer.Option(min=1, help="At most this many clips of a subset and split.")] = 40,
+    points: Annotated[float, typer.Option(min=0, help="By how much the WER may rise on validation clips.")] = 0.5,
+    counts: Annotated[str, typer.Option(help="Numbers of features to try, a site.")] = "10,30,100,300",
+    strengths: Annotated[str, typer.Option(help="Strengths to try.")] = "0.5,1,2,4,8,16",
+    draws: Annotated[int, typer.Option(min=0, help="Draws of random features.")] = 5,
+    model: Model = None,
+    sae: Annotated[
+        list[str] | None, typer.Option(help="Name or folder; once for each site.", rich_help_panel=MEANS)
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Instead: a recipe whose model and SAEs to take.", rich_help_panel=MEANS)
+    ] = None,
+) -> None:
+    """Take away words that a recogniser writes where nobody speaks, beside what else is done about them.
+
+    The edit that was chosen is saved as false-alarms.yaml, for `steer transcribe --recipe`.
+    """
+    from apps.files import make_folder
+    from apps.flags import numbers_of, recogniser_recipe
+    from apps.progress import track
+    from evaluation.false_alarms import evaluate
+    from evaluation.transcripts import from_folder
+
+    tried = numbers_of("--counts", counts, int), numbers_of("--strengths", strengths, float)
+    subsets = no_speech.split(","), speech.split(",")
+    sets = [from_folder(audio, split, clips, *subsets) for split in ("train", "valid", "test")]
+    base = recogniser_recipe(recipe, model, sae or [])
+    make_folder(out)
+    outcome = evaluate(
+        base.open(),
+        *sets,
+        points=points,
+        counts=tried[0],
+        strengths=tried[1],
+        draws=draws,
+        progress=lambda jobs: track(jobs, "false alarms"),
+    )
+    keep(outcome.report, out, "false-alarms")
+    chosen = outcome.recipe(base, out / "false-alarms.safetensors")
+    if chosen is None:
+        print("no edit was better than none within the limit: there is no recipe")
+    else:
+        print(f"the edit is {chosen.save(out / 'false-alarms.yaml', force=True)}")

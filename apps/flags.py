@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from steer import starter
 from steer.errors import RecipeError
 from steer.recipe import DEFAULT_MODEL, DEFAULT_SAES, Recipe
 from steer.sae import SAE
 
 Values = dict[str, Any]
+Number = TypeVar("Number", int, float)
 
 
 def recipe_of(
@@ -57,6 +60,37 @@ def recipe_of(
     return Recipe.build(values, "options", Path())
 
 
+def recogniser(name: str | None) -> str:
+    """Raises RecipeError if no model is named: there is none for everybody."""
+    if name is None:
+        raise RecipeError("no recogniser is named: pass --model, such as whisper:tiny or a folder")
+    return name
+
+
+def recogniser_recipe(recipe: Path | None, model: str | None, saes: Sequence[str]) -> Recipe:
+    """As `recipe_of`, for a recogniser with SAEs at several sites, each of which says where it goes.
+
+    `model` keeps a recipe's SAEs: the same weights in another library take them too. A starter has its own.
+
+    Raises:
+        RecipeError: the file makes no sense, or an SAE does not say where it goes, or where another one is.
+        SAEError: an SAE cannot be read.
+    """
+    values: Values = Recipe.load(recipe).to_dict(Path()) if recipe else {}
+    name = model or values.get("model")
+    if saes or not recipe:
+        found: dict[str, str] = {}
+        for source in saes or starter.saes(recogniser(name)):
+            info = SAE.load(source).info
+            if not info.site:
+                raise RecipeError(f"--sae {source}: it does not say where it goes; name it in a recipe")
+            if info.site in found:
+                raise RecipeError(f"--sae {source}: {found[info.site]} is at site {info.site!r} already")
+            found[info.site], name = source, name or info.model
+        values["saes"] = found
+    return Recipe.build({**values, "model": recogniser(name)}, "options")
+
+
 def edits_of(ablate: Sequence[str], clamp: Sequence[str], scale: Sequence[str], shift: Sequence[str]) -> list[Values]:
     """Entries of a recipe's `edits`. Raises RecipeError with the option that cannot be read."""
     edits: list[Values] = [{"ablate": [feature_of("--ablate", part) for part in text.split(",")]} for text in ablate]
@@ -83,6 +117,17 @@ def assignment(option: str, text: str) -> tuple[int, float]:
         return feature_of(option, feature), float(number)
     except ValueError:
         raise RecipeError(f"{option}: {text!r} is not of the form FEATURE=NUMBER, such as 5=2.0") from None
+
+
+def numbers_of(option: str, text: str, kind: type[Number]) -> list[Number]:
+    """Positive numbers with commas between them. Raises RecipeError."""
+    try:
+        numbers = [kind(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise RecipeError(f"{option}: {text!r} is not a list of positive numbers, such as 1,2,4")
+    return numbers
 
 
 def span_of(text: str) -> list[float]:

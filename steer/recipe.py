@@ -101,6 +101,14 @@ def value_of(number: float | list[tuple[float, float]]) -> float | Curve:
     return Curve(tuple(number)) if isinstance(number, list) else number
 
 
+def by_value(numbers: Mapping[int, float | list[tuple[float, float]]]) -> list[tuple[float | Curve, list[int]]]:
+    """Features of one value together: hundreds are one edit then."""
+    found: dict[float | Curve, list[int]] = {}
+    for feature, number in numbers.items():
+        found.setdefault(value_of(number), []).append(feature)
+    return list(found.items())
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -313,9 +321,9 @@ class Recipe(_Strict):
         if spec.ablate:
             return [Ablate(spec.ablate, during=during)]
         if spec.clamp:
-            return [Clamp([feature], value_of(value), during=during) for feature, value in spec.clamp.items()]
+            return [Clamp(features, value, during=during) for value, features in by_value(spec.clamp)]
         if spec.scale:
-            return [Scale([feature], value_of(factor), during=during) for feature, factor in spec.scale.items()]
+            return [Scale(features, factor, during=during) for factor, features in by_value(spec.scale)]
         assert spec.shift is not None
         strength = 1.0 if spec.strength is None else value_of(spec.strength)
         return [Shift(load_vector(self.located(spec.shift)).vector, strength, during=during)]

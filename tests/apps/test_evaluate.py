@@ -1,4 +1,4 @@
-"""`steer evaluate ablation`; the other evaluators' commands are alike and tested in `test_commands`."""
+"""`steer evaluate ablation`; `false-alarms` is in `test_transcribe`, the other commands are alike (`test_commands`)."""
 
 from __future__ import annotations
 

@@ -43,6 +43,11 @@ def test_edits_of_every_kind() -> None:
     ]
 
 
+def test_features_of_one_value_are_one_edit() -> None:
+    recipe = Recipe.build({"edits": [{"scale": {3: 2.0, 5: 1.5, 4: 2.0}}, {"clamp": {1: [[0, 1]], 2: [[0, 1]]}}]})
+    assert recipe.edits_for()["latent"] == [Scale([3, 4], 2.0), Scale([5], 1.5), Clamp([1, 2], Curve(((0.0, 1.0),)))]
+
+
 @pytest.mark.parametrize("name", ["r.yaml", "r.json"])
 def test_file_says_the_same(tmp_path: Path, name: str) -> None:
     recipe = Recipe.build(VALUES)

@@ -1,0 +1,155 @@
+"""`steer transcribe`: write down what is said, with the edits of a recipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from apps.options import MEANS, Force, Json, Sounds
+
+if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
+    from apps.files import Job
+    from hooks.model import Transcriber, Transcript
+    from steer.recipe import Recipe
+
+FAILED = 1
+TOLD = ("start", "end", "text", "avg_logprob", "no_speech_prob")
+"""What JSON says of a segment, as far as the model's library tells it."""
+
+
+def transcribe(
+    inputs: Sounds,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for a .txt for each file.", show_default=False)
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Such as en; else the model finds it out.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name or folder, such as whisper:tiny; by default the recipe's.", rich_help_panel=MEANS),
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML or JSON; SAEs and edits.", rich_help_panel=MEANS)] = None,
+    as_json: Json = False,
+    force: Force = False,
+) -> None:
+    """Transcribe sound files, edited by a recipe or as the model is.
+
+    Exit codes: 0 done, 1 some files of a batch failed, 2 wrong input.
+    """
+    from apps.files import make_folder, to_json
+    from apps.flags import recogniser, recogniser_recipe
+
+    jobs, is_batch = plan(inputs, out)
+    what = recogniser_recipe(recipe, model, []) if recipe else None
+    transcriber, edited = opened(what, recogniser(model or (what.model if what else None)))
+    if out is not None:
+        make_folder(out)
+    options = {"language": language} if language else {}
+    with edited:
+        results = transcribe_all(transcriber, jobs, options, write=out is not None, force=force, stop=not is_batch)
+    if as_json:
+        about = {"model": transcriber.name, **({"recipe": what.to_dict()} if what else {})}
+        print(to_json({**about, "files": [result.to_dict() for result in results]}))
+    else:
+        for result in results:
+            if result.transcript is not None:
+                print(f"{result.job.source}: {result.transcript}" if is_batch else result.transcript)
+    for result in results:
+        if result.error:
+            print(f"{result.job.source}: {result.error}", file=sys.stderr)
+    raise typer.Exit(FAILED if any(result.error for result in results) else 0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A file and what was said in it, or the error in one line."""
+
+    job: Job
+    transcript: Transcript | None = None
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        if self.transcript is None:
+            return {"source": str(self.job.source), "error": self.error}
+        segments = [{key: segment[key] for key in TOLD if key in segment} for segment in self.transcript.segments]
+        said = {"text": str(self.transcript), "language": self.transcript.language, "segments": segments}
+        return {"source": str(self.job.source), **said}
+
+
+def plan(inputs: Sequence[str], out: Path | None) -> tuple[list[Job], bool]:
+    """What to read and where its text would go (`a.wav.txt`, in the tree below a folder), and whether that is a batch.
+
+    Raises:
+        AudioFileError: an input that holds no sound files, or two files for one place.
+    """
+    from apps.files import FORMATS, Job, is_glob, sources_of
+    from hooks import AudioFileError
+
+    jobs: dict[Path, Job] = {}
+    for text in inputs:
+        root, found = sources_of(text)
+        if not found:
+            raise AudioFileError(f"{text}: no sound files there ({', '.join(FORMATS)})")
+        for source in found:
+            name = source.relative_to(root)
+            target = (out or root) / name.with_name(f"{name.name}.txt")
+            if target in jobs and jobs[target].source != source:
+                raise AudioFileError(f"{source} and {jobs[target].source} would both be written to {target}")
+            jobs[target] = Job(source, target)
+    return list(jobs.values()), len(inputs) > 1 or Path(inputs[0]).is_dir() or is_glob(inputs[0])
+
+
+def opened(recipe: Recipe | None, name: str) -> tuple[Transcriber, Any]:
+    """The recogniser, and the context in which it is edited.
+
+    Raises:
+        ModelError: it cannot be opened, or writes no words.
+        RecipeError: goals, which are for sounds.
+        EditError, SAEError, SiteError: the recipe does not fit the model.
+    """
+    from contextlib import nullcontext
+
+    from hooks import ModelError, open_model
+    from hooks.model import Transcriber
+    from steer.errors import RecipeError
+
+    if recipe is not None and recipe.wanted:
+        raise RecipeError(f"goals ({', '.join(recipe.wanted)}) are for edited sounds; a transcription takes edits")
+    steered = recipe.open() if recipe else None
+    model = steered.model if steered else open_model(name)
+    if not isinstance(model, Transcriber):
+        raise ModelError(f"{model.name} is a {model.kind} and writes no words; pass a recogniser, such as whisper:tiny")
+    return model, steered.edit(recipe.edits_for()) if steered and recipe else nullcontext()
+
+
+def transcribe_all(
+    model: Transcriber, jobs: Sequence[Job], options: dict[str, Any], *, write: bool, force: bool, stop: bool
+) -> list[Result]:
+    """File after file, with a bar; errors are collected, unless `stop` raises them."""
+    from apps.files import make_folder, write_result
+    from apps.progress import track
+    from hooks import AudioSteerError
+    from hooks.clip import check_target
+
+    results = []
+    for job in track(jobs, "transcribe"):
+        try:
+            if write:  # told before the work is done
+                make_folder(job.target.parent)
+                check_target(job.target, force)
+            transcript = model.transcribe(job.source, **options)
+            if write:
+                text = f"{transcript}\n"
+                write_result(job.target, lambda path, text=text: path.write_text(text, encoding="utf-8"), force)  # type: ignore[misc]
+            results.append(Result(job, transcript))
+        except Exception as error:
+            if stop:
+                raise
+            first_line = (str(error).splitlines() or [""])[0]
+            known = isinstance(error, AudioSteerError)
+            results.append(Result(job, error=str(error) if known else f"{type(error).__name__}: {first_line}"))
+    return results

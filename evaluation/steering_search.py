@@ -1,0 +1,271 @@
+"""Which edit takes away most false alarms at a bounded cost: what separates speech from the rest, candidates, the rule.
+
+Learned from training clips (`separate`): the AUROC of each feature between sounds without and with speech, by a clip's
+mean over the frames that hold sound, and the differences of the two classes' means. Candidates are
+
+- `shift`: the k features that separate best, either way, moved by strength x their difference of means. That is
+  AudioSAE's steering (arXiv 2602.05027): a sum of decoder directions, the same in every frame;
+- `scale`: the k features that tell best that there is no speech, times 1 + strength. They hardly fire in speech, so
+  this acts where there is something to act on;
+- `activation`: strength x the difference of means of the activation itself, which needs no SAE;
+
+each at every site by itself and at all sites together.
+
+The rule (`choose`): of all that raise the WER on the validation clips by at most a given number of points, the one
+whose rate of false alarms there is lowest; of equals the one with the lower WER, then with fewer features, then the
+weaker. Strengths are tried upwards, and stop at the first that costs too much: stronger ones are taken to cost more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.ablation import Explained, Pool, Progress, run
+from evaluation.auroc import auroc
+from evaluation.transcripts import Clips, FalseAlarmError, alarm_rate, errors_in, listen, ratio
+from hooks import attach
+from hooks.model import Transcriber
+from steer.edits import Edit, Scale, Shift
+from steer.steered import SteeredModel
+
+
+class Method(Protocol):
+    """Something to do about false alarms: a context to transcribe in, and options of the transcription."""
+
+    @property
+    def strength(self) -> float: ...
+
+    @property
+    def features(self) -> int: ...
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+    def applied(self, steered: SteeredModel) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Steering:
+    """An edit at one site or several; `vectors` are [D] for `activation`, else [d_sae]; those of `scale` are 0 or 1."""
+
+    kind: str
+    vectors: Mapping[str, Tensor]
+    strength: float
+    options: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def features(self) -> int:
+        """How many features are edited, all sites together."""
+        return 0 if self.kind == "activation" else sum(int(v.count_nonzero()) for v in self.vectors.values())
+
+    def edits(self) -> dict[str, Edit]:
+        if self.kind == "scale":
+            return {site: Scale(v.nonzero()[:, 0].tolist(), 1 + self.strength) for site, v in self.vectors.items()}
+        return {site: Shift(vector, self.strength) for site, vector in self.vectors.items()}
+
+    @contextmanager
+    def applied(self, steered: SteeredModel) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self.kind == "activation":
+                for site, vector_D in self.vectors.items():
+                    push_D = (self.strength * vector_D).to(steered.model.device)
+                    stack.enter_context(attach(steered.model.module, steered.sites[site], partial(torch.add, push_D)))
+            else:
+                stack.enter_context(steered.edit(self.edits()))
+            yield
+
+    def __str__(self) -> str:
+        count = f"{self.features} feature{'s' * (self.features != 1)}"
+        what = f"{self.kind}, {count}" if self.features else "difference of means"
+        return f"{what} at {', '.join(self.vectors)}, strength {self.strength:g}"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """openai-whisper's own guard: a window is skipped if its `no_speech_prob` is above a threshold, unless the mean
+    log-probability of its words is above the other."""
+
+    no_speech: float
+    logprob: float | None = None
+    features: ClassVar[int] = 0
+
+    @property
+    def strength(self) -> float:
+        return 1 - self.no_speech
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {"no_speech_threshold": self.no_speech, "logprob_threshold": self.logprob}
+
+    @contextmanager
+    def applied(self, steered: SteeredModel) -> Iterator[None]:
+        yield
+
+    def __str__(self) -> str:
+        logprob = "" if self.logprob is None else f", logprob_threshold {self.logprob:g}"
+        return f"no_speech_threshold {self.no_speech:g}{logprob}"
+
+
+@dataclass(frozen=True)
+class Separation:
+    """What the training clips tell of a site: features that fire, and how they and the activation differ."""
+
+    live: Tensor
+    auroc_F: Tensor
+    difference_F: Tensor
+    direction_D: Tensor
+
+    def shift(self, count: int) -> Tensor:
+        vector_F = torch.zeros_like(self.difference_F)
+        chosen = self._best((self.auroc_F - 0.5).abs(), count)
+        vector_F[chosen] = self.difference_F[chosen]
+        return vector_F
+
+    def scale(self, count: int) -> Tensor:
+        mask_F = torch.zeros_like(self.difference_F)
+        chosen = self._best(self.auroc_F, count)
+        mask_F[chosen[self.auroc_F[chosen] > 0.5]] = 1.0
+        return mask_F
+
+    def _best(self, score_F: Tensor, count: int) -> Tensor:
+        # few clips make many ties: the larger difference goes first
+        by_size = self.live[self.difference_F[self.live].abs().argsort(descending=True, stable=True)]
+        return by_size[score_F[by_size].argsort(descending=True, stable=True)][:count]
+
+
+@torch.no_grad()
+def separate(steered: SteeredModel, clips: Clips, progress: Progress = iter) -> dict[str, Separation]:
+    """One pass over the clips, all sites at once; kept is a mean of a clip's features and of its activation.
+
+    Raises:
+        FalseAlarmError: no feature of an SAE fires, or it explains nothing of its site.
+    """
+    explained = {site: Explained(sae) for site, sae in steered.saes.items()}
+    pools = {site: (Pool(one, explained[site]), Pool(one)) for site, one in steered.sites.items()}
+    means: dict[str, tuple[list[Any], list[Any]]] = {site: ([], []) for site in pools}
+    for clip in progress(clips.all):
+        with ExitStack() as stack:
+            for site, both in pools.items():
+                for pool in both:
+                    stack.enter_context(attach(steered.model.module, steered.sites[site], pool))
+            run(steered, steered.model.prepare(clip.source))
+        for site, both in pools.items():
+            for pool, rows in zip(both, means[site], strict=True):
+                rows.append(pool.take())
+    is_silent_N = torch.arange(len(clips.all)) < len(clips.silent)
+    found = {}
+    for site, seen in means.items():
+        f_NF, x_ND = (torch.from_numpy(np.stack(one)) for one in seen)
+        live = (f_NF != 0).any(0).nonzero()[:, 0]
+        info, share = getattr(steered.saes[site], "info", None), explained[site].share()
+        origin = f" (it says {info.model or 'no model'}, {info.site or 'no site'})" if info else ""
+        if not len(live) or share <= 0:
+            raise FalseAlarmError(
+                f"the SAE does not fit site {site!r} of {steered.model.name}: {len(live)} of its features fire, and it "
+                f"explains {share:.2g} of the variance; it belongs to another model or site{origin}"
+            )
+        differences = (one_NX[is_silent_N].mean(0) - one_NX[~is_silent_N].mean(0) for one_NX in (f_NF, x_ND))
+        found[site] = Separation(live, auroc(f_NF, is_silent_N[None])[0], *differences)
+    return found
+
+
+def ladders(
+    separations: Mapping[str, Separation], kinds: Sequence[str], counts: Sequence[int], strengths: Sequence[float]
+) -> list[list[Steering]]:
+    """Candidates, from weak to strong, of each kind, number of features a site, and site or all sites together."""
+    groups = [[site] for site in separations] + ([list(separations)] if len(separations) > 1 else [])
+    made: list[list[Steering]] = []
+    for sites in groups:
+        for kind in kinds:
+            seen: set[int] = set()
+            for count in [0] if kind == "activation" else counts:
+                vectors = {
+                    site: one.direction_D if kind == "activation" else getattr(one, kind)(count)
+                    for site, one in separations.items()
+                    if site in sites
+                }
+                steering = Steering(kind, {site: v for site, v in vectors.items() if v.any()}, 0.0)
+                # there may be fewer features than that
+                if steering.vectors and (steering.features not in seen or kind == "activation"):
+                    seen.add(steering.features)
+                    made.append([replace(steering, strength=strength) for strength in sorted(strengths)])
+    return made
+
+
+def random_like(
+    steering: Steering, steered: SteeredModel, separations: Mapping[str, Separation], rng: np.random.Generator
+) -> Steering:
+    """As many features that fire, drawn at random, at the same sites: scaled by the same factor, or shifted by the same
+    amounts in another order, then all stretched until the activation moves as far."""
+    vectors = {}
+    for site, vector_F in steering.vectors.items():
+        live = separations[site].live.numpy()
+        values = vector_F[vector_F != 0]
+        drawn_F = torch.zeros_like(vector_F)
+        drawn_F[rng.choice(live, len(values), replace=False)] = values[rng.permutation(len(values))]
+        if steering.kind == "shift":
+            drawn_F = drawn_F * (moved(steered, site, vector_F) / moved(steered, site, drawn_F).clamp(min=1e-12))
+        vectors[site] = drawn_F
+    return replace(steering, vectors=vectors)
+
+
+@torch.no_grad()
+def moved(steered: SteeredModel, site: str, vector_F: Tensor) -> Tensor:
+    """How far a shift of the features moves the activation."""
+    sae, vector_F = steered.saes[site], vector_F.to(steered.model.device)
+    return (sae.decode(vector_F) - sae.decode(torch.zeros_like(vector_F))).norm().cpu()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a method did to the validation clips; None is to do nothing. The false alarms of one that costs too much are
+    not counted: they stay infinite."""
+
+    method: Method | None
+    wer: float
+    alarms: float = math.inf
+
+    def order(self) -> tuple[float, float, int, float]:
+        features, strength = (self.method.features, self.method.strength) if self.method else (0, 0.0)
+        return (self.alarms, self.wer, features, strength)
+
+
+def affordable(wer: float, plain: Trial, points: float) -> bool:
+    # both are whole errors over the same number of words: rounding shall not decide
+    return wer <= plain.wer + points / 100 + 1e-9
+
+
+def choose(trials: Sequence[Trial], plain: Trial, points: float) -> Trial:
+    """The rule at the module's head; `plain` where nothing does better."""
+    return min([plain, *(trial for trial in trials if affordable(trial.wer, plain, points))], key=Trial.order)
+
+
+def climb(
+    steered: SteeredModel,
+    ladder: Sequence[Method],
+    valid: Clips,
+    plain: Trial,
+    points: float,
+    options: Mapping[str, Any],
+) -> list[Trial]:
+    """Try methods from weak to strong until one costs too much; the clips with speech come first and decide that."""
+    model = steered.model
+    assert isinstance(model, Transcriber)
+    trials: list[Trial] = []
+    for method in ladder:
+        chosen = {**options, **method.options}
+        with method.applied(steered):
+            wer = float(ratio(*errors_in(valid.speech, listen(model, valid.speech, chosen))))
+            if not affordable(wer, plain, points):
+                return [*trials, Trial(method, wer)]
+            trials.append(Trial(method, wer, alarm_rate(listen(model, valid.silent, chosen))))
+    return trials

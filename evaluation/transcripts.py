@@ -1,0 +1,217 @@
+"""What a recogniser writes of sounds with and without speech, and the counts that are made of it.
+
+Words are what is left by Whisper's English normaliser, whichever library the model is from: it drops brackets and
+fillers such as "um", and joins spoken digits into numbers. Any word in a sound without speech is a false alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from evaluation.ablation import Progress
+from evaluation.concept_sets import NO_SPEECH, SPEECH
+from evaluation.labels import LabelledSound, labelled_sounds
+from evaluation.report import Interval
+from hooks.errors import AudioSteerError, require
+from hooks.families.whisper import WhisperPackage
+from hooks.model import AudioModel, Transcriber
+
+SPEECH_BELOW = 0.5
+"""AudioSAE (arXiv 2602.05027) counts a sound as taken for speech where `no_speech_prob` is below this."""
+
+Kind = TypeVar("Kind", bound=Interval)
+
+
+class FalseAlarmError(AudioSteerError):
+    """False alarms that cannot be measured: no clips of a kind, a model without words, an SAE that does not fit."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Sounds without speech, sounds with it (whose label `text` is what is said), and the name of their split.
+
+    Raises:
+        FalseAlarmError: there are none of a kind.
+    """
+
+    silent: Sequence[LabelledSound]
+    speech: Sequence[LabelledSound]
+    split: str
+
+    def __post_init__(self) -> None:
+        for kind, sounds in (("without speech", self.silent), ("with speech and its text", self.speech)):
+            if not sounds:
+                raise FalseAlarmError(f"split {self.split!r} has no clips {kind}; each split needs both kinds")
+
+    @property
+    def all(self) -> list[LabelledSound]:
+        return [*self.silent, *self.speech]
+
+
+def from_folder(
+    audio: Path,
+    split: str,
+    limit: int | None = None,
+    silent: Sequence[str] = NO_SPEECH,
+    speech: Sequence[str] = SPEECH,
+) -> Clips:
+    """Clips of a split: all of the subsets `silent`, and those of `speech` that have a text; at most `limit` a subset.
+
+    Raises:
+        FalseAlarmError: none of a kind.
+        AudioFileError: no clips of that split at all, or one that is not there.
+    """
+    sounds = labelled_sounds(audio, None, split, limit, ("text",))
+    return Clips(
+        [sound for sound in sounds if sound.labels["subset"] in silent],
+        [sound for sound in sounds if sound.labels["subset"] in speech and "text" in sound.labels],
+        split,
+    )
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was written of a sound, its words, the lowest `no_speech_prob` of its windows where the library tells it,
+    and the sound's length."""
+
+    text: str
+    words: tuple[str, ...]
+    no_speech_prob: float | None
+    seconds: float
+
+
+@cache
+def normalizer() -> Callable[[str], str]:
+    """Raises MissingExtraError if openai-whisper is not installed."""
+    return require("whisper.normalizers", "whisper").EnglishTextNormalizer()
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    # the normaliser leaves the full stops of "..."
+    return tuple(word for word in normalizer()(text).split() if any(map(str.isalnum, word)))
+
+
+def defaults(model: AudioModel) -> dict[str, Any]:
+    """Options for English, greedy, each window by itself; openai-whisper without its own guards against silence."""
+    if isinstance(model, WhisperPackage):
+        guards = {"no_speech_threshold": None, "logprob_threshold": None}
+        return {"language": "en", "temperature": 0.0, "condition_on_previous_text": False, **guards}
+    # models for English alone refuse to be told so
+    is_multilingual = getattr(getattr(model.module, "generation_config", None), "is_multilingual", False)
+    return {"language": "en"} if is_multilingual else {}
+
+
+@torch.no_grad()
+def listen(
+    model: Transcriber, sounds: Sequence[LabelledSound], options: Mapping[str, Any], progress: Progress = iter
+) -> list[Heard]:
+    """Transcribe sound after sound; one is in memory at a time.
+
+    Raises:
+        AudioFileError: a sound that cannot be read.
+    """
+    assert model.sample_rate is not None
+    heard = []
+    for sound in progress(list(sounds)):
+        audio_N = model.prepare(sound.source)[0, 0].cpu()
+        transcript = model.transcribe(audio_N, **options)
+        told = [segment["no_speech_prob"] for segment in transcript.segments if "no_speech_prob" in segment]
+        lowest = min(told) if told else None
+        heard.append(Heard(str(transcript), words_of(transcript), lowest, len(audio_N) / model.sample_rate))
+    return heard
+
+
+def word_errors(reference: Sequence[str], words: Sequence[str]) -> int:
+    """Substitutions, deletions and insertions. Raises MissingExtraError if jiwer is not installed."""
+    if not reference or not words:  # jiwer takes no empty reference
+        return len(reference) + len(words)
+    counts = require("jiwer", "whisper").process_words(" ".join(reference), " ".join(words))
+    return counts.substitutions + counts.deletions + counts.insertions
+
+
+@dataclass(frozen=True)
+class Score:
+    """A method's counts on each of the N clips without speech and the M with; means over draws are fractions.
+
+    `taken_N` says which were taken for speech by `no_speech_prob`, and is None where the library does not tell it.
+    """
+
+    alarms_N: np.ndarray
+    words_N: np.ndarray
+    minutes_N: np.ndarray
+    errors_M: np.ndarray
+    lengths_M: np.ndarray
+    taken_N: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, clips: Clips, heard: Sequence[Heard]) -> Score:
+        """Of what was heard in `clips.all`."""
+        silent, speech = heard[: len(clips.silent)], heard[len(clips.silent) :]
+        told = [one.no_speech_prob for one in silent]
+        return cls(
+            np.array([float(bool(one.words)) for one in silent]),
+            np.array([float(len(one.words)) for one in silent]),
+            np.array([one.seconds / 60 for one in silent]),
+            *errors_in(clips.speech, speech),
+            None if None in told else np.array([float(p < SPEECH_BELOW) for p in told if p is not None]),
+        )
+
+    @classmethod
+    def mean(cls, scores: Sequence[Score]) -> Score:
+        """Clip by clip over several draws."""
+        columns = {field.name: [getattr(one, field.name) for one in scores] for field in fields(cls)}
+        means: dict[str, Any] = {
+            name: None if any(one is None for one in column) else np.mean(column, axis=0)
+            for name, column in columns.items()
+        }
+        return cls(**means)
+
+
+def errors_in(sounds: Sequence[LabelledSound], heard: Sequence[Heard]) -> tuple[np.ndarray, np.ndarray]:
+    """Word errors [M] and words said [M]."""
+    said = [words_of(sound.labels["text"]) for sound in sounds]
+    errors = [word_errors(words, one.words) for words, one in zip(said, heard, strict=True)]
+    return np.array(errors, dtype=float), np.array([len(words) for words in said], dtype=float)
+
+
+def alarm_rate(heard: Sequence[Heard]) -> float:
+    """Share of sounds without speech in which any word was heard."""
+    return sum(bool(one.words) for one in heard) / len(heard)
+
+
+def over_clips(
+    statistic: Callable[..., Any], *columns: np.ndarray, kind: type[Kind], seed: int = 0, rounds: int = 2000
+) -> Kind:
+    """Percentile bootstrap (95 %) of a statistic of several counts of the same clips, each given as [..., N].
+
+    Draws in which it is not defined (no false alarm to compare with) are left out.
+    """
+    data_CN = np.stack(columns)
+    draws_RN = np.random.default_rng(seed).integers(data_CN.shape[1], size=(rounds, data_CN.shape[1]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, values_R = float(statistic(*data_CN)), np.asarray(statistic(*data_CN[:, draws_RN]))
+    values_R = values_R[np.isfinite(values_R)]
+    low, high = np.percentile(values_R, [2.5, 97.5]) if len(values_R) else (value, value)
+    return kind(value, float(low), float(high), data_CN.shape[1])
+
+
+def ratio(tops: np.ndarray, bottoms: np.ndarray) -> Any:
+    """Sum over sum."""
+    return tops.sum(-1) / bottoms.sum(-1)
+
+
+def drop(edited: np.ndarray, plain: np.ndarray) -> Any:
+    """Which share is gone."""
+    return 1 - ratio(edited, plain)
+
+
+def rise_in_points(edited: np.ndarray, plain: np.ndarray, lengths: np.ndarray) -> Any:
+    """By how many per cent more a ratio to `lengths` is."""
+    return 100 * ratio(edited - plain, lengths)

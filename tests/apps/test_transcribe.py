@@ -1,0 +1,190 @@
+"""`steer transcribe`, and `steer evaluate false-alarms`, whose recipe it takes.
+
+Both with the recogniser that writes "hello" unless axis 1, how far a sound is below zero, is above 0.8 (`listener`).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import hooks
+import steer.recipe
+from apps.cli import main
+from hooks import Transcriber
+from steer.sae import SAE, SAEInfo
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, listener: Transcriber) -> Run:
+    opened = hooks.open_model
+
+    def open_model(name: str) -> object:
+        return listener if name == "listener" else opened(name)
+
+    monkeypatch.setattr(hooks, "open_model", open_model)
+    monkeypatch.setattr(steer.recipe, "open_model", open_model)
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def saes(tmp_path: Path) -> list[Path]:
+    """One for each site; feature i is axis i."""
+    folders = []
+    for site in ("ear.0", "ear.1"):
+        sae = SAE(4, 4, "relu", info=SAEInfo(model="listener", site=site))
+        sae.W_dec.data.copy_(torch.eye(4))
+        sae.W_enc.data.copy_(torch.eye(4))
+        folders.append(sae.save(tmp_path / "saes" / site))
+    return folders
+
+
+def write(path: Path, level: float, seconds: float = 1.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(round(16_000 * seconds), level), 16_000)
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, saes: list[Path]) -> Path:
+    """What is below zero doubled at one site, and doubled again at the other: 0.25 becomes 1."""
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "model: listener\nsaes: {ear.0: saes/ear.0, ear.1: saes/ear.1}\n"
+        "edits: [{scale: {1: 2}, site: ear.0}, {scale: {1: 2}, site: ear.1}]\n"
+    )
+    return path
+
+
+def test_a_file_as_the_model_is_and_by_a_recipe(run: Run, tmp_path: Path, recipe: Path) -> None:
+    noise, speech = write(tmp_path / "noise.wav", -0.25), write(tmp_path / "speech.wav", 0.5)
+    assert run("transcribe", noise, "--model", "listener") == (0, "hello\n", "")
+    assert run("transcribe", noise, "--recipe", recipe) == (0, "\n", "")
+    assert run("transcribe", speech, "--recipe", recipe) == (0, "hello\n", "")
+
+
+def test_a_bad_file_does_not_stop_the_rest(run: Run, tmp_path: Path, recipe: Path) -> None:
+    folder = tmp_path / "in"
+    noise, speech = write(folder / "a.wav", -0.25), write(folder / "deep" / "c.wav", 0.5)
+    bad = folder / "b.wav"
+    bad.write_text("no sound")
+    out = tmp_path / "out"
+    code, shown, err = run("transcribe", folder, "--recipe", recipe, "-o", out, "--json")
+    assert code == 1
+    assert err.count("\n") == 1 and err.startswith(f"{bad}: ") and "not a sound file" in err
+    told = json.loads(shown)
+    assert told["model"] == "listener" and len(told["recipe"]["edits"]) == 2
+    first, second, third = told["files"]
+    silent = {"text": "", "language": "en", "segments": [{"start": 0.0, "end": 1.0, "text": ""}]}
+    assert first == {"source": str(noise), **silent}
+    assert second.keys() == {"source", "error"}
+    assert (third["source"], third["text"]) == (str(speech), "hello")
+    assert (out / "a.wav.txt").read_text() == "\n" and (out / "deep" / "c.wav.txt").read_text() == "hello\n"
+    assert len(list(out.rglob("*.*"))) == 2
+    # what is there stays, unless it is to be overwritten
+    code, shown, err = run("transcribe", folder / "*.wav", speech, "--model", "listener", "-o", out)
+    assert code == 1 and "a.wav.txt: exists already" in err
+    assert shown == f"{speech}: hello\n"
+    run("transcribe", folder / "*.wav", "--model", "listener", "-o", out, "--force")
+    assert (out / "a.wav.txt").read_text() == "hello\n"
+
+
+def test_mistakes_are_one_line(run: Run, tmp_path: Path, recipe: Path) -> None:
+    noise = write(tmp_path / "noise.wav", -0.25)
+
+    def failing(*arguments: object) -> str:
+        code, _, err = run("transcribe", *arguments)
+        assert code == 2
+        assert err.count("\n") == 1
+        return err
+
+    def with_recipe(text: str) -> str:
+        (tmp_path / "bad.yaml").write_text(text)
+        return failing(noise, "--recipe", tmp_path / "bad.yaml")
+
+    assert "no such file" in failing(tmp_path / "none.wav", "--model", "listener")
+    assert "no sound files there" in failing(tmp_path / "saes", "--model", "listener")
+    assert "is a codec and writes no words" in failing(noise, "--model", "starter:codec")
+    assert "ear.7" in with_recipe("model: listener\nsaes: {ear.7: saes/ear.0}")
+    assert "goals (loudness)" in with_recipe("model: listener\nsaes: {ear.0: saes/ear.0}\ngoals: {loudness: 3}")
+    assert "names no site" in with_recipe(
+        "model: listener\nsaes: {ear.0: saes/ear.0, ear.1: saes/ear.1}\nedits: [{ablate: [1]}]"
+    )
+    SAE(8, 8, "relu", info=SAEInfo(site="ear.0")).save(tmp_path / "wide")
+    assert "8 wide, but site 'ear.0' of listener is 4 wide" in with_recipe("model: listener\nsaes: {ear.0: wide}")
+
+
+# --- steer evaluate false-alarms ---
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> Path:
+    for subset, level, text in (("noise", -0.5, ""), ("talk", 0.5, "hello")):
+        rows = [["path", "split", "text"]]
+        for split in ("train", "valid", "test"):
+            for index in range(2):
+                write(tmp_path / "audio" / subset / f"{split}{index}.wav", level * (1 + index / 100), 0.2)
+                rows.append([f"{split}{index}.wav", split, text])
+        with (tmp_path / "audio" / subset / "manifest.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    return tmp_path / "audio"
+
+
+@pytest.mark.parametrize("by", ["sae", "recipe"])
+def test_false_alarms_end_in_a_recipe(run: Run, tmp_path: Path, audio: Path, saes: list[Path], by: str) -> None:
+    pytest.importorskip("whisper", reason="extra whisper")
+    pytest.importorskip("jiwer", reason="extra whisper")
+    (tmp_path / "saes.yaml").write_text("model: listener\nsaes: {ear.0: saes/ear.0, ear.1: saes/ear.1}\n")
+    what = ["--sae", saes[0], "--sae", saes[1]] if by == "sae" else ["--recipe", tmp_path / "saes.yaml"]
+    out = tmp_path / "out"
+    flags = ("--no-speech", "noise", "--speech", "talk", "--strengths", "1,2", "--counts", "2", "--draws", 1)
+    code, shown, err = run("evaluate", "false-alarms", "--audio", audio, "-o", out, *what, *flags)
+    assert (code, err) == (0, "")
+    assert "false-alarms.yaml" in shown
+    report = json.loads((out / "false-alarms.json").read_text())
+    rows = {row["method"]: row for row in report["rows"]}
+    assert rows["baseline"]["false alarms"]["value"] == 1
+    assert rows["SAE steering"]["false alarms"]["value"] == 0
+    assert "SAE steering" in (out / "false-alarms.md").read_text()
+    noise = audio / "noise" / "test0.wav"
+    assert run("transcribe", noise, "--model", "listener")[1] == "hello\n"
+    assert run("transcribe", noise, "--recipe", out / "false-alarms.yaml") == (0, "\n", "")
+
+
+def test_false_alarms_mistakes_are_one_line(run: Run, tmp_path: Path, audio: Path, saes: list[Path]) -> None:
+    def failing(*arguments: object) -> str:
+        code, _, err = run("evaluate", "false-alarms", "--audio", audio, "-o", tmp_path / "out", *arguments)
+        assert code == 2
+        assert err.count("\n") == 1
+        return err
+
+    sets = ("--no-speech", "noise", "--speech", "talk")
+    assert "split 'train' has no clips without speech" in failing("--speech", "talk", "--sae", saes[0])
+    assert "no clips with speech and its text" in failing("--no-speech", "noise", "--sae", saes[0])
+    assert "saes/ear.0 is at site 'ear.0' already" in failing(*sets, "--sae", saes[0], "--sae", saes[0])
+    assert "--strengths: '1,x' is not a list" in failing(*sets, "--sae", saes[0], "--strengths", "1,x")
+    assert "is a codec and writes no words" in failing(*sets, "--sae", "starter:codec/latent")
+
+
+def test_without_a_recogniser_it_says_how_to_name_one(run: Run, tmp_path: Path) -> None:
+    code, _, error = run("transcribe", write(tmp_path / "a.wav", 0.5))
+    assert code == 2
+    assert "pass --model" in error
+    assert error.strip().count("\n") == 0

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import nn
+
+from evaluation.labels import LabelledSound
+from evaluation.report import Interval
+from evaluation.transcripts import (
+    Clips,
+    FalseAlarmError,
+    Heard,
+    Score,
+    alarm_rate,
+    defaults,
+    drop,
+    from_folder,
+    listen,
+    over_clips,
+    ratio,
+    rise_in_points,
+    word_errors,
+    words_of,
+)
+from hooks import AudioModel, Transcriber
+
+pytest.importorskip("whisper", reason="extra whisper")
+pytest.importorskip("jiwer", reason="extra whisper")
+
+
+def sound(text: str = "") -> LabelledSound:
+    return LabelledSound(torch.full((16_000,), 0.5), "x", {"text": text})
+
+
+def heard(text: str, no_speech_prob: float | None = None, seconds: float = 6.0) -> Heard:
+    return Heard(text, words_of(text), no_speech_prob, seconds)
+
+
+def test_words_are_those_of_whispers_normaliser() -> None:
+    assert words_of("Um, Mr. Smith's colour!") == ("mister", "smith", "is", "color")
+    assert words_of("three, five") == ("35",)
+    assert words_of(" [Music] ... (applause) ") == ()
+
+
+def test_word_errors_count_all_three_kinds() -> None:
+    assert word_errors(["a", "b", "c", "d"], ["a", "x", "d", "e"]) == 3
+    assert word_errors(["a", "b"], ["a", "b"]) == 0
+    assert word_errors(["a", "b"], []) == 2
+    assert word_errors([], ["a"]) == 1
+
+
+def test_score_of_made_up_transcripts() -> None:
+    clips = Clips([sound(), sound(), sound(), sound()], [sound("good morning"), sound("one two oh")], "test")
+    score = Score.of(
+        clips,
+        [
+            heard("", 0.9),
+            heard("Thank you.", 0.2),
+            heard("[Music]", 0.5),  # no words
+            heard("you", 0.49),
+            heard("good morning, all"),
+            heard("120"),  # Whisper's way to write it
+        ],
+    )
+    assert score.alarms_N.tolist() == [0, 1, 0, 1]
+    assert score.words_N.tolist() == [0, 2, 0, 1]
+    assert float(ratio(score.words_N, score.minutes_N)) == pytest.approx(3 / 0.4)
+    assert score.errors_M.tolist() == [1, 0]
+    assert score.lengths_M.tolist() == [2, 1]
+    assert score.taken_N is not None and score.taken_N.tolist() == [0, 1, 0, 1]
+    untold = Score.of(clips, [heard("")] * 6)
+    assert untold.taken_N is None
+    assert alarm_rate([heard("you"), heard(""), heard(""), heard("")]) == 0.25
+
+
+def test_mean_over_draws_is_clip_by_clip() -> None:
+    def score(alarms: list[float], taken: list[float] | None) -> Score:
+        zeros = np.zeros(2)
+        return Score(np.array(alarms), zeros, zeros, zeros, zeros, None if taken is None else np.array(taken))
+
+    mean = Score.mean([score([1, 0], [1, 1]), score([1, 1], [0, 1])])
+    assert mean.alarms_N.tolist() == [1, 0.5]
+    assert mean.taken_N is not None and mean.taken_N.tolist() == [0.5, 1]
+    assert Score.mean([score([1, 0], [1, 1]), score([1, 1], None)]).taken_N is None
+
+
+def test_intervals_are_over_clips() -> None:
+    errors, plain, lengths = np.array([2.0, 0, 1, 0]), np.array([1.0, 0, 0, 0]), np.array([4.0, 4, 8, 4])
+    wer = over_clips(ratio, errors, lengths, kind=Interval)
+    assert (wer.value, wer.count) == (0.15, 4)
+    assert 0 <= wer.low < 0.15 < wer.high <= 0.5
+    assert over_clips(rise_in_points, errors, plain, lengths, kind=Interval).value == pytest.approx(10)
+    # the same in every clip: nothing to be uncertain of, though the clips themselves differ
+    paired = over_clips(rise_in_points, plain + lengths, plain, lengths, kind=Interval)
+    assert (paired.value, paired.low, paired.high) == (100, 100, 100)
+
+
+def test_draws_without_a_false_alarm_to_compare_with_are_left_out() -> None:
+    fewer = over_clips(drop, np.array([0.0, 0, 0]), np.array([1.0, 0, 0]), kind=Interval)
+    assert (fewer.value, fewer.low, fewer.high) == (1, 1, 1)
+
+
+def test_listen(listener: Transcriber) -> None:
+    (one,) = listen(listener, [sound()], {})
+    assert one == Heard("hello", ("hello",), None, 1.0)
+
+
+def test_only_a_model_of_many_languages_is_told_which() -> None:
+    module = nn.Linear(1, 1)
+    assert defaults(AudioModel(module)) == {}
+    module.generation_config = SimpleNamespace(is_multilingual=False)  # type: ignore[assignment]
+    assert defaults(AudioModel(module)) == {}
+    module.generation_config.is_multilingual = True
+    assert defaults(AudioModel(module)) == {"language": "en"}
+
+
+def folder(root: Path, rows: dict[str, list[tuple[str, str]]]) -> Path:
+    """{subset: [(split, text)]}"""
+    for subset, clips in rows.items():
+        (root / subset).mkdir(parents=True)
+        with (root / subset / "manifest.csv").open("w", newline="") as file:
+            table: Any = csv.writer(file)
+            table.writerow(["path", "split", "text"])
+            for index, (split, text) in enumerate(clips):
+                soundfile.write(root / subset / f"{index}.wav", np.full(1600, 0.5), 16_000)
+                table.writerow([f"{index}.wav", split, text])
+    return root
+
+
+def test_from_folder_takes_speech_with_a_text_and_what_has_none(tmp_path: Path) -> None:
+    audio = folder(
+        tmp_path,
+        {
+            "digits": [("train", "one"), ("valid", "two")],
+            "orders": [("train", "")],
+            "esc10": [("train", ""), ("train", "")],
+            "singing": [("train", "")],
+        },
+    )
+    clips = from_folder(audio, "train")
+    assert [one.name for one in clips.silent] == ["esc10/0.wav", "esc10/1.wav"]
+    assert [one.name for one in clips.speech] == ["digits/0.wav"]
+    assert [one.name for one in from_folder(audio, "train", silent=["singing"]).silent] == ["singing/0.wav"]
+    with pytest.raises(FalseAlarmError, match="split 'valid' has no clips without speech"):
+        from_folder(audio, "valid")
+    with pytest.raises(FalseAlarmError, match="split 'train' has no clips with speech and its text"):
+        from_folder(audio, "train", speech=["orders"])
