@@ -33,4 +33,4 @@ def sung_phrase(sample_rate: int = 24_000, note_s: float = 0.6) -> Clip:
         voice += torch.where(frequency < 0.45 * sample_rate, gain, 0) * torch.sin(harmonic * phase).float()
     breath = torch.sin(torch.pi * (time % note_s) / note_s) ** 0.5
     voice = voice * breath
-    return Clip(0.5 * voice / voice.abs().max(), sample_rate, "sung phrase")
+    return Clip(0.3 * voice / voice.abs().max(), sample_rate, "sung phrase")
