@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hooks.errors import require
+from steer.starter.timed import TimedTraining
 from steer.starter.utterances import SAMPLE_RATE, Mixer, backgrounds, speech_pieces, spoken_pieces, vocabulary
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 192, 3, 4, 2
@@ -70,6 +71,8 @@ def build(rows: int, seconds: float = SHORT_S) -> nn.Module:
     frames = round(seconds * FRAME_RATE)
     dims = (80, frames, WIDTH, HEADS, ENCODER_LAYERS, rows, 448, WIDTH, HEADS, DECODER_LAYERS)
     model = whisper.Whisper(whisper.ModelDimensions(*dims))
+    # sinusoids, and their number changes with the window: nothing for a checkpoint
+    model.encoder.register_buffer("positional_embedding", model.encoder.positional_embedding, persistent=False)
     # the library leaves these to the checkpoint
     nn.init.normal_(model.decoder.positional_embedding, std=0.01)
     nn.init.normal_(model.decoder.token_embedding.weight, std=0.02)
@@ -117,28 +120,13 @@ def greedy(model: Any, mel_BFT: Tensor, vocabulary: Vocabulary, longest: int = 6
     return [vocabulary.text(rows[len(start) :]) for rows in rows_BL.tolist()]
 
 
-class Trainer:
+class Trainer(TimedTraining):
+    model: Any
+
     def __init__(self, mixer: Mixer, vocabulary: Vocabulary, folder: Path, minutes: float, rate: float) -> None:
-        self.mixer, self.vocabulary, self.folder, self.minutes, self.rate = mixer, vocabulary, folder, minutes, rate
-        self.model: Any = build(len(vocabulary))
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.05)
-        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
-        self.step, self.used = 0, 0.0
-
-    def save(self) -> None:
-        state = {"model": dict(self.model.named_parameters()), "optimizer": self.optimizer.state_dict(),
-                 "average": self.average, "step": self.step, "used": self.used}  # fmt: skip
-        partial = self.folder / "state.pt.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "state.pt")
-
-    def resume(self) -> None:
-        path = self.folder / "state.pt"
-        if path.exists():
-            state = torch.load(path, weights_only=True)
-            self.model.load_state_dict(state["model"], strict=False)
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average, self.step, self.used = state["average"], state["step"], state["used"]
+        model = build(len(vocabulary))
+        super().__init__(model, folder, minutes, rate, warmup=500, betas=(0.9, 0.98), weight_decay=0.05, clip=1.0)
+        self.mixer, self.vocabulary = mixer, vocabulary
 
     def batch(self, size: int, seconds: float) -> tuple[Tensor, Tensor]:
         """(log-mel [B, 80, frames], rows of the transcripts [B, L], padded with -1)."""
@@ -163,47 +151,23 @@ class Trainer:
         )
 
     def train(self, size: int, heard: list[tuple[Tensor, str]], log_every: int = 50, check_every: int = 1000) -> None:
-        self.resume()
-        log = (self.folder / "log.jsonl").open("a")
-        losses: list[float] = []
-        mark = time.monotonic()
-        while self.used < 1.0:
+        def terms() -> dict[str, Tensor]:
             full = self.used >= FULL_FROM
             seconds = FULL_S if full else SHORT_S
             set_window(self.model, seconds)
-            warm = min(1.0, (self.step + 1) / 500)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.used)))
-            loss = self.loss(*self.batch(max(2, size // 5) if full else size, seconds))
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            self.step += 1
-            decay = min(0.999, self.step / (self.step + 10))
-            with torch.no_grad():
-                for name, weight in self.model.named_parameters():
-                    self.average[name].lerp_(weight, 1 - decay)
-            losses.append(loss.item())
-            row: dict[str, float] = {}
-            if self.step % log_every == 0:
-                row = {"step": self.step, "used": round(self.used, 4), "loss": round(float(np.mean(losses)), 4)}
-                losses = []
-            if self.step % check_every == 0:
-                row["wer"] = round(self.word_error_rate(heard), 4)
-                self.save()
-            if row:
-                print(json.dumps(row), file=log, flush=True)
-            now = time.monotonic()
-            self.used += (now - mark) / 60 / self.minutes
-            mark = now
-        self.save()
+            return {"total": self.loss(*self.batch(max(2, size // 5) if full else size, seconds))}
+
+        def check() -> dict[str, float]:
+            return {"wer": round(self.word_error_rate(heard), 4)}
+
+        self.resume()
+        self.run(terms, check, log_every, check_every)
 
     def word_error_rate(self, heard: list[tuple[Tensor, str]]) -> float:
         """Of the averaged weights, on log-mels [80, frames] of short windows with their texts."""
         jiwer = require("jiwer", "whisper")
         model = build(len(self.vocabulary))
-        model.load_state_dict(self.average, strict=False)
+        model.load_state_dict(self.average)
         model.eval()
         texts = [greedy(model, mel_FT[None], self.vocabulary)[0] for mel_FT, _ in heard]
         return float(jiwer.wer([text for _, text in heard], [text.strip() for text in texts]))

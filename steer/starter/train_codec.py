@@ -33,6 +33,7 @@ from hooks.networks.seanet import WeightNormConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from steer.starter.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, tilt
 from steer.starter.sounds import Sound, cached
+from steer.starter.timed import TimedTraining
 
 CONFIG = WavTokenizerConfig(
     dimension=128,
@@ -96,52 +97,36 @@ class Batches:
         return x_BN, y_BN, change_B2
 
 
-class Trainer:
-    def __init__(self, batches: Batches, folder: Path, minutes: float, rate: float) -> None:
-        self.batches, self.folder, self.minutes, self.rate = batches, folder, minutes, rate
-        self.model = WavTokenizer(CONFIG)
+class TaughtCodec(WavTokenizer):
+    """With the directions that it is taught to follow, one for level and one for tilt."""
+
+    def __init__(self) -> None:
+        super().__init__(CONFIG)
         self.directions = torch.nn.Parameter(0.1 * torch.randn(2, CONFIG.dimension))
-        self.parameters = [*self.model.parameters(), self.directions]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
-        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+
+
+class Trainer(TimedTraining):
+    model: TaughtCodec
+
+    def __init__(self, batches: Batches, folder: Path, minutes: float, rate: float) -> None:
+        super().__init__(
+            TaughtCodec(), folder, minutes, rate, warmup=200, betas=(0.9, 0.99), weight_decay=0.01, clip=2.0
+        )
+        self.batches = batches
         self.distance = SpectralDistance(CONFIG.sample_rate)
-        self.step, self.used = 0, 0.0
-
-    def save(self) -> None:
-        state = {
-            "model": self.model.state_dict(),
-            "directions": self.directions.data,
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average,
-            "step": self.step,
-            "used": self.used,
-        }
-        partial = self.folder / "state.pt.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "state.pt")
-
-    def resume(self) -> None:
-        path = self.folder / "state.pt"
-        if path.exists():
-            state = torch.load(path, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.directions.data = state["directions"]
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average, self.step, self.used = state["average"], state["step"], state["used"]
 
     @torch.no_grad()
     def start_from(self, folder: Path, rounds: int = 40) -> None:
         """Go on from the exported weights in a folder, with the directions that their encoder follows best."""
-        self.model.load_state_dict(
-            {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
-        )
+        weights = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+        self.model.load_state_dict({**weights, "directions": self.model.directions})
         moves, gaps = [], []
         for _ in range(rounds):
             x_BN, y_BN, change_B2 = self.batches.draw()
             moves.append(change_B2 / torch.tensor(UNITS))
             gaps.append((self.model.encode(y_BN) - self.model.encode(x_BN)).mean(2))
-        self.directions.data = torch.linalg.lstsq(torch.cat(moves), torch.cat(gaps)).solution
-        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.model.directions.copy_(torch.linalg.lstsq(torch.cat(moves), torch.cat(gaps)).solution)
+        self.restart_average()
 
     @torch.no_grad()
     def fit_ends(self) -> None:
@@ -174,7 +159,7 @@ class Trainer:
         # every channel is held near mean 0 and deviation 1, so that "near" in the latent has a scale
         mean_D, spread_D = z_BDT.mean((0, 2)), z_BDT.std((0, 2))
         scale = mean_D.square().mean() + (spread_D - 1).square().mean()
-        directions_2D = torch.nn.functional.normalize(self.directions, dim=1)
+        directions_2D = torch.nn.functional.normalize(self.model.directions, dim=1)
         offset_BD = move_B2 @ (torch.tensor(LENGTHS)[:, None] * directions_2D)
         moved_BDT = z_BDT + offset_BD[:, :, None]
         if self.used > 0.9:
@@ -216,41 +201,12 @@ class Trainer:
                 self.fit_ends()
             else:
                 self.start_from(start)
-        log = (self.folder / "log.jsonl").open("a")
-        sums: dict[str, list[float]] = {}
-        mark = time.monotonic()
-        while self.used < 1.0:
-            warm = min(1.0, (self.step + 1) / 200)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.used)))
-            terms = self.loss()
-            self.optimizer.zero_grad(set_to_none=True)
-            terms["total"].backward()
-            torch.nn.utils.clip_grad_norm_(self.parameters, 2.0)
-            self.optimizer.step()
-            self.step += 1
-            decay = min(0.999, self.step / (self.step + 10))
-            with torch.no_grad():
-                for name, weight in self.model.named_parameters():
-                    self.average[name].lerp_(weight, 1 - decay)
-            now = time.monotonic()
-            self.used += (now - mark) / 60 / self.minutes
-            mark = now
-            for key, value in terms.items():
-                if torch.isfinite(value):
-                    sums.setdefault(key, []).append(float(value.detach()))
-            if self.step % log_every == 0:
-                row = {"step": self.step, "used": round(self.used, 4)}
-                row |= {key: round(float(np.mean(values)), 4) for key, values in sums.items()}
-                print(json.dumps(row), file=log, flush=True)
-                sums = {}
-            if self.step % 500 == 0:
-                self.save()
-        self.save()
+        self.run(self.loss, log_every=log_every)
 
     def export(self) -> Path:
         """The averaged weights in fp16, as the package ships them."""
         state = {name: value.half() for name, value in (self.model.state_dict() | self.average).items()}
+        del state["directions"]
         # moving-average sums are for training only, but `strict=True` wants them: they are the means themselves
         path = self.folder / "model.safetensors"
         save_file({name: value.contiguous() for name, value in state.items()}, path)

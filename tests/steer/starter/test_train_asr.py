@@ -92,7 +92,7 @@ def test_training_learns_saves_and_exports(mixer: Mixer, vocabulary: Vocabulary,
     heard = [(log_mel([np.zeros(SAMPLE_RATE, np.float32)], SHORT_S)[0], "one")]
     trainer.train(2, heard, log_every=1, check_every=2)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[-1]["total"] < rows[0]["total"]
     assert any("wer" in row for row in rows)
     state = load_file(trainer.export())
     assert state["decoder.token_embedding.weight"].shape == (len(vocabulary), WIDTH)

@@ -67,6 +67,7 @@ def test_training_starts_from_exported_weights(trained: Path, sounds: list[Sound
     trainer = Trainer(Batches(sounds, 4, seed=2), tmp_path, minutes=1.0, rate=1e-4)
     trainer.start_from(trained, rounds=2)
     exported = open_model(trained).module.state_dict()
-    for name, value in trainer.model.state_dict().items():
-        assert torch.equal(value, exported[name])
+    state = trainer.model.state_dict()
+    assert set(state) == {*exported, "directions"}
+    assert all(torch.equal(state[name], value) for name, value in exported.items())
     assert torch.isfinite(trainer.loss()["total"])
