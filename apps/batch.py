@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.editor import Editor, Outcome
-from apps.files import Job, make_folder
+from apps.files import Job, make_folder, told
 from apps.progress import bars
-from hooks import AudioSteerError
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,7 @@ def edit_all(editor: Editor, jobs: Sequence[Job], *, force: bool = False, stop: 
             except Exception as error:
                 if stop:
                     raise
-                first_line = (str(error).splitlines() or [""])[0]
-                known = isinstance(error, AudioSteerError)
-                results.append(Result(job, error=str(error) if known else f"{type(error).__name__}: {first_line}"))
+                results.append(Result(job, error=told(error)))
             progress.advance(everything)
     return results
 

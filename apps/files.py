@@ -11,7 +11,7 @@ from pathlib import Path
 
 import soundfile
 
-from hooks import AudioFileError
+from hooks import AudioFileError, AudioSteerError
 from hooks.clip import AudioInfo, check_target
 from hooks.files import whole_file
 
@@ -157,3 +157,10 @@ def write_result(path: Path, write: Callable[[Path], object], force: bool) -> No
 def to_json(value: object) -> str:
     """JSON for machines: NaN and infinity, which JSON does not know, become null."""
     return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None), indent=2)
+
+
+def told(error: Exception) -> str:
+    """An error in one line; those that are not AudioSteer's own say what they are."""
+    if isinstance(error, AudioSteerError):
+        return str(error)
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

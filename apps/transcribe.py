@@ -130,9 +130,8 @@ def transcribe_all(
     model: Transcriber, jobs: Sequence[Job], options: dict[str, Any], *, write: bool, force: bool, stop: bool
 ) -> list[Result]:
     """File after file, with a bar; errors are collected, unless `stop` raises them."""
-    from apps.files import make_folder, write_result
+    from apps.files import make_folder, told, write_result
     from apps.progress import track
-    from hooks import AudioSteerError
     from hooks.clip import check_target
 
     results = []
@@ -149,7 +148,5 @@ def transcribe_all(
         except Exception as error:
             if stop:
                 raise
-            first_line = (str(error).splitlines() or [""])[0]
-            known = isinstance(error, AudioSteerError)
-            results.append(Result(job, error=str(error) if known else f"{type(error).__name__}: {first_line}"))
+            results.append(Result(job, error=told(error)))
     return results

@@ -12,6 +12,7 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
+from apps.cli import main
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from steer.sae import SAE, SAEInfo
 from steer.vectors import ControlVector, save_vectors
@@ -111,3 +112,17 @@ def sound(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def steer(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `steer ARGUMENTS`: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return run

@@ -11,23 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from apps.cli import main
 from steer.probes import load_probes
 from steer.sae import SAE
 
 Write = Callable[..., Path]
-
-
-@pytest.fixture
-def steer(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 Run = Callable[..., tuple[int, str, str]]

@@ -11,22 +11,9 @@ import pytest
 import soundfile
 import torch
 
-from apps.cli import main
 from steer.sae import SAE, SAEInfo
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def steer(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

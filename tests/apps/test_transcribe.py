@@ -16,8 +16,6 @@ import soundfile
 import torch
 
 import hooks
-import steer.recipe
-from apps.cli import main
 from hooks import Transcriber
 from steer.sae import SAE, SAEInfo
 
@@ -25,23 +23,16 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, listener: Transcriber) -> Run:
+def run(steer: Run, monkeypatch: pytest.MonkeyPatch, listener: Transcriber) -> Run:
     opened = hooks.open_model
 
     def open_model(name: str) -> object:
         return listener if name == "listener" else opened(name)
 
     monkeypatch.setattr(hooks, "open_model", open_model)
-    monkeypatch.setattr(steer.recipe, "open_model", open_model)
+    monkeypatch.setattr("steer.recipe.open_model", open_model)
 
-    def command(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return command
+    return steer
 
 
 @pytest.fixture
