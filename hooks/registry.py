@@ -20,6 +20,7 @@ FAMILIES: dict[str, str] = {
     "encodec": "hooks.families.encodec",
     "wavtokenizer": "hooks.families.wavtokenizer",
     "whisper": "hooks.families.whisper",
+    "whisper_compact": "hooks.families.whisper_compact",
     "hubert": "hooks.families.ssl",
     "wavlm": "hooks.families.ssl",
     "wav2vec2": "hooks.families.ssl",

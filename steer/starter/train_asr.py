@@ -180,7 +180,7 @@ class Trainer(TimedTraining):
         save_file(state, path)
         dims = {**asdict(self.model.dims), "n_vocab": self.vocabulary.size, "n_audio_ctx": round(FULL_S * FRAME_RATE)}
         (self.folder / "config.json").write_text(
-            json.dumps({"architecture": "openai-whisper", **dims}, indent=2) + "\n"
+            json.dumps({"architecture": "whisper_compact", **dims}, indent=2) + "\n"
         )
         return path
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 pytest.importorskip("whisper", reason="the starter recogniser is an openai-whisper model (extra whisper)")
 pytest.importorskip("jiwer", reason="word error rates (extra whisper)")
 
+from hooks import open_model
 from steer.starter.train_asr import (
     SHORT_S,
     WIDTH,
@@ -99,6 +100,16 @@ def test_training_learns_saves_and_exports(mixer: Mixer, vocabulary: Vocabulary,
     assert torch.equal(state["vocabulary"], vocabulary.ids.int())
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["n_vocab"], config["n_audio_ctx"]) == (vocabulary.size, 1500)
+
+    opened = open_model(tmp_path)
+    mel_BFT, rows_BL = trainer.batch(1, 30.0)
+    set_window(trainer.model, 30.0)
+    trainer.model.load_state_dict(trainer.average)
+    trainer.model.eval()
+    with torch.no_grad():
+        given = opened.module(mel_BFT, vocabulary.ids[rows_BL])[..., vocabulary.ids]
+        expected = trainer.model(mel_BFT, rows_BL)[..., :-1]
+    torch.testing.assert_close(given, expected, atol=0.02, rtol=0.01)  # weights in half precision
 
     again = Trainer(mixer, vocabulary, tmp_path, minutes=0.1, rate=1e-3)
     again.resume()

@@ -1,0 +1,54 @@
+"""A Whisper of the `openai-whisper` package in a small file: tokens that were never trained share one row.
+
+A folder with `config.json` (`"architecture": "whisper_compact"` and the fields of whisper's `ModelDimensions`) and
+`model.safetensors`: the module's parameters in any float type. There `decoder.token_embedding.weight` has a row for
+each token of `vocabulary` (their ids), and a last row that stands for all other tokens. What is opened is the package's
+own module with Whisper's whole vocabulary, so that all of the package works on it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hooks.errors import ModelError, one_line, require
+from hooks.families.whisper import WhisperPackage
+
+CLASSES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = ()
+EMBEDDING = "decoder.token_embedding.weight"
+SINUSOIDS = "encoder.positional_embedding"
+"""Not in the file: the module makes them."""
+
+
+def open_folder(folder: Path, name: str) -> WhisperPackage:
+    """Raises ModelError where the configuration and the weights do not fit or cannot be read."""
+    whisper = require("whisper.model", "whisper")
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values.pop("architecture", None)
+        module = whisper.Whisper(whisper.ModelDimensions(**values))
+        state = load_file(folder / "model.safetensors")
+        rows, ids = state.pop(EMBEDDING).float(), state.pop("vocabulary").long()
+        state = {key: value.float() for key, value in state.items()}
+        state[EMBEDDING] = whole_vocabulary(rows, ids, module.dims.n_vocab)
+        absent, unknown = module.load_state_dict(state, strict=False)
+    except (TypeError, KeyError, ValueError, IndexError, RuntimeError, OSError, SafetensorError) as error:
+        raise ModelError(f"{name}: not a compact Whisper that can be opened ({one_line(error)})") from error
+    wrong = [*(key for key in absent if key != SINUSOIDS), *unknown]
+    if wrong:
+        raise ModelError(f"{name}: not a compact Whisper that can be opened (missing or unknown: {wrong[0]})")
+    return WhisperPackage(module, name)
+
+
+def whole_vocabulary(rows_UD: Tensor, ids_U: Tensor, size: int) -> Tensor:
+    """Embeddings [size, D] of all tokens: those of `ids` from the rows, in order, all others from the last row."""
+    if len(rows_UD) != len(ids_U) + 1:
+        raise ValueError(f"{len(rows_UD)} rows for {len(ids_U)} tokens and all others")
+    table_VD = rows_UD[-1].repeat(size, 1)
+    table_VD[ids_U] = rows_UD[:-1]
+    return table_VD
