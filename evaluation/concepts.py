@@ -29,7 +29,7 @@ import torch
 from evaluation.ablation import ConceptError, Progress, ablated_runs, later_site, plain_run
 from evaluation.labels import LabelledSound
 from evaluation.probing import Answers, Curve, ask, interval, resampled
-from evaluation.report import Interval, Report, Row
+from evaluation.report import Interval, Report, Row, Share
 from hooks.errors import require
 from steer.steered import SteeredModel
 
@@ -39,14 +39,6 @@ MIN_CLIPS = 2
 ROUNDS = 1000
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From mean features [N, F] of clips and whether each has the concept, bool [N], to a score for each feature [F]."""
-
-
-@dataclass(frozen=True)
-class Share(Interval):
-    """A share, shown in per cent."""
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.3g} % [{100 * self.low:.3g}, {100 * self.high:.3g}]"
 
 
 @dataclass(frozen=True)

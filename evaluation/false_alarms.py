@@ -25,8 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from evaluation.ablation import Progress
-from evaluation.concepts import Share
-from evaluation.report import Interval, Report, Row
+from evaluation.report import Interval, Report, Row, Share
 from evaluation.steering_search import (
     Method,
     Steering,

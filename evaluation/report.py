@@ -26,6 +26,14 @@ class Interval:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
+@dataclass(frozen=True)
+class Share(Interval):
+    """A share, shown in per cent."""
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.3g} % [{100 * self.low:.3g}, {100 * self.high:.3g}]"
+
+
 def bootstrap(
     values: Sequence[float], statistic: Callable[..., Any] = np.mean, seed: int = 0, rounds: int = 2000
 ) -> Interval:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.report import Interval, Report, bootstrap
+from evaluation.report import Interval, Report, Share, bootstrap
 
 
 def test_bootstrap_interval_holds_the_mean_and_shrinks_with_the_count() -> None:
@@ -34,3 +34,7 @@ def test_a_report_is_saved_and_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert report.markdown().splitlines()[2] == "| a | 0.5 [0.4, 0.6] | - |"
     report.print()
     assert "title" in capsys.readouterr().out
+
+
+def test_a_share_is_shown_in_per_cent() -> None:
+    assert str(Share(0.25, 0.1, 0.5, 4)) == "25 % [10, 50]"
