@@ -17,8 +17,8 @@ import numpy as np
 import soxr
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from scipy.signal import fftconvolve
 
+from hooks.errors import require
 from steer.starter.sounds import Waveform, read_mono, read_rows, rms
 
 SAMPLE_RATE = 16_000
@@ -161,7 +161,7 @@ class Mixer:
         if self.rooms and rng.uniform() < 0.25:
             room = self.rooms[rng.integers(len(self.rooms))]
             direct = int(np.abs(room).argmax())
-            wet = fftconvolve(wave, room[direct:])[: len(wave)]
+            wet = require("scipy.signal", "eval").fftconvolve(wave, room[direct:])[: len(wave)]
             wave = wet * (rms(wave) / max(rms(wet), 1e-6))
         if rng.uniform() < 0.3:
             # a recording at 8 kHz, as the digits are
