@@ -123,10 +123,12 @@ def ablation(
 def false_alarms(
     audio: Annotated[Path, typer.Option(help="Folder of subsets, each with a manifest.csv.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)],
-    no_speech: Annotated[str, typer.Option(help="Subsets without speech.")] = "esc10,music,noise_rir,notes",
+    no_speech: Annotated[
+        str | None, typer.Option(help="Subsets without speech; by default sounds, noise, music and notes.")
+    ] = None,
     speech: Annotated[
-        str, typer.Option(help="Subsets with speech; of them clips with a text.")
-    ] = "digits,keywords,ljspeech,orders,speech_misc",
+        str | None, typer.Option(help="Subsets with speech, of them clips with a text; by default all that speak.")
+    ] = None,
     clips: Annotated[int, typer.Option(min=1, help="At most this many clips of a subset and split.")] = 40,
     points: Annotated[float, typer.Option(min=0, help="By how much the WER may rise on validation clips.")] = 0.5,
     counts: Annotated[str, typer.Option(help="Numbers of features to try, a site.")] = "10,30,100,300",
@@ -147,11 +149,12 @@ def false_alarms(
     from apps.files import make_folder
     from apps.flags import numbers_of, recogniser_recipe
     from apps.progress import track
+    from evaluation.concept_sets import NO_SPEECH, SPEECH
     from evaluation.false_alarms import evaluate
     from evaluation.transcripts import from_folder
 
     tried = numbers_of("--counts", counts, int), numbers_of("--strengths", strengths, float)
-    subsets = no_speech.split(","), speech.split(",")
+    subsets = no_speech.split(",") if no_speech else NO_SPEECH, speech.split(",") if speech else SPEECH
     sets = [from_folder(audio, split, clips, *subsets) for split in ("train", "valid", "test")]
     base = recogniser_recipe(recipe, model, sae or [])
     make_folder(out)
