@@ -4,7 +4,7 @@ A small Whisper (arXiv 2212.04356; openai-whisper's own module) for English, on 
 together, in rooms and in noise. Whisper's vocabulary is kept, so that its own tools work, but only the tokens that
 occur have embeddings of their own; all others share one row.
 
-The encoder's positions are sinusoids: most of the training sees short windows, and the last part the full 30 s that
+The encoder's positions are sinusoids: the training goes from windows that hold a word or two to the full 30 s that
 `whisper.transcribe` uses. The learning rate follows the share of `--minutes` that has been used; a run that was stopped
 goes on from its last checkpoint.
 """
@@ -29,9 +29,13 @@ from steer.starter.timed import TimedTraining
 from steer.starter.utterances import SAMPLE_RATE, Mixer, backgrounds, speech_pieces, spoken_pieces, vocabulary
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 192, 3, 4, 2
-SHORT_S, FULL_S, FULL_FROM = 6.0, 30.0, 0.85
-"""Seconds of a window, and the share of the training after which windows are full."""
+SHORT_S, FULL_S = 6.0, 30.0
+STAGES = ((0.0, 2.0, 32), (0.2, SHORT_S, 16), (0.85, FULL_S, 3))
+"""From which share of the training on windows have so many seconds, and how many make a step: words come first."""
 FRAME_RATE = 50
+LETTERS = "abcdefghijklmnopqrstuvwxyz' "
+SPELLING = 0.3
+"""Weight of the encoder's own spelling, see `Trainer.loss`."""
 
 
 class Vocabulary:
@@ -77,6 +81,11 @@ def build(rows: int, seconds: float = SHORT_S) -> nn.Module:
     nn.init.normal_(model.decoder.positional_embedding, std=0.01)
     nn.init.normal_(model.decoder.token_embedding.weight, std=0.02)
     return model
+
+
+def spelled(text: str) -> list[int]:
+    """Letters as numbers; 0 is CTC's blank."""
+    return [1 + LETTERS.index(letter) for letter in text]
 
 
 def set_window(model: Any, seconds: float) -> None:
@@ -125,37 +134,52 @@ class Trainer(TimedTraining):
 
     def __init__(self, mixer: Mixer, vocabulary: Vocabulary, folder: Path, minutes: float, rate: float) -> None:
         model = build(len(vocabulary))
+        model.letters = nn.Linear(WIDTH, 1 + len(LETTERS))  # for the training only
         super().__init__(model, folder, minutes, rate, warmup=500, betas=(0.9, 0.98), weight_decay=0.05, clip=1.0)
         self.mixer, self.vocabulary = mixer, vocabulary
 
-    def batch(self, size: int, seconds: float) -> tuple[Tensor, Tensor]:
-        """(log-mel [B, 80, frames], rows of the transcripts [B, L], padded with -1)."""
-        waves, transcripts = [], []
+    def batch(self, size: int, seconds: float) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(log-mel [B, 80, frames], rows of the transcripts [B, L] padded with -1, letters of each transcript)."""
+        waves, transcripts, letters = [], [], []
         for _ in range(size):
             wave, text = self.mixer.draw(seconds)
             timed = self.mixer.rng.uniform() < 0.5
             transcripts.append(self.vocabulary.rows(text, len(wave) / SAMPLE_RATE if timed else None))
             waves.append(wave)
+            letters.append(torch.tensor(spelled(text)))
         longest = max(map(len, transcripts))
         rows_BL = torch.tensor([rows + [-1] * (longest - len(rows)) for rows in transcripts])
-        return mask_parts(log_mel(waves, seconds), self.mixer.rng), rows_BL
+        return mask_parts(log_mel(waves, seconds), self.mixer.rng), rows_BL, letters
 
-    def loss(self, mel_BFT: Tensor, rows_BL: Tensor) -> Tensor:
-        """Mean cross entropy of the next token, nats."""
+    def loss(self, mel_BFT: Tensor, rows_BL: Tensor, letters: list[Tensor]) -> dict[str, Tensor]:
+        """Mean cross entropy of the next token, and the encoder's own spelling of the text by CTC, nats.
+
+        The spelling teaches the encoder long before the decoder knows where to listen (Watanabe et al. 2017, "Hybrid
+        CTC/attention architecture for end-to-end speech recognition"); its layer is thrown away afterwards.
+        """
         with torch.autocast("cpu", torch.bfloat16):
-            logits_BLV = self.model(mel_BFT, rows_BL[:, :-1].clamp(min=0)).float()
+            features_BTD = self.model.encoder(mel_BFT)
+            logits_BLV = self.model.decoder(rows_BL[:, :-1].clamp(min=0), features_BTD).float()
+            letters_BTC = self.model.letters(features_BTD).float()
         # the last row counts as often as there are tokens behind it
         logits_BLV = torch.cat([logits_BLV[..., :-1], logits_BLV[..., -1:] + math.log(self.vocabulary.others)], dim=-1)
-        return nn.functional.cross_entropy(
+        reading = nn.functional.cross_entropy(
             logits_BLV.transpose(1, 2), rows_BL[:, 1:], ignore_index=-1, label_smoothing=0.05
         )
+        spelling = nn.functional.ctc_loss(
+            letters_BTC.log_softmax(-1).transpose(0, 1),
+            torch.cat(letters),
+            torch.full((len(letters),), letters_BTC.shape[1]),
+            torch.tensor([len(each) for each in letters]),
+            zero_infinity=True,
+        )
+        return {"total": reading + SPELLING * spelling, "reading": reading, "spelling": spelling}
 
-    def train(self, size: int, heard: list[tuple[Tensor, str]], log_every: int = 50, check_every: int = 1000) -> None:
+    def train(self, heard: list[tuple[Tensor, str]], log_every: int = 50, check_every: int = 1000) -> None:
         def terms() -> dict[str, Tensor]:
-            full = self.used >= FULL_FROM
-            seconds = FULL_S if full else SHORT_S
+            _, seconds, size = [stage for stage in STAGES if stage[0] <= self.used][-1]
             set_window(self.model, seconds)
-            return {"total": self.loss(*self.batch(max(2, size // 5) if full else size, seconds))}
+            return self.loss(*self.batch(size, seconds))
 
         def check() -> dict[str, float]:
             return {"wer": round(self.word_error_rate(heard), 4)}
@@ -167,14 +191,18 @@ class Trainer(TimedTraining):
         """Of the averaged weights, on log-mels [80, frames] of short windows with their texts."""
         jiwer = require("jiwer", "whisper")
         model = build(len(self.vocabulary))
-        model.load_state_dict(self.average)
+        model.load_state_dict(self.whisper_weights())
         model.eval()
         texts = [greedy(model, mel_FT[None], self.vocabulary)[0] for mel_FT, _ in heard]
         return float(jiwer.wer([text for _, text in heard], [text.strip() for text in texts]))
 
+    def whisper_weights(self) -> dict[str, Tensor]:
+        """The averaged weights, without what only the training needs."""
+        return {name: value for name, value in self.average.items() if not name.startswith("letters.")}
+
     def export(self) -> Path:
         """The averaged weights in fp16 as the package ships them: rows of used tokens, and their ids."""
-        state = {name: value.half().contiguous() for name, value in self.average.items()}
+        state = {name: value.half().contiguous() for name, value in self.whisper_weights().items()}
         state["vocabulary"] = self.vocabulary.ids.int()
         path = self.folder / "model.safetensors"
         save_file(state, path)
@@ -189,9 +217,8 @@ def main(
     audio: Annotated[Path, typer.Argument(help="folder of subsets, each with a manifest.csv")],
     out: Annotated[Path, typer.Option(help="where checkpoints and the result go")],
     minutes: Annotated[float, typer.Option(help="training time on this machine")] = 120.0,
-    batch: Annotated[int, typer.Option(help="windows a step")] = 16,
     rate: Annotated[float, typer.Option(help="highest learning rate")] = 1e-3,
-    synthetic: Annotated[int, typer.Option(help="utterances by espeak-ng")] = 3000,
+    synthetic: Annotated[int, typer.Option(help="utterances by espeak-ng")] = 6000,
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
     seed: int = 0,
 ) -> None:
@@ -205,7 +232,7 @@ def main(
     valid = [piece for piece in spoken_pieces(audio, "valid") if len(piece.waveform) < SHORT_S * SAMPLE_RATE][::4]
     heard = [(log_mel([piece.waveform], SHORT_S)[0], piece.text) for piece in valid]
     trainer = Trainer(mixer, Vocabulary(vocabulary(audio)), out, minutes, rate)
-    trainer.train(batch, heard)
+    trainer.train(heard)
     print(trainer.export())
 
 

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from hooks.errors import require
+from steer.starter.common_words import COMMON_WORDS
 from steer.starter.sounds import Waveform, read_mono, read_rows, rms
 
 SAMPLE_RATE = 16_000
@@ -42,8 +43,8 @@ class Piece:
 
 
 def vocabulary(audio: Path) -> list[str]:
-    """The words of the training texts, sorted."""
-    return sorted({word for _, _, row in read_rows(audio, "train") for word in row["text"].split()})
+    """The words of the training texts and the frequent ones, sorted."""
+    return sorted({word for _, _, row in read_rows(audio, "train") for word in row["text"].split()} | {*COMMON_WORDS})
 
 
 def espeak(text: str, voice: str, words_per_minute: int, pitch: int) -> Waveform:
@@ -84,7 +85,7 @@ def synthetic_pieces(audio: Path, count: int, rng: np.random.Generator) -> list[
         return list(pool.map(spoken, jobs))
 
 
-def speech_pieces(audio: Path, cache: Path, count: int = 3000, seed: int = 0) -> list[Piece]:
+def speech_pieces(audio: Path, cache: Path, count: int = 6000, seed: int = 0) -> list[Piece]:
     """Recorded and synthetic pieces of the train split, kept in a file of `cache` for the next time.
 
     Raises:
@@ -135,7 +136,7 @@ class Mixer:
         words: list[str] = []
         length = int(rng.uniform(0, 0.5) * SAMPLE_RATE)
         parts = [np.zeros(length, np.float32)]
-        while length < wanted:
+        while not words or length < wanted:
             group = self.groups[self.names[rng.choice(len(self.names), p=self.shares)]]
             piece = group[rng.integers(len(group))]
             wave = self.voiced(piece.waveform)

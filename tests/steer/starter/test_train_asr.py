@@ -13,7 +13,9 @@ pytest.importorskip("whisper", reason="the starter recogniser is an openai-whisp
 pytest.importorskip("jiwer", reason="word error rates (extra whisper)")
 
 from hooks import open_model
+from steer.starter import train_asr
 from steer.starter.train_asr import (
+    LETTERS,
     SHORT_S,
     WIDTH,
     Trainer,
@@ -23,6 +25,7 @@ from steer.starter.train_asr import (
     log_mel,
     mask_parts,
     set_window,
+    spelled,
 )
 from steer.starter.utterances import SAMPLE_RATE, Mixer, Piece
 
@@ -82,16 +85,36 @@ def test_an_untrained_model_knows_nothing_and_the_loss_says_so(
     torch.manual_seed(0)
     trainer = Trainer(mixer, vocabulary, tmp_path, minutes=1.0, rate=1e-3)
     set_window(trainer.model, 2.0)
-    loss = trainer.loss(*trainer.batch(4, 2.0)).item()
+    terms = trainer.loss(*trainer.batch(4, 2.0))
     # all tokens alike, among them those that share a row: the log of Whisper's whole vocabulary
-    assert loss == pytest.approx(math.log(vocabulary.size), rel=0.15)
+    assert terms["reading"].item() == pytest.approx(math.log(vocabulary.size), rel=0.15)
+    assert terms["total"] > terms["reading"]
 
 
-def test_training_learns_saves_and_exports(mixer: Mixer, vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_spelling_leaves_zero_to_the_blank() -> None:
+    assert spelled("ab") == [1, 2]
+    assert spelled(LETTERS) == list(range(1, len(LETTERS) + 1))
+
+
+def test_spelling_teaches_the_encoder_and_is_not_exported(mixer: Mixer, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(mixer, vocabulary, tmp_path, minutes=1.0, rate=1e-3)
+    set_window(trainer.model, 2.0)
+    trainer.loss(*trainer.batch(2, 2.0))["spelling"].backward()
+    touched = {name for name, weight in trainer.model.named_parameters() if weight.grad is not None}
+    assert touched
+    assert all(name.startswith(("encoder.", "letters.")) for name in touched)
+    assert not [name for name in trainer.whisper_weights() if name.startswith("letters.")]
+
+
+def test_training_learns_saves_and_exports(
+    mixer: Mixer, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_asr, "STAGES", ((0.0, 2.0, 2), (0.3, 3.0, 2)))
     torch.manual_seed(0)
     trainer = Trainer(mixer, vocabulary, tmp_path, minutes=0.1, rate=1e-3)
     heard = [(log_mel([np.zeros(SAMPLE_RATE, np.float32)], SHORT_S)[0], "one")]
-    trainer.train(2, heard, log_every=1, check_every=2)
+    trainer.train(heard, log_every=1, check_every=2)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["total"] < rows[0]["total"]
     assert any("wer" in row for row in rows)
@@ -102,7 +125,7 @@ def test_training_learns_saves_and_exports(mixer: Mixer, vocabulary: Vocabulary,
     assert (config["n_vocab"], config["n_audio_ctx"]) == (vocabulary.size, 1500)
 
     opened = open_model(tmp_path)
-    mel_BFT, rows_BL = trainer.batch(1, 30.0)
+    mel_BFT, rows_BL, _ = trainer.batch(1, 30.0)
     set_window(trainer.model, 30.0)
     trainer.model.load_state_dict(trainer.average)
     trainer.model.eval()
