@@ -3,7 +3,7 @@
 SAELens (6.x) opens what is written here and gives the same features: topk, jumprelu, gated and standard (relu). A
 batchtopk SAE is written as jumprelu with the threshold that its training learned, as SAELens itself does. SAEs with
 RMS-normalised features get an architecture name of ours, which SAELens refuses rather than reads wrongly. Nothing is
-ever unpickled.
+ever unpickled. Folders of other packages are told by their files: see `steer.dictionary_learning`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hooks.errors import require
 from hooks.files import whole_file
+from steer import dictionary_learning
 from steer.errors import SAEError
 from steer.sae import SAE, SAEInfo
 
@@ -88,7 +89,7 @@ def find_folder(source: str | Path) -> Path:
     """
     text = str(source)
     if Path(text).exists():
-        return Path(text)
+        return Path(text).parent if Path(text).is_file() else Path(text)
     scheme, _, rest = text.partition(":")
     if scheme in SCHEMES:
         return SCHEMES[scheme](rest)
@@ -97,7 +98,8 @@ def find_folder(source: str | Path) -> Path:
         owner, repository, *inner = name.split("/")
         hub = require("huggingface_hub", "all")
         try:
-            root = hub.snapshot_download(f"{owner}/{repository}", revision=revision or None)
+            patterns = ["/".join([*inner, "*"])] if inner else None
+            root = hub.snapshot_download(f"{owner}/{repository}", revision=revision or None, allow_patterns=patterns)
         except Exception as error:  # the hub raises its own, httpx's and OS errors
             raise SAEError(
                 f"{text}: could not be downloaded ({str(error).splitlines()[0]}); check name, revision and network"
@@ -114,6 +116,8 @@ def load_sae(source: str | Path) -> SAE:
             something that would change the features and is not supported.
     """
     folder = find_folder(source)
+    if (folder / dictionary_learning.WEIGHTS).is_file():
+        return dictionary_learning.load_folder(folder)
     path, weights = folder / CFG, folder / WEIGHTS
     for needed in (path, weights):
         if not needed.is_file():
