@@ -25,6 +25,7 @@ from steer.starter.sounds import Waveform, read_mono, read_rows, rms
 SAMPLE_RATE = 16_000
 SPOKEN = ("digits", "keywords", "orders", "ljspeech", "speech_misc")
 NOISES = ("esc10", "noise_rir")
+SHORTEST_S = 0.5
 SHARES = {"digits": 3.0, "keywords": 2.0, "orders": 2.5, "ljspeech": 0.8, "speech_misc": 0.8, "espeak": 4.0}
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan")
 VARIANTS = ("", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6)), "+croak", "+adam", "+Alicia",
@@ -130,9 +131,9 @@ class Mixer:
         self.rng = np.random.default_rng(seed)
 
     def draw(self, seconds: float) -> tuple[Waveform, str]:
-        """Up to `seconds` of speech in a room and in noise, and its words."""
+        """Up to `seconds` of speech in a room and in noise, and its words; as often short as long."""
         rng, limit = self.rng, int(seconds * SAMPLE_RATE)
-        wanted = rng.uniform(0.15, 1.0) * limit
+        wanted = limit * (SHORTEST_S / seconds) ** rng.uniform()
         words: list[str] = []
         length = int(rng.uniform(0, 0.5) * SAMPLE_RATE)
         parts = [np.zeros(length, np.float32)]
