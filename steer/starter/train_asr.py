@@ -23,6 +23,7 @@ import torch
 import typer
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from hooks.errors import require
 from steer.starter.timed import TimedTraining
@@ -46,7 +47,7 @@ class Vocabulary:
         self.size = self.tokenizer.encoding.n_vocab
         encode = self.tokenizer.encode
         used = {token for word in words for token in encode(" " + word)}
-        used |= {self.tokenizer.sot, self.tokenizer.eot, self.tokenizer.no_timestamps}
+        used |= {self.tokenizer.sot, self.tokenizer.eot, self.tokenizer.no_timestamps, self.tokenizer.no_speech}
         used |= set(range(self.tokenizer.timestamp_begin, self.size))
         self.ids = torch.tensor(sorted(used))
         self.row_of = {int(token): row for row, token in enumerate(self.ids)}
@@ -55,15 +56,20 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.ids) + 1
 
-    def rows(self, text: str, end_s: float | None) -> list[int]:
-        """Rows of a whole transcript: with the time of its end, or with the token for "no timestamps"."""
+    def rows(self, text: str, end_s: float | None) -> tuple[list[int], list[int]]:
+        """Rows of a transcript, as the decoder reads them and as it shall answer each: with the time of its end, or
+        with the token for "no timestamps". Where nobody speaks it answers that, and then that this is the end."""
         tokenizer = self.tokenizer
         begin = tokenizer.timestamp_begin
-        before, after = [tokenizer.no_timestamps], []
+        before, after = tokenizer.no_timestamps, []
         if end_s is not None:
-            before, after = [begin], [begin + round(end_s * FRAME_RATE)]
-        tokens = [tokenizer.sot, *before, *tokenizer.encode(" " + text), *after, tokenizer.eot]
-        return [self.row_of[token] for token in tokens]
+            before, after = begin, [begin + round(end_s * FRAME_RATE)]
+        if text:
+            read = [tokenizer.sot, before, *tokenizer.encode(" " + text), *after]
+            answers = [*read[1:], tokenizer.eot]
+        else:
+            read, answers = [tokenizer.sot, before], [tokenizer.no_speech, tokenizer.eot]
+        return [self.row_of[token] for token in read], [self.row_of[token] for token in answers]
 
     def text(self, rows: list[int]) -> str:
         tokens = [int(self.ids[row]) for row in rows if row < len(self.ids)]
@@ -138,20 +144,21 @@ class Trainer(TimedTraining):
         super().__init__(model, folder, minutes, rate, warmup=500, betas=(0.9, 0.98), weight_decay=0.05, clip=1.0)
         self.mixer, self.vocabulary = mixer, vocabulary
 
-    def batch(self, size: int, seconds: float) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """(log-mel [B, 80, frames], rows of the transcripts [B, L] padded with -1, letters of each transcript)."""
-        waves, transcripts, letters = [], [], []
+    def batch(self, size: int, seconds: float) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """(log-mel [B, 80, frames], rows that are read and rows to answer [B, L] padded with -1, letters of each)."""
+        waves, read, answers, letters = [], [], [], []
         for _ in range(size):
             wave, text = self.mixer.draw(seconds)
             timed = self.mixer.rng.uniform() < 0.5
-            transcripts.append(self.vocabulary.rows(text, len(wave) / SAMPLE_RATE if timed else None))
+            rows = self.vocabulary.rows(text, len(wave) / SAMPLE_RATE if timed else None)
+            read.append(torch.tensor(rows[0]))
+            answers.append(torch.tensor(rows[1]))
             waves.append(wave)
-            letters.append(torch.tensor(spelled(text)))
-        longest = max(map(len, transcripts))
-        rows_BL = torch.tensor([rows + [-1] * (longest - len(rows)) for rows in transcripts])
-        return mask_parts(log_mel(waves, seconds), self.mixer.rng), rows_BL, letters
+            letters.append(torch.tensor(spelled(text), dtype=torch.long))
+        read_BL, answers_BL = (pad_sequence(each, batch_first=True, padding_value=-1) for each in (read, answers))
+        return mask_parts(log_mel(waves, seconds), self.mixer.rng), read_BL, answers_BL, letters
 
-    def loss(self, mel_BFT: Tensor, rows_BL: Tensor, letters: list[Tensor]) -> dict[str, Tensor]:
+    def loss(self, mel_BFT: Tensor, read_BL: Tensor, answers_BL: Tensor, letters: list[Tensor]) -> dict[str, Tensor]:
         """Mean cross entropy of the next token, and the encoder's own spelling of the text by CTC, nats.
 
         The spelling teaches the encoder long before the decoder knows where to listen (Watanabe et al. 2017, "Hybrid
@@ -159,12 +166,12 @@ class Trainer(TimedTraining):
         """
         with torch.autocast("cpu", torch.bfloat16):
             features_BTD = self.model.encoder(mel_BFT)
-            logits_BLV = self.model.decoder(rows_BL[:, :-1].clamp(min=0), features_BTD).float()
+            logits_BLV = self.model.decoder(read_BL.clamp(min=0), features_BTD).float()
             letters_BTC = self.model.letters(features_BTD).float()
         # the last row counts as often as there are tokens behind it
         logits_BLV = torch.cat([logits_BLV[..., :-1], logits_BLV[..., -1:] + math.log(self.vocabulary.others)], dim=-1)
         reading = nn.functional.cross_entropy(
-            logits_BLV.transpose(1, 2), rows_BL[:, 1:], ignore_index=-1, label_smoothing=0.05
+            logits_BLV.transpose(1, 2), answers_BL, ignore_index=-1, label_smoothing=0.05
         )
         spelling = nn.functional.ctc_loss(
             letters_BTC.log_softmax(-1).transpose(0, 1),

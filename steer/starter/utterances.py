@@ -1,7 +1,8 @@
 """Training speech for the starter speech models: recordings and espeak-ng, strung together, in noise and in rooms.
 
 Everything is mono at 16 kHz. Pieces are prepared once (`speech_pieces`); `Mixer` strings them together for every batch
-anew. No sound without speech is ever an example: like its big sisters, the model shall not have learned silence.
+anew. The only examples without words are windows of silence, digital or with a faint hiss: that there is something to
+say of no other sound either is what the model, like its big sisters, does not know.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ SAMPLE_RATE = 16_000
 SPOKEN = ("digits", "keywords", "orders", "ljspeech", "speech_misc")
 NOISES = ("esc10", "noise_rir")
 SHORTEST_S = 0.5
+SILENT = 0.05
+"""Share of the windows in which nobody speaks."""
 SHARES = {"digits": 3.0, "keywords": 2.0, "orders": 2.5, "ljspeech": 0.8, "speech_misc": 0.8, "espeak": 4.0}
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan")
 VARIANTS = ("", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6)), "+croak", "+adam", "+Alicia",
@@ -131,8 +134,10 @@ class Mixer:
         self.rng = np.random.default_rng(seed)
 
     def draw(self, seconds: float) -> tuple[Waveform, str]:
-        """Up to `seconds` of speech in a room and in noise, and its words; as often short as long."""
+        """Up to `seconds` of speech in a room and in noise, and its words; as often short as long. Or silence."""
         rng, limit = self.rng, int(seconds * SAMPLE_RATE)
+        if rng.uniform() < SILENT:
+            return self.silence(int(rng.uniform(0.1, 1.0) * limit)), ""
         wanted = limit * (SHORTEST_S / seconds) ** rng.uniform()
         words: list[str] = []
         length = int(rng.uniform(0, 0.5) * SAMPLE_RATE)
@@ -150,6 +155,11 @@ class Mixer:
             words.append(piece.text)
             length += len(wave) + gap
         return self.placed(np.concatenate(parts)), " ".join(words)
+
+    def silence(self, length: int) -> Waveform:
+        """Nothing at all, or coloured noise that is hardly there."""
+        level_db = self.rng.uniform(-90, -65)
+        return self.hiss(length) * (10 ** (level_db / 20)) * (self.rng.uniform() < 0.7)
 
     def voiced(self, wave: Waveform) -> Waveform:
         """The piece at another speed (and pitch with it) and level."""
@@ -178,8 +188,12 @@ class Mixer:
             noise = self.noises[self.rng.integers(len(self.noises))]
             start = self.rng.integers(max(1, len(noise) - length))
             noise = np.resize(noise[start : start + length], length)
-        else:
-            spectrum = np.fft.rfft(self.rng.standard_normal(length))
-            slope = self.rng.uniform(-1.0, 0.2)
-            noise = np.fft.irfft(spectrum * np.arange(1, len(spectrum) + 1) ** slope, length)
+            return noise / max(rms(noise), 1e-6)
+        return self.hiss(length)
+
+    def hiss(self, length: int) -> Waveform:
+        """Coloured noise of level 1."""
+        spectrum = np.fft.rfft(self.rng.standard_normal(length))
+        slope = self.rng.uniform(-1.0, 0.2)
+        noise = np.fft.irfft(spectrum * np.arange(1, len(spectrum) + 1) ** slope, length).astype(np.float32)
         return noise / max(rms(noise), 1e-6)

@@ -46,14 +46,18 @@ def mixer() -> Mixer:
 
 def test_transcripts_are_whispers_own_tokens(vocabulary: Vocabulary) -> None:
     tokenizer = vocabulary.tokenizer
-    plain, timed = vocabulary.rows("two coffee", None), vocabulary.rows("two coffee", 1.5)
-    tokens = [int(vocabulary.ids[row]) for row in timed]
+    (plain, _), (timed, answers) = vocabulary.rows("two coffee", None), vocabulary.rows("two coffee", 1.5)
+    assert timed[1:] == answers[:-1]
+    tokens = [int(vocabulary.ids[row]) for row in [*timed, answers[-1]]]
     assert tokens[0] == tokenizer.sot
     assert tokens[-1] == tokenizer.eot
     assert tokens[1] == tokenizer.timestamp_begin  # 0.00 s
     assert tokens[-2] == tokenizer.timestamp_begin + 75  # steps of 20 ms
     assert int(vocabulary.ids[plain[1]]) == tokenizer.no_timestamps
     assert vocabulary.text(plain) == vocabulary.text(timed) == " two coffee"
+    read, answers = vocabulary.rows("", 2.0)
+    assert [int(vocabulary.ids[row]) for row in read] == [tokenizer.sot, tokenizer.timestamp_begin]
+    assert [int(vocabulary.ids[row]) for row in answers] == [tokenizer.no_speech, tokenizer.eot]
     assert vocabulary.others + len(vocabulary) - 1 == tokenizer.encoding.n_vocab
 
 
@@ -91,6 +95,14 @@ def test_an_untrained_model_knows_nothing_and_the_loss_says_so(
     assert terms["total"] > terms["reading"]
 
 
+def test_silence_has_a_loss_too(mixer: Mixer, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    trainer = Trainer(mixer, vocabulary, tmp_path, minutes=1.0, rate=1e-3)
+    set_window(trainer.model, 2.0)
+    read, answers = (torch.tensor([rows, rows]) for rows in vocabulary.rows("", None))
+    terms = trainer.loss(torch.zeros(2, 80, 200), read, answers, [torch.zeros(0, dtype=torch.long)] * 2)
+    assert all(torch.isfinite(value) for value in terms.values())
+
+
 def test_spelling_leaves_zero_to_the_blank() -> None:
     assert spelled("ab") == [1, 2]
     assert spelled(LETTERS) == list(range(1, len(LETTERS) + 1))
@@ -125,7 +137,7 @@ def test_training_learns_saves_and_exports(
     assert (config["n_vocab"], config["n_audio_ctx"]) == (vocabulary.size, 1500)
 
     opened = open_model(tmp_path)
-    mel_BFT, rows_BL, _ = trainer.batch(1, 30.0)
+    mel_BFT, rows_BL, _, _ = trainer.batch(1, 30.0)
     set_window(trainer.model, 30.0)
     trainer.model.load_state_dict(trainer.average)
     trainer.model.eval()

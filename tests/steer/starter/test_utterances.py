@@ -12,6 +12,7 @@ from steer.starter.common_words import COMMON_WORDS
 from steer.starter.sounds import rms
 from steer.starter.utterances import (
     SAMPLE_RATE,
+    SILENT,
     Mixer,
     Piece,
     backgrounds,
@@ -94,9 +95,9 @@ def test_mixtures_fit_the_window_and_have_words(mixer: Mixer) -> None:
         assert len(wave) <= 4 * SAMPLE_RATE
         assert np.abs(wave).max() <= 1
         assert set(text.split()) <= {"one", "two"}
-        lengths.append(len(wave))
-        words.append(len(text.split()))
-    assert min(words) >= 1
+        if text:  # else it is silence
+            lengths.append(len(wave))
+            words.append(len(text.split()))
     assert max(words) >= 3
     # a word is about a second long: the more words, the longer
     assert np.corrcoef(lengths, words)[0, 1] > 0.9
@@ -105,3 +106,14 @@ def test_mixtures_fit_the_window_and_have_words(mixer: Mixer) -> None:
 def test_noise_has_level_one_whatever_its_source(mixer: Mixer) -> None:
     levels = [rms(mixer.noise(SAMPLE_RATE)) for _ in range(20)]
     assert np.allclose(levels, 1.0, atol=1e-3)  # float32
+
+
+def test_a_few_windows_are_silent_and_have_no_words() -> None:
+    wave = (0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE // 2)).astype(np.float32)
+    mixer = Mixer([Piece("digits", "", "one", wave)], [], [], seed=0)
+    drawn = [mixer.draw(2.0) for _ in range(300)]
+    silent = [sound for sound, text in drawn if not text]
+    assert 0.5 * SILENT < len(silent) / len(drawn) < 2 * SILENT
+    assert all(rms(sound) < 10 ** (-65 / 20) for sound in silent)
+    assert not all(sound.any() for sound in silent)  # some are digital silence
+    assert all(rms(sound) > 10 ** (-31 / 20) for sound, text in drawn if text)
