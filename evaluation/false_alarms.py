@@ -125,7 +125,7 @@ def evaluate(
     that it is compared with on `test`.
 
     `options` are added to those of the transcription. In the report `clips` holds what each method wrote of each test
-    clip, `about` all trials on the validation clips and what was left out. Cost: up to (sites + 1) x (1 + kinds x
+    clip, `about` all trials on the validation clips and what was left out. Cost: up to ((sites + 1) x (1 + kinds) +
     counts) x strengths passes over `valid`, less those that costly edits end early.
 
     Raises:
@@ -149,22 +149,27 @@ def evaluate(
     plain = Trial(None, float(ratio(valid_score.errors_M, valid_score.lengths_M)), float(valid_score.alarms_N.mean()))
     trials: list[Trial] = []
 
-    def best(candidates: Sequence[Sequence[Method]]) -> Method | None:
+    def best(candidates: Sequence[Sequence[Method]], before: Trial = plain) -> Trial:
         tried = [climb(steered, ladder, valid, plain, points, chosen_options) for ladder in progress(list(candidates))]
         found = [trial for ladder in tried for trial in ladder]
         trials.extend(found)
-        return choose(found, plain, points).method
+        return choose([before, *found], plain, points)
 
-    steering = best(ladders(separations, kinds, counts, strengths))
+    middle = sorted(counts)[len(counts) // 2]
+    found = best(ladders(separations, kinds, [middle], strengths))
+    if isinstance(found.method, Steering):
+        others, group = [count for count in counts if count != middle], list(found.method.vectors)
+        found = best(ladders(separations, [found.method.kind], others, strengths, [group]), found)
+    steering = found.method
     assert steering is None or isinstance(steering, Steering)
     methods = {
         "SAE steering": steering,
-        "activation steering": best(ladders(separations, ["activation"], [], strengths)),
+        "activation steering": best(ladders(separations, ["activation"], [], strengths)).method,
     }
     left_out = {}
     if isinstance(model, WhisperPackage):
         methods["thresholds, default"] = LIBRARY_DEFAULT
-        methods["thresholds, chosen"] = best([[Thresholds(threshold) for threshold in NO_SPEECH_THRESHOLDS]])
+        methods["thresholds, chosen"] = best([[Thresholds(threshold) for threshold in NO_SPEECH_THRESHOLDS]]).method
     else:
         left_out["thresholds"] = f"{model.name} is not openai-whisper's"
 

@@ -9,7 +9,8 @@ mean over the frames that hold sound, and the differences of the two classes' me
   this acts where there is something to act on;
 - `activation`: strength x the difference of means of the activation itself, which needs no SAE;
 
-each at every site by itself and at all sites together.
+each at every site by itself and at all sites together. Of `shift` and `scale` the site and the kind are found with the
+middle one of the numbers of features, and the number afterwards.
 
 The rule (`choose`): of all that raise the WER on the validation clips by at most a given number of points, the one
 whose rate of false alarms there is lowest; of equals the one with the lower WER, then with fewer features, then the
@@ -179,12 +180,17 @@ def separate(steered: SteeredModel, clips: Clips, progress: Progress = iter) -> 
 
 
 def ladders(
-    separations: Mapping[str, Separation], kinds: Sequence[str], counts: Sequence[int], strengths: Sequence[float]
+    separations: Mapping[str, Separation],
+    kinds: Sequence[str],
+    counts: Sequence[int],
+    strengths: Sequence[float],
+    groups: Sequence[Sequence[str]] | None = None,
 ) -> list[list[Steering]]:
-    """Candidates, from weak to strong, of each kind, number of features a site, and site or all sites together."""
-    groups = [[site] for site in separations] + ([list(separations)] if len(separations) > 1 else [])
+    """Candidates, from weak to strong, of each kind, number of features a site, and group of sites; by default each
+    site by itself, and all together."""
+    each = [[site] for site in separations]
     made: list[list[Steering]] = []
-    for sites in groups:
+    for sites in groups or [*each, *([list(separations)] if len(separations) > 1 else [])]:
         for kind in kinds:
             seen: set[int] = set()
             for count in [0] if kind == "activation" else counts:

@@ -85,6 +85,19 @@ def test_false_alarms_go_and_speech_stays(listener: Transcriber) -> None:
     assert outcome.report.clips[-1]["said"] == "Hello!"
 
 
+def test_other_numbers_of_features_are_tried_only_where_the_middle_one_did_best(listener: Transcriber) -> None:
+    outcome = run(SteeredModel(listener, {"ear.0": sae(), "ear.1": sae()}), kinds=["shift"], counts=(1, 2), draws=0)
+    tried = [row["method"].rpartition(", strength")[0] for row in outcome.report.about["trials"]]
+    shifts = [method for method in dict.fromkeys(tried) if method.startswith("shift")]
+    assert shifts[:3] == [
+        "shift, 2 features at ear.0",
+        "shift, 2 features at ear.1",
+        "shift, 4 features at ear.0, ear.1",
+    ]
+    assert outcome.steering is not None and list(outcome.steering.vectors) == ["ear.0"]
+    assert shifts[3:] == ["shift, 1 feature at ear.0"]
+
+
 @pytest.mark.parametrize("kind", ["shift", "scale"])
 def test_the_recipe_does_the_same(listener: Transcriber, tmp_path: Path, kind: str) -> None:
     outcome = run(SteeredModel(listener, {"ear.0": sae(), "ear.1": sae()}), kinds=[kind], draws=0)
