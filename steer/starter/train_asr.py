@@ -31,7 +31,7 @@ from steer.starter.utterances import SAMPLE_RATE, Mixer, backgrounds, speech_pie
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 192, 3, 4, 2
 SHORT_S, FULL_S = 6.0, 30.0
-STAGES = ((0.0, 2.0, 32), (0.2, SHORT_S, 16), (0.75, FULL_S, 4))
+STAGES = ((0.0, 2.0, 32), (0.2, SHORT_S, 16), (0.65, FULL_S, 4))
 """From which share of the training on windows have so many seconds, and how many make a step: words come first."""
 FRAME_RATE = 50
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "
