@@ -23,6 +23,8 @@ SPEECH, NO_SPEECH = (
     ("esc10", "music", "noise_rir", "notes"),
 )
 """Subsets of the kind `speech`, yes or no."""
+ROOM = "rir"
+"""Label of room impulse responses: they lie among the noises, and are no sounds to listen to."""
 
 Sets = tuple[list[LabelledSound], list[LabelledSound]]
 """Sounds to train on, and those held out."""
@@ -63,8 +65,14 @@ def from_folder(
     return train, of(held_out)
 
 
+def is_room(labels: Mapping[str, str]) -> bool:
+    return labels.get("label") == ROOM
+
+
 def concepts_in(labels: Mapping[str, str], kinds: Sequence[str]) -> dict[str, str]:
     subset = labels["subset"]
+    if is_room(labels):
+        return {}
     found = {kind: labels.get(KINDS[kind][1], "") for kind in kinds if kind in KINDS and KINDS[kind][0] == subset}
     if "speech" in kinds and subset in (*SPEECH, *NO_SPEECH):
         found["speech"] = "yes" if subset in SPEECH else "no"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from evaluation.ablation import Progress
-from evaluation.concept_sets import NO_SPEECH, SPEECH
+from evaluation.concept_sets import NO_SPEECH, SPEECH, is_room
 from evaluation.labels import LabelledSound, labelled_sounds
 from evaluation.report import Interval
 from hooks.errors import AudioSteerError, require
@@ -62,15 +62,16 @@ def from_folder(
     silent: Sequence[str] = NO_SPEECH,
     speech: Sequence[str] = SPEECH,
 ) -> Clips:
-    """Clips of a split: all of the subsets `silent`, and those of `speech` that have a text; at most `limit` a subset.
+    """Clips of a split: all of the subsets `silent` but room impulse responses, and those of `speech` that have a text;
+    at most `limit` a subset.
 
     Raises:
         FalseAlarmError: none of a kind.
         AudioFileError: no clips of that split at all, or one that is not there.
     """
-    sounds = labelled_sounds(audio, None, split, limit, ("text",))
+    sounds = labelled_sounds(audio, None, split, limit, ("text", "label"))
     return Clips(
-        [sound for sound in sounds if sound.labels["subset"] in silent],
+        [sound for sound in sounds if sound.labels["subset"] in silent and not is_room(sound.labels)],
         [sound for sound in sounds if sound.labels["subset"] in speech and "text" in sound.labels],
         split,
     )

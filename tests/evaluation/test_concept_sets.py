@@ -43,6 +43,13 @@ def test_a_clip_has_all_kinds_that_are_asked_for(audio: Path) -> None:
     }
 
 
+def test_rooms_are_no_sounds(audio: Path) -> None:
+    lines = ("hum.wav,train,noise,", "hall.wav,train,rir,")
+    write(audio / "noise_rir" / "manifest.csv", "path,split,label,speaker", *lines)
+    train, _ = from_folder(audio, ["speech"])
+    assert [one.name for one in train if one.name.startswith("noise")] == ["noise_rir/hum.wav"]
+
+
 def test_a_kind_that_is_not_there(audio: Path) -> None:
     with pytest.raises(LabelError, match="no concepts of kind 'colour'; there are sound, keyword"):
         from_folder(audio, ["colour"])

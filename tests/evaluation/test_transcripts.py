@@ -121,16 +121,16 @@ def test_only_a_model_of_many_languages_is_told_which() -> None:
     assert defaults(AudioModel(module)) == {"language": "en"}
 
 
-def folder(root: Path, rows: dict[str, list[tuple[str, str]]]) -> Path:
-    """{subset: [(split, text)]}"""
+def folder(root: Path, rows: dict[str, list[tuple[str, ...]]]) -> Path:
+    """{subset: [(split, text) or (split, text, label)]}"""
     for subset, clips in rows.items():
         (root / subset).mkdir(parents=True)
         with (root / subset / "manifest.csv").open("w", newline="") as file:
             table: Any = csv.writer(file)
-            table.writerow(["path", "split", "text"])
-            for index, (split, text) in enumerate(clips):
+            table.writerow(["path", "split", "text", "label"])
+            for index, cells in enumerate(clips):
                 soundfile.write(root / subset / f"{index}.wav", np.full(1600, 0.5), 16_000)
-                table.writerow([f"{index}.wav", split, text])
+                table.writerow([f"{index}.wav", *cells])
     return root
 
 
@@ -141,11 +141,12 @@ def test_from_folder_takes_speech_with_a_text_and_what_has_none(tmp_path: Path) 
             "digits": [("train", "one"), ("valid", "two")],
             "orders": [("train", "")],
             "esc10": [("train", ""), ("train", "")],
+            "noise_rir": [("train", "", "noise"), ("train", "", "rir")],  # a noise and a room
             "singing": [("train", "")],
         },
     )
     clips = from_folder(audio, "train")
-    assert [one.name for one in clips.silent] == ["esc10/0.wav", "esc10/1.wav"]
+    assert [one.name for one in clips.silent] == ["esc10/0.wav", "esc10/1.wav", "noise_rir/0.wav"]
     assert [one.name for one in clips.speech] == ["digits/0.wav"]
     assert [one.name for one in from_folder(audio, "train", silent=["singing"]).silent] == ["singing/0.wav"]
     with pytest.raises(FalseAlarmError, match="split 'valid' has no clips without speech"):
