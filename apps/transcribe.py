@@ -30,7 +30,7 @@ def transcribe(
     language: Annotated[str | None, typer.Option(help="Such as en; else the model finds it out.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Name or folder, such as whisper:tiny; by default the recipe's.", rich_help_panel=MEANS),
+        typer.Option(help="Name or folder; by default the recipe's, or starter:asr.", rich_help_panel=MEANS),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML or JSON; SAEs and edits.", rich_help_panel=MEANS)] = None,
     as_json: Json = False,
@@ -41,14 +41,14 @@ def transcribe(
     Exit codes: 0 done, 1 some files of a batch failed, 2 wrong input.
     """
     from apps.files import make_folder, to_json
-    from apps.flags import recogniser, recogniser_recipe
+    from apps.flags import RECOGNISER, recogniser_recipe
 
     jobs, is_batch = plan(inputs, out)
     what = recogniser_recipe(recipe, model, []) if recipe else None
-    transcriber, edited = opened(what, recogniser(model or (what.model if what else None)))
+    transcriber, edited = opened(what, model or RECOGNISER)
     if out is not None:
         make_folder(out)
-    options = {"language": language} if language else {}
+    options = language_option(transcriber, language)
     with edited:
         results = transcribe_all(transcriber, jobs, options, write=out is not None, force=force, stop=not is_batch)
     if as_json:
@@ -60,7 +60,8 @@ def transcribe(
                 print(f"{result.job.source}: {result.transcript}" if is_batch else result.transcript)
     for result in results:
         if result.error:
-            print(f"{result.job.source}: {result.error}", file=sys.stderr)
+            named = result.error.startswith(f"{result.job.source}: ")
+            print(result.error if named else f"{result.job.source}: {result.error}", file=sys.stderr)
     raise typer.Exit(FAILED if any(result.error for result in results) else 0)
 
 
@@ -122,16 +123,36 @@ def opened(recipe: Recipe | None, name: str) -> tuple[Transcriber, Any]:
     steered = recipe.open() if recipe else None
     model = steered.model if steered else open_model(name)
     if not isinstance(model, Transcriber):
-        raise ModelError(f"{model.name} is a {model.kind} and writes no words; pass a recogniser, such as whisper:tiny")
-    return model, steered.edit(recipe.edits_for()) if steered and recipe else nullcontext()
+        raise ModelError(f"{model.name} is a {model.kind} and writes no words; pass a recogniser, such as starter:asr")
+    edited = steered.edit(recipe.edits_for(), padding=recipe.padding) if steered and recipe else nullcontext()
+    return model, edited
+
+
+def language_option(model: Transcriber, language: str | None) -> dict[str, str]:
+    """What tells the model the language; one that knows English alone cannot be told.
+
+    Raises:
+        ModelError: another language for such a model.
+    """
+    from hooks import ModelError
+
+    if language is None:
+        return {}
+    # transformers keeps it there, openai-whisper's module says it itself
+    if getattr(getattr(model.module, "generation_config", model.module), "is_multilingual", True):
+        return {"language": language}
+    if language.lower() not in ("en", "english"):
+        raise ModelError(f"{model.name} knows English alone; leave out --language {language}")
+    return {}
 
 
 def transcribe_all(
     model: Transcriber, jobs: Sequence[Job], options: dict[str, Any], *, write: bool, force: bool, stop: bool
 ) -> list[Result]:
-    """File after file, with a bar; errors are collected, unless `stop` raises them."""
+    """File after file, with a bar; errors are collected, unless `stop` raises those that tell a user what is wrong."""
     from apps.files import make_folder, told, write_result
     from apps.progress import track
+    from hooks import AudioSteerError
     from hooks.clip import check_target
 
     results = []
@@ -146,7 +167,7 @@ def transcribe_all(
                 write_result(job.target, lambda path, text=text: path.write_text(text, encoding="utf-8"), force)  # type: ignore[misc]
             results.append(Result(job, transcript))
         except Exception as error:
-            if stop:
+            if stop and isinstance(error, AudioSteerError):
                 raise
             results.append(Result(job, error=told(error)))
     return results

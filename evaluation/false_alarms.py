@@ -176,7 +176,7 @@ def evaluate(
     heard = {"baseline": hear(test)}
     sites = list(steering.vectors) if steering else list(steered.saes)
     alone = SteeredModel(model, {site: steered.saes[site] for site in sites}, check=False)
-    with alone.edit(mode="reconstruct"):
+    with alone.edit(mode="reconstruct", padding=False):  # SAEs are trained without padding
         heard["SAE reconstruction"] = hear(test)
     heard |= {name: hear(test, method) if method else heard["baseline"] for name, method in methods.items()}
     try:

@@ -12,9 +12,11 @@
         strength: 8
     residual: keep
 
-YAML or JSON. Goals are what shall be measured in the end, edits are done as they stand. Files and folders may be named
-relative to the recipe. `during` at the top limits goals and all edits that have none of their own, in seconds.
-`residual` (keep or drop what the codec cannot carry) is by default drop where there are goals, else keep.
+YAML or JSON. A starter model brings its own SAEs where none are named. Goals are what shall be measured in the end,
+edits are done as they stand. Files and folders may be named relative to the recipe, in `whisper:model.pt` too. `during`
+at the top limits goals and all edits that have none of their own, in seconds. `residual` (keep or drop what the codec
+cannot carry) is by default drop where there are goals, else keep. `padding: false` edits only the frames that hold
+sound, where a recogniser's window is longer than that.
 """
 
 from __future__ import annotations
@@ -43,16 +45,22 @@ from pydantic import (
 
 from hooks import open_model
 from hooks.files import whole_file
+from steer import starter
 from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift, as_spans
 from steer.errors import EditError, RecipeError
 from steer.formats import find_folder, load_sae
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector, load_vector, load_vectors
 
-DEFAULT_MODEL, DEFAULT_SAES = "starter:codec", {"latent": "starter:codec/latent"}
+DEFAULT_MODEL = "starter:codec"
 VECTORS = "vectors.safetensors"
 """Control vectors of an SAE lie beside it under this name; those called like a goal serve that goal."""
 UNITS = {"loudness": "dB", "pitch": "st", "brightness": "%"}
+
+
+def default_saes(model: str) -> dict[str, str]:
+    """{site: SAE} of a starter model, whose SAEs lie in folders named after their sites; {} of any other."""
+    return {name.rpartition("/")[2]: name for name in starter.saes(model)} if model in starter.models() else {}
 
 
 def amount(unit: str) -> BeforeValidator:
@@ -154,13 +162,14 @@ class Recipe(_Strict):
     edits: list[EditSpec] = Field(default_factory=list)
     during: Spans = None
     residual: Literal["keep", "drop"] | None = None
+    padding: bool = True
     _folder: Path = PrivateAttr(default_factory=Path)
 
     @model_validator(mode="before")
     @classmethod
     def _default_saes(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("saes") and values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
-            return {**values, "saes": DEFAULT_SAES}
+        if isinstance(values, dict) and not values.get("saes"):
+            return {**values, "saes": default_saes(values.get("model", DEFAULT_MODEL))}
         return values
 
     @model_validator(mode="after")
@@ -192,8 +201,8 @@ class Recipe(_Strict):
         return recipe
 
     @classmethod
-    def load(cls, path: str | Path) -> Recipe:
-        """Read a YAML or JSON file.
+    def load(cls, path: str | Path, model: str = DEFAULT_MODEL) -> Recipe:
+        """Read a YAML or JSON file; `model` is what it is for if it does not say.
 
         Raises:
             RecipeError: as `build`, or the file is not there or no YAML.
@@ -209,7 +218,7 @@ class Recipe(_Strict):
             raise RecipeError(f"{path}: neither YAML nor JSON{where}") from error
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: holds no keys; a recipe has {', '.join(cls.model_fields)}")
-        return cls.build(values, str(path), path.parent)
+        return cls.build({"model": model, **values}, str(path), path.parent)
 
     def save(self, path: str | Path, force: bool = False) -> Path:
         """Write YAML, or JSON where the name ends so; files it names are written relative to the new place.
@@ -244,17 +253,17 @@ class Recipe(_Strict):
         return values
 
     def located(self, source: str) -> str:
-        """A path that is there relative to the recipe, or `source` as it is. Behind a `#` may stand a name."""
-        path, mark, name = source.partition("#")
+        """A path that is there relative to the recipe, or `source` as it is."""
+        before, path, behind = path_in(source)
         there = self._folder / path
-        return f"{there}{mark}{name}" if there.exists() else source
+        return f"{before}{there}{behind}" if there.exists() else source
 
     def _moved(self, source: str, folder: Path) -> str:
-        path, mark, name = source.partition("#")
+        before, path, behind = path_in(source)
         there = self._folder / path
         if Path(path).is_absolute() or not there.exists():
             return source
-        return f"{os.path.relpath(there, folder)}{mark}{name}"
+        return f"{before}{os.path.relpath(there, folder)}{behind}"
 
     # --- what it names ---
 
@@ -327,6 +336,13 @@ class Recipe(_Strict):
         assert spec.shift is not None
         strength = 1.0 if spec.strength is None else value_of(spec.strength)
         return [Shift(load_vector(self.located(spec.shift)).vector, strength, during=during)]
+
+
+def path_in(source: str) -> tuple[str, str, str]:
+    """A path, and what stands around it: `whisper:` before a checkpoint, and behind any file a `#` with a name."""
+    before = "whisper:" if source.startswith("whisper:") and source.endswith(".pt") else ""
+    path, mark, name = source.removeprefix(before).partition("#")
+    return before, path, f"{mark}{name}"
 
 
 def first_problem(error: ValidationError) -> str:

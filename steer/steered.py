@@ -14,6 +14,7 @@ from hooks import AudioModel, Handle, Site, SiteError, attach, wrap_model
 from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.model import Source
+from hooks.padding import real_frames
 from steer.delta import Mode, SiteEdit
 from steer.edits import Edit, Frames
 from steer.errors import EditError, SAEError
@@ -83,12 +84,17 @@ class SteeredModel:
     # --- edits ---
 
     def apply(
-        self, *edits: Edit | Mapping[str, Edit | Sequence[Edit]], site: str | None = None, mode: Mode = "delta"
+        self,
+        *edits: Edit | Mapping[str, Edit | Sequence[Edit]],
+        site: str | None = None,
+        mode: Mode = "delta",
+        padding: bool = True,
     ) -> EditHandle:
         """Turn edits on in this thread (or task) until the handle's `remove()`.
 
         With SAEs at several sites say which with `site`, or pass {site: edit or [edits]}. `mode="reconstruct"` puts
-        decode(f') in place of the activation, so that what the SAE cannot explain is lost.
+        decode(f') in place of the activation, so that what the SAE cannot explain is lost. `padding=False` leaves the
+        frames of a model's window that hold no sound as they are.
 
         Raises:
             EditError: a feature that is not there, or a site without an SAE.
@@ -98,7 +104,7 @@ class SteeredModel:
             site_edit = SiteEdit(self.saes[name], chosen, mode)
             if chosen or mode == "reconstruct":
                 try:
-                    handles.append(attach(self.model.module, self.sites[name], self._change(name, site_edit)))
+                    handles.append(attach(self.model.module, self.sites[name], self._change(name, site_edit, padding)))
                 except BaseException:
                     EditHandle(handles).remove()
                     raise
@@ -106,10 +112,14 @@ class SteeredModel:
 
     @contextmanager
     def edit(
-        self, *edits: Edit | Mapping[str, Edit | Sequence[Edit]], site: str | None = None, mode: Mode = "delta"
+        self,
+        *edits: Edit | Mapping[str, Edit | Sequence[Edit]],
+        site: str | None = None,
+        mode: Mode = "delta",
+        padding: bool = True,
     ) -> Iterator[SteeredModel]:
         """`apply` for the length of a with-block."""
-        handle = self.apply(*edits, site=site, mode=mode)
+        handle = self.apply(*edits, site=site, mode=mode, padding=padding)
         try:
             yield self
         finally:
@@ -135,7 +145,7 @@ class SteeredModel:
                 chosen.setdefault(name, []).append(one)
         return chosen
 
-    def _change(self, name: str, site_edit: SiteEdit) -> Any:
+    def _change(self, name: str, site_edit: SiteEdit, padding: bool) -> Any:
         site = self.sites[name]
         timed = any(edit.timed for edit in site_edit.edits)
         width = width_of(self.saes[name])
@@ -157,7 +167,12 @@ class SteeredModel:
                     f"{self.model.name} cuts its input into chunks: for edits with `during` or curves "
                     "call run, transcribe or resynthesize, or say the time with at_time"
                 )
-            return site_edit(x_BTD, Frames.of(x_BTD, site.frame_rate or 1.0, start_s or 0.0))
+            count = x_BTD.shape[1] if padding else real_frames(x_BTD.shape[1], site.frame_rate)
+            if not count:
+                return x_BTD
+            sound_BTD, rest_BTD = x_BTD[:, :count], x_BTD[:, count:]
+            edited_BTD = site_edit(sound_BTD, Frames.of(sound_BTD, site.frame_rate or 1.0, start_s or 0.0))
+            return torch.cat([edited_BTD, rest_BTD], dim=1) if rest_BTD.shape[1] else edited_BTD
 
         return change
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from steer import starter
 from steer.edits import Ablate, Clamp, Curve, Scale, Shift
 from steer.errors import EditError, RecipeError
 from steer.recipe import Recipe
@@ -107,6 +108,40 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path, monkeypatch: pytest.Mo
     assert "there/v.safetensors#warm" in moved.read_text()
     monkeypatch.chdir(tmp_path / "there")
     assert torch.equal(Recipe.load(moved).edits_for()["latent"][0].vector, vector)  # type: ignore[attr-defined]
+
+
+def test_a_checkpoint_is_relative_to_the_recipe_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "model.pt").touch()
+    (tmp_path / "there" / "r.yaml").write_text("model: whisper:model.pt\nsaes: {encoder.0: s}")
+    recipe = Recipe.load(tmp_path / "there" / "r.yaml")
+    assert recipe.located(recipe.model) == f"whisper:{tmp_path / 'there' / 'model.pt'}"
+    moved = recipe.save(tmp_path / "r.yaml")
+    assert "model: whisper:there/model.pt" in moved.read_text()
+    # what is not there, absolute, or a name stays as it is
+    (tmp_path / "there" / "tiny").touch()
+    for name in ("whisper:other.pt", "whisper:tiny", f"whisper:{tmp_path / 'there' / 'model.pt'}"):
+        assert recipe.located(name) == name
+        other = Recipe.build({"model": name, "saes": {"a": "b"}}, folder=tmp_path / "there")
+        assert other.to_dict(tmp_path)["model"] == name
+
+
+def test_a_starter_brings_its_own_saes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starter, "FOLDER", tmp_path)
+    for name in ("asr/config.json", "asr/encoder.0/cfg.json", "asr/encoder.1/cfg.json", "other/x/cfg.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    saes = {"encoder.0": "starter:asr/encoder.0", "encoder.1": "starter:asr/encoder.1"}
+    assert Recipe.build({"model": "starter:asr"}).saes == saes
+    assert Recipe.build({"model": "starter:asr", "saes": {"encoder.1": "mine"}}).saes == {"encoder.1": "mine"}
+    for model in ("asr", "starter:other", str(tmp_path / "asr")):
+        with pytest.raises(RecipeError, match=f"saes: say which SAE belongs to which site of {model}"):
+            Recipe.build({"model": model})
+    # whoever reads a file may say what it is for if it does not
+    (tmp_path / "r.yaml").write_text("edits: [{ablate: [1], site: encoder.1}]")
+    assert Recipe.load(tmp_path / "r.yaml", "starter:asr").saes == saes
+    (tmp_path / "r.yaml").write_text("model: mine\nsaes: {a: b}")
+    assert Recipe.load(tmp_path / "r.yaml", "starter:asr").model == "mine"
 
 
 def test_goals_use_the_vectors_beside_the_sae_before_all_edits(tmp_path: Path) -> None:
