@@ -4,29 +4,26 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from evaluation.stability import (
-    FeatureSums,
-    StabilityError,
-    decoder_cosine,
-    evaluate,
-    in_blocks,
-    random_like,
-    regrouped,
-)
+from evaluation.labels import LabelledSound
+from evaluation.matching import in_blocks
+from evaluation.seeds import StabilityError
+from evaluation.stability import evaluate, of_sounds
+from hooks import Site, SiteError, Transcriber
 from hooks.store import ActivationStore, fill
-from steer.sae import SAE
+from steer.sae import SAE, SAEInfo
 
 WIDTH, FEATURES = 16, 48
 
 
 def sae_of(seed: int, d_in: int = WIDTH, d_sae: int = FEATURES) -> SAE:
     torch.manual_seed(seed)
-    return SAE(d_in, d_sae, "topk", k=6)
+    sae = SAE(d_in, d_sae, "topk", k=6)
+    sae.W_dec.data.mul_(0.5)  # else features that are alike would add up to more than the activation
+    return sae
 
 
 def permuted(sae: SAE, order: Tensor) -> SAE:
@@ -34,7 +31,7 @@ def permuted(sae: SAE, order: Tensor) -> SAE:
     with torch.no_grad():
         other.W_enc.copy_(sae.W_enc[:, order])
         other.b_enc.copy_(sae.b_enc[order])
-        other.W_dec.copy_(3 * sae.W_dec[order])  # cosines do not see lengths
+        other.W_dec.copy_(1.2 * sae.W_dec[order])  # cosines do not see lengths
         other.b_dec.copy_(sae.b_dec)
     return other
 
@@ -45,7 +42,7 @@ def x_ND() -> Tensor:
 
 
 def shares(saes: Sequence[SAE], x_ND: Tensor, column: str = "matched", **options: float) -> list[float]:
-    """[by decoder cosine, by correlation]."""
+    """[by decoder cosine, by correlation, by overlap]."""
     report = evaluate({"site": saes}, {"site": [x_ND]}, **options)  # type: ignore[arg-type]
     return [getattr(row[column], "value", row[column]) for row in report.rows]
 
@@ -57,13 +54,13 @@ def test_an_sae_is_all_in_itself(x_ND: Tensor) -> None:
     saes = [sae_of(1)] * 3
     # float32: a cosine with itself may be a little under 1
     for column in ("matched", "in every seed", "lowest pair"):
-        assert shares(saes, x_ND, column, cosine=0.9999, correlation=0.9999) == [1.0, 1.0]
+        assert shares(saes, x_ND, column, cosine=0.9999, correlation=0.9999, overlap=1.0) == [1.0, 1.0, 1.0]
 
 
 def test_the_order_and_length_of_features_play_no_part(x_ND: Tensor) -> None:
     sae = sae_of(1)
     other = permuted(sae, torch.randperm(FEATURES))
-    assert shares([sae, other], x_ND, cosine=0.9999, correlation=0.9999) == [1.0, 1.0]
+    assert shares([sae, other], x_ND, cosine=0.9999, correlation=0.9999, overlap=1.0) == [1.0, 1.0, 1.0]
 
 
 def test_another_random_sae_is_near_the_control() -> None:
@@ -72,17 +69,18 @@ def test_another_random_sae_is_near_the_control() -> None:
     saes = [sae_of(seed, 64, 200) for seed in (1, 2)]
     first = evaluate({"site": saes}, {"site": [x_ND]}).clips
     level = {row["measure"].split(" >=")[0]: row["median of control"] for row in first}
-    (cosine, _) = shares(saes, x_ND, cosine=level["decoder cosine"])
-    (by_chance, _) = shares(saes, x_ND, "control", cosine=level["decoder cosine"])
+    (cosine, *_) = shares(saes, x_ND, cosine=level["decoder cosine"])
+    (by_chance, *_) = shares(saes, x_ND, "control", cosine=level["decoder cosine"])
     # 400 features: four standard errors of a share of a half are 0.1
     assert abs(cosine - by_chance) < 0.1
-    assert shares(saes, x_ND, cosine=0.7, correlation=0.7) == [0.0, 0.0]
+    assert shares(saes, x_ND) == [0.0, 0.0, 0.0]
 
 
 def test_shuffled_frames_correlate_by_chance_only() -> None:
     x_ND = torch.randn(8_000, WIDTH)
     report = evaluate({"site": [sae_of(1)] * 2}, {"site": [x_ND]})
-    chance = report.clips[-1]
+    chance = report.clips[2]
+    assert chance["measure"] == "correlation >= 0.7"
     # the largest of 48 normal correlations of deviation 1 / sqrt(8000) = 0.011 is about 2.2 of those
     assert chance["median similarity"] == pytest.approx(1, abs=1e-4)
     assert 0.01 < chance["median of control"] < 0.06
@@ -96,7 +94,7 @@ def test_half_of_the_features_are_shared(x_ND: Tensor) -> None:
             sae.W_enc.copy_(torch.eye(WIDTH))
         other.W_dec[8:] *= -1  # the opposite direction is another feature: features are positive
         other.W_enc[:, 8:] *= -1
-    assert shares([one, other], x_ND) == [0.5, 0.5]
+    assert shares([one, other], x_ND) == [0.5, 0.5, 0.5]
     # now eight of the other are dead, and the dead ones of either side do not count
     with torch.no_grad():
         other.b_enc[8:] = -100
@@ -104,12 +102,10 @@ def test_half_of_the_features_are_shared(x_ND: Tensor) -> None:
     assert [(row["seed"], row["live"], row["matched"]) for row in report.clips] == [
         (0, 16, 0.5),
         (1, 8, 1.0),
-        (0, 16, 0.5),
-        (1, 8, 1.0),
-    ]
+    ] * 3
     assert report.rows[0]["live"] == 12
     assert report.rows[0]["matched"].value == pytest.approx((16 * 0.5 + 8 * 1.0) / 24)
-    assert report.rows[0]["lowest pair"] == 0.5
+    assert report.rows[0]["lowest pair"].value == 0.5
 
 
 def test_three_seeds_by_hand() -> None:
@@ -121,7 +117,7 @@ def test_three_seeds_by_hand() -> None:
         radians = torch.deg2rad(torch.tensor(angles, dtype=torch.float32))
         with torch.no_grad():
             sae.W_dec.copy_(torch.stack([radians.cos(), radians.sin()], 1))
-            sae.W_enc.copy_(sae.W_dec.T)
+            sae.W_enc.copy_(torch.linalg.inv(sae.W_dec))
         saes.append(sae)
     report = evaluate({"site": saes}, {"site": [torch.rand(50, 2)]}, cosine=0.99)
     matched = {(row["seed"], row["other"]): row["matched"] for row in report.clips[:6]}
@@ -129,41 +125,25 @@ def test_three_seeds_by_hand() -> None:
     # shares: seed 0: 0.5 (in seed 1), 0.5 (in seed 2); seed 1: 0.5, 0; seed 2: 0, 0.5
     assert report.rows[0]["matched"].value == pytest.approx(2 / 6)
     assert report.rows[0]["in every seed"].value == 0
-    assert report.rows[0]["lowest pair"] == 0
+    assert report.rows[0]["lowest pair"].value == 0
     wide = evaluate({"site": saes}, {"site": [torch.rand(50, 2)]}, cosine=0.86).rows[0]  # under cos 30
-    assert wide["in every seed"].value == wide["lowest pair"] == 1
+    assert wide["in every seed"].value == wide["lowest pair"].value == 1
+
+
+def test_features_that_fire_together_overlap_whatever_their_direction(x_ND: Tensor) -> None:
+    one, other = (SAE(WIDTH, WIDTH, "relu", None) for _ in range(2))
+    with torch.no_grad():
+        for sae in (one, other):
+            sae.W_dec.copy_(torch.eye(WIDTH))
+            sae.W_enc.copy_(torch.eye(WIDTH))
+        other.W_dec += 0.5 * torch.eye(WIDTH).roll(1, 0)  # 27 degrees from the axes
+    (cosine, correlation, overlap) = shares([one, other], x_ND, cosine=0.95)
+    assert (cosine, correlation, overlap) == (0, 1, 1)
+    (by_chance,) = [row["control"] for row in evaluate({"site": [one, other]}, {"site": [x_ND]}).rows[2:]]
+    assert by_chance.value == 0  # half of the frames each, at random: a third overlaps
 
 
 # --- the parts ---
-
-
-def test_correlation_is_numpys() -> None:
-    saes = [sae_of(1), sae_of(2, d_sae=32)]
-    x_ND = torch.randn(700, WIDTH) + 2  # so that features have means far from zero
-    features = [sae.encode(x_ND).detach() for sae in saes]
-    features[0][:, 5] = 0.3  # never changes
-    features[1][:, 7] = 1_000 + torch.rand(700)  # a mean that dwarfs what changes
-    sums = FeatureSums(saes)
-    for start in range(0, 700, 100):
-        sums.add([f_NF[start : start + 100] for f_NF in features])
-    with np.errstate(invalid="ignore"):
-        own = np.corrcoef(*(f_NF.double().numpy().T for f_NF in features))[:FEATURES, FEATURES:]
-    own = torch.from_numpy(np.nan_to_num(own)).float()
-    # float32 sums; 1000 + rand is itself rounded to 6e-5
-    torch.testing.assert_close(sums.correlation(0, 1), own, atol=2e-5, rtol=0)
-    assert torch.equal(sums.correlation(1, 0), sums.correlation(0, 1).T)
-    assert (sums.correlation(0, 1)[5] == 0).all()
-    assert torch.equal(sums.fires[0], (features[0] > 0).sum(0).double())
-
-
-def test_random_directions_have_the_same_number_and_second_moments() -> None:
-    directions_FD = torch.randn(400, 4) * torch.tensor([3.0, 1.0, 1.0, 0.1])
-    random_FD = random_like(directions_FD, torch.Generator().manual_seed(0)) / 400**0.5
-    assert random_FD.shape == directions_FD.shape
-    own = torch.nn.functional.normalize(directions_FD, dim=1)
-    # 400 draws: 1 / sqrt(400) of the largest moment, three times
-    torch.testing.assert_close(random_FD.T @ random_FD / 400, own.T @ own / 400, atol=0.15, rtol=0)
-    assert decoder_cosine(own, own).diagonal() == pytest.approx(np.ones(400), abs=1e-6)
 
 
 @pytest.mark.parametrize("sizes", [[6_000], [1] * 50 + [5_950], [1_000] * 6, [0, 4_096, 1_904]])
@@ -184,19 +164,11 @@ def test_one_pass_and_several_blocks_agree(x_ND: Tensor) -> None:
         assert (one["live"], one["matched"]) == (several["live"], several["matched"])
 
 
-def test_regrouped_frames_are_the_same_frames() -> None:
-    x_ND = torch.arange(23)[:, None]
-    pieces = list(regrouped(x_ND.split([2, 9, 12]), 5))
-    assert [len(piece) for piece in pieces] == [5, 5, 5, 5, 3]
-    assert torch.equal(torch.cat(pieces), x_ND)
-    assert torch.equal(torch.cat(list(in_blocks(x_ND, 4))), x_ND)
-
-
 # --- as it is used ---
 
 
 def test_sites_of_a_store(tmp_path: Path) -> None:
-    from hooks import Site, wrap_model
+    from hooks import wrap_model
 
     class Net(torch.nn.Module):
         def __init__(self) -> None:
@@ -214,9 +186,11 @@ def test_sites_of_a_store(tmp_path: Path) -> None:
     saes = {site: [sae_of(seed) for seed in range(3)] for site in ("first", "second")}
     report = evaluate(saes, {site: in_blocks(store.frames(site), 300) for site in saes})
     assert [(row["site"], row["measure"]) for row in report.rows] == [
-        (site, f"{measure} >= 0.7") for site in saes for measure in ("decoder cosine", "correlation")
+        (site, measure)
+        for site in saes
+        for measure in ("decoder cosine >= 0.7", "correlation >= 0.7", "firing overlap >= 0.5")
     ]
-    assert len(report.clips) == 2 * 2 * 6
+    assert len(report.clips) == 2 * 3 * 6
     for row in report.rows:
         for column in ("matched", "in every seed", "control"):
             interval = row[column]
@@ -224,7 +198,7 @@ def test_sites_of_a_store(tmp_path: Path) -> None:
             assert interval.count == round(3 * row["live"])
     saved = json.loads(report.save(tmp_path / "stability.json").read_text())
     assert saved["about"]["seeds"] == {"first": 3, "second": 3}
-    assert len(report.markdown().splitlines()) == 6
+    assert len(report.markdown().splitlines()) == 8
 
 
 def test_what_cannot_be_compared(x_ND: Tensor) -> None:
@@ -240,3 +214,39 @@ def test_what_cannot_be_compared(x_ND: Tensor) -> None:
     for blocks in ([], [x_ND[:3]]):
         with pytest.raises(StabilityError, match=r"no feature that fires on 10 of [03] frames"):
             evaluate({"site": [one, other]}, {"site": blocks})
+
+
+# --- sounds ---
+
+
+def lossless(info: SAEInfo) -> SAE:
+    """For the listener's four axes, which are never below zero."""
+    sae = SAE(4, 16, "relu", info=info)
+    with torch.no_grad():
+        sae.W_dec.zero_()
+        sae.W_dec[:4] = torch.eye(4)
+        sae.W_enc.copy_(sae.W_dec.T)
+    return sae
+
+
+def test_of_sounds(listener: Transcriber) -> None:
+    sounds = [LabelledSound(level * torch.rand(1_600), str(level)) for level in (0.5, -0.5, -0.2)]
+    saes = {site: [lossless(SAEInfo(site=site)) for _ in range(2)] for site in ("ear.0", "ear.1")}
+    report = of_sounds(listener, saes, sounds)
+    assert [row["site"] for row in report.rows] == ["ear.0"] * 3 + ["ear.1"] * 3
+    assert {row["live"] for row in report.rows} == {2}  # above zero in one sound, below in the others
+    assert all(row["in every seed"].value == 1 for row in report.rows)
+    assert report.about["explained variance"]["ear.0"] == pytest.approx([1, 1], abs=1e-6)
+    assert (report.about["model"], report.about["sounds"]) == ("listener", 3)
+
+
+def test_saes_of_another_model(listener: Transcriber) -> None:
+    sounds = [LabelledSound(torch.rand(1_600), "x")]
+    with pytest.raises(SiteError, match="listener has no site 'ear.2'"):
+        of_sounds(listener, {"ear.2": [lossless(SAEInfo())] * 2}, sounds)
+    with pytest.raises(StabilityError, match="16 wide, but site 'ear.0' of listener is 4 wide"):
+        of_sounds(listener, {"ear.0": [sae_of(1)] * 2}, sounds)
+    foreign = lossless(SAEInfo(model="other", site="ear.0"))
+    foreign.W_dec.data *= -1
+    with pytest.raises(StabilityError, match="explains nothing there.*it says other, ear.0"):
+        of_sounds(listener, {"ear.0": [foreign] * 2}, sounds)
