@@ -1,54 +1,180 @@
-"""`steer train`: an SAE for a site of a model, from sound files."""
+"""`steer train`: SAEs for sites of a model, from sound files."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apps.options import Json, Sounds, output
+from apps.options import Json
+
+if TYPE_CHECKING:
+    from hooks import AudioModel
+    from hooks.model import Source
+
+WHERE, HOW, COST = "Where", "How", "What it costs downstream"
 
 
 def train(
-    inputs: Sounds,
-    out: Annotated[Path, output("Folder of the SAE, its checkpoints and loss curve.")],
-    model: Annotated[str, typer.Option(help="Name or folder; see `steer models`.")] = "starter:codec",
-    site: Annotated[str, typer.Option(help="Where in the model.")] = "latent",
-    activation: Annotated[str, typer.Option(help="relu, topk, batchtopk, jumprelu or gated.")] = "batchtopk",
-    k: Annotated[int, typer.Option(help="Active features a frame, for topk and batchtopk.")] = 32,
-    expansion: Annotated[int, typer.Option(help="Features for each channel of the activation.")] = 8,
-    sparsity: Annotated[float, typer.Option(help="Weight of the penalty, for relu, gated and jumprelu.")] = 0.3,
-    steps: Annotated[int, typer.Option(help="Batches.")] = 20_000,
-    batch_size: Annotated[int, typer.Option(help="Frames a batch.")] = 4096,
-    rate: Annotated[float, typer.Option(help="Learning rate.")] = 5e-4,
-    seed: Annotated[int, typer.Option(help="For the first weights.")] = 0,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "--output", "-o", help="Folder for the SAEs, checkpoints and metrics.", show_default=False
+        ),
+    ],
+    inputs: Annotated[list[str] | None, typer.Argument(help="Sound files, folders or quoted globs.")] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(help="Instead: folder of subsets with a manifest.csv each; only split train is trained on."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Name or folder; see `steer models`.", rich_help_panel=WHERE)
+    ] = "starter:codec",
+    site: Annotated[
+        str | None,
+        typer.Option("--site", "--sites", help="Sites, with commas. Default: latent.", rich_help_panel=WHERE),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="all, or numbers such as 0,1: the sites encoder.N.", rich_help_panel=WHERE)
+    ] = None,
+    activation: Annotated[
+        str, typer.Option(help="relu, topk, batchtopk, jumprelu or gated.", rich_help_panel=HOW)
+    ] = "batchtopk",
+    k: Annotated[int, typer.Option(help="Active features a frame, for topk and batchtopk.", rich_help_panel=HOW)] = 50,
+    expansion: Annotated[
+        int, typer.Option(help="Features for each channel of the activation.", rich_help_panel=HOW)
+    ] = 8,
+    sparsity: Annotated[
+        float, typer.Option(help="Weight of the penalty, for relu, gated and jumprelu.", rich_help_panel=HOW)
+    ] = 0.3,
+    steps: Annotated[int, typer.Option(help="Batches.", rich_help_panel=HOW)] = 20_000,
+    batch_size: Annotated[int, typer.Option(help="Frames a batch.", rich_help_panel=HOW)] = 4096,
+    rate: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=HOW)] = 5e-4,
+    seeds: Annotated[
+        str, typer.Option("--seeds", "--seed", help="For the first weights, with commas.", rich_help_panel=HOW)
+    ] = "0",
+    downstream: Annotated[
+        bool,
+        typer.Option(
+            help="Measure it on valid clips: WER, or accuracy of probes. Needs --audio.", rich_help_panel=COST
+        ),
+    ] = True,
+    clips: Annotated[
+        int, typer.Option(min=1, help="At most this many clips of a subset and split.", rich_help_panel=COST)
+    ] = 40,
     store: Annotated[Path | None, typer.Option(help="Folder of the activations. Default: in the output.")] = None,
     data: Annotated[str, typer.Option(help="What the sounds are, for the SAE's own notes.")] = "",
     license: Annotated[str, typer.Option(help="Licence of the SAE, for the same.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Train an SAE; the same command goes on where a stopped one was."""
+    """Train an SAE for each site and seed, all in one pass of the sounds.
+
+    They are saved as OUT/SITE, or with several seeds as OUT/SITE/seed-N.
+
+    The same command goes on where a stopped one was.
+    """
     from apps.files import sounds_of, to_json
     from apps.progress import track
+    from evaluation.concept_sets import is_room
+    from evaluation.downstream import evaluate, from_folder
+    from evaluation.labels import labelled_sounds
+    from evaluation.report import Report
     from hooks import open_model
     from hooks.store import fill
     from steer.errors import TrainingError
     from steer.formats import CFG
     from steer.sae import SAEInfo
-    from steer.training import STATE, TrainConfig, train_sae
+    from steer.training import STATE, TrainConfig, train_saes
 
-    if (out / CFG).exists() and not (out / STATE).exists():
-        raise TrainingError(f"{out}: holds an SAE that no training of ours wrote there; choose another folder")
-    config = TrainConfig(
-        activation, k, expansion, sparsity=sparsity, steps=steps, batch_size=batch_size, lr=rate, seed=seed
-    )
-    sounds = track(sounds_of(inputs), "activations")
-    activations = fill(store or out / "activations", open_model(model), sounds, [site])
-    info = SAEInfo(model=model, site=site, data=data or ", ".join(inputs), license=license)
-    metrics = train_sae(activations, config, out, info=info, progress=not as_json).info.metrics
+    if bool(inputs) == (audio is not None):
+        raise TrainingError("say which sounds: either files, folders and globs, or --audio FOLDER")
+    numbers = seeds_in(seeds)
+    opened = open_model(model)
+    sites = sites_in(opened, site, layers)
+    folders = {(s, n): out / s / f"seed-{n}" if len(numbers) > 1 else out / s for s, n in product(sites, numbers)}
+    for folder in folders.values():
+        if (folder / CFG).exists() and not (out / STATE).exists():
+            raise TrainingError(f"{folder}: holds an SAE that no training of ours wrote there; choose another folder")
+    sounds: Sequence[Source] = sounds_of(inputs) if inputs else []
+    if audio is not None:
+        sounds = [sound.source for sound in labelled_sounds(audio, None, "train") if not is_room(sound.labels)]
+    tells = audio is not None and downstream and opened.kind in ("transcriber", "encoder")
+    sets = from_folder(opened, audio, clips) if audio and tells else None
+
+    activations = fill(store or out / "activations", opened, track(sounds, "activations"), sites)
+    config = TrainConfig(activation, k, expansion, sparsity=sparsity, steps=steps, batch_size=batch_size, lr=rate)
+    source = f"{audio.resolve().name}, split train" if audio else ", ".join(inputs or [])
+    info = SAEInfo(model=model, data=data or source, license=license)
+    configs = [replace(config, seed=number) for number in numbers]
+    saes = train_saes(activations, configs, out, info=info, progress=not as_json)
+    rows, saved = [], []
+    for (name, number), sae in zip(product(activations.sites, numbers), saes, strict=True):
+        saved.append(sae.save(folders[name, number]))
+        metrics = sae.info.metrics
+        rows.append(
+            {
+                "site": name,
+                "seed": number,
+                "explained variance": metrics["explained_variance"],
+                "L0": metrics["l0"],
+                "dead share": metrics["dead_share"],
+                "frames": int(metrics["frames"]),
+            }
+        )
+    reports = [Report(f"SAEs of {model}", rows)]
+    reports[0].save(out / "metrics.json")
+    if sets:
+        by_site = {name: [sae for sae in saes if sae.info.site == name] for name in sites}
+        reports.append(evaluate(opened, by_site, *sets, progress=lambda jobs: track(jobs, "downstream")))
+        reports[1].save(out / "downstream.json")
     if as_json:
-        print(to_json({"sae": str(out), "metrics": metrics}))
+        listed = [{**row, "folder": str(folder)} for row, folder in zip(rows, saved, strict=True)]
+        print(to_json({"saes": listed, "downstream": reports[1].to_dict() if sets else None}))
         return
-    shown = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in metrics.items())
-    print(f"{out}: {shown}")
+    for report in reports:
+        report.print()
+
+
+def seeds_in(text: str) -> list[int]:
+    """Raises TrainingError if they are not whole numbers, or one is given twice."""
+    from steer.errors import TrainingError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len({int(part) for part in parts}) < len(parts):
+        raise TrainingError(f"--seeds: {text!r} is not a list of different whole numbers, such as 0,1,2")
+    return [int(part) for part in parts]
+
+
+def sites_in(model: AudioModel, site: str | None, layers: str | None) -> list[str]:
+    """The sites that are meant.
+
+    Raises:
+        SiteError: one that the model does not have or that is given twice, or layers of a model without any.
+    """
+    from hooks import SiteError
+    from hooks.model import Codec
+
+    names = [name.strip() for name in site.split(",")] if site else []
+    if layers is not None:
+        # a codec's stages have names like those, but rates of their own up to that of the sound
+        known = (
+            [] if isinstance(model, Codec) else [name for name in model.sites if re.fullmatch(r"encoder\.\d+", name)]
+        )
+        if not known:
+            raise SiteError(f"{model.name} has no encoder layers; name sites with --site (`steer models` lists them)")
+        wanted = known if layers == "all" else [f"encoder.{part.strip()}" for part in layers.split(",")]
+        if unknown := [name for name in wanted if name not in known]:
+            layer = unknown[0].removeprefix("encoder.")
+            raise SiteError(f"--layers: {model.name} has no layer {layer!r}; its layers are 0 to {len(known) - 1}")
+        names += wanted
+    names = names or ["latent"]
+    for name in names:
+        model.site(name)
+        if names.count(name) > 1:
+            raise SiteError(f"site {name!r} is given twice")
+    return names

@@ -1,4 +1,4 @@
-"""`steer features`, `models`, `train`, `probe`."""
+"""`steer features`, `models`, `probe`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from steer.probes import load_probes
-from steer.sae import SAE
 
 Write = Callable[..., Path]
 
@@ -53,32 +52,6 @@ def test_models(steer: Run, codec_folder: Path) -> None:
     code, _, err = steer("models", "none:such")
     assert code == 2
     assert err.count("\n") == 1
-
-
-def test_train_and_go_on(steer: Run, sound: Write, codec_folder: Path, tmp_path: Path) -> None:
-    for name in ("in/a.wav", "in/b.wav"):
-        sound(name, 2.0)
-    flags = ("--model", codec_folder, "--steps", 60, "--batch-size", 64, "--expansion", 2, "--k", 4)
-    code, out, _ = steer("train", tmp_path / "in", "-o", tmp_path / "sae", *flags, "--json")
-    assert code == 0
-    sae = SAE.load(tmp_path / "sae")
-    assert (sae.d_in, sae.d_sae, sae.info.site) == (16, 32, "latent")
-    assert json.loads(out)["metrics"] == sae.info.metrics
-    # it says where it belongs: no site and no model has to be named
-    assert steer("features", tmp_path / "in" / "a.wav", "--sae", tmp_path / "sae")[0] == 0
-    # the same command again finds all done; another training does not touch what is there
-    weights = (tmp_path / "sae" / "sae_weights.safetensors").read_bytes()
-    assert steer("train", tmp_path / "in", "-o", tmp_path / "sae", *flags)[0] == 0
-    code, _, err = steer("train", tmp_path / "in", "-o", tmp_path / "sae", *flags[:-1], 5)
-    assert code == 2
-    assert "another training" in err
-    assert (tmp_path / "sae" / "sae_weights.safetensors").read_bytes() == weights
-
-
-def test_train_leaves_other_saes_alone(steer: Run, sound: Write, codec_folder: Path, sae_folder: Path) -> None:
-    code, _, err = steer("train", sound("a.wav"), "-o", sae_folder, "--model", codec_folder)
-    assert code == 2
-    assert "choose another folder" in err
 
 
 def test_probe_loudness_and_brightness(steer: Run, sound: Write, sae_folder: Path, tmp_path: Path) -> None:
