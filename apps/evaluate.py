@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from apps.options import MEANS, Model, Sae, SaeSite
-
-if TYPE_CHECKING:
-    from evaluation.report import Report
+from apps import evaluate_all, evaluate_speech
+from apps.options import Model, Sae, SaeSite
 
 EVALUATORS = {"acoustics": "evaluation.acoustics_run", "reconstruction": "evaluation.reconstruction"}
 """Name of an evaluator and its module, whose `evaluate(steered, vectors, audio, ...)` gives a Report."""
@@ -22,13 +20,6 @@ SUMMARIES = {
 }
 
 app = typer.Typer(help="Measure how well edits do.", no_args_is_help=True)
-
-
-def keep(report: Report, out: Path, name: str) -> None:
-    """Save a report as JSON and Markdown, and show it."""
-    report.save(out / f"{name}.json")
-    (out / f"{name}.md").write_text(report.markdown() + "\n", encoding="utf-8")
-    report.print()
 
 
 def command(name: str) -> Callable[..., None]:
@@ -41,22 +32,22 @@ def command(name: str) -> Callable[..., None]:
         sae: Sae = None,
         site: SaeSite = None,
     ) -> None:
-        from apps.files import make_folder
         from apps.flags import recipe_of
         from apps.progress import track
+        from apps.results import keep, results_in
 
-        make_folder(out)
-        recipe = recipe_of(None, {}, [], [], None, model, sae, site)
-        evaluate = importlib.import_module(EVALUATORS[name]).evaluate
-        report = evaluate(
-            recipe.open(),
-            recipe.control_vectors(),
-            audio,
-            split=split,
-            clips_per_subset=clips,
-            progress=lambda jobs: track(jobs, name),
-        )
-        keep(report, out, name)
+        with results_in(out):
+            recipe = recipe_of(None, {}, [], [], None, model, sae, site)
+            evaluate = importlib.import_module(EVALUATORS[name]).evaluate
+            report = evaluate(
+                recipe.open(),
+                recipe.control_vectors(),
+                audio,
+                split=split,
+                clips_per_subset=clips,
+                progress=lambda jobs: track(jobs, name),
+            )
+            keep(report, out, name)
 
     run.__doc__ = SUMMARIES[name]
     return run
@@ -64,112 +55,7 @@ def command(name: str) -> Callable[..., None]:
 
 for _name in EVALUATORS:
     app.command(_name)(command(_name))
-
-
-@app.command("ablation")
-def ablation(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)],
-    audio: Annotated[Path | None, typer.Option(help="Folder of subsets, each with a manifest.csv.")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Instead: columns of a CSV that has a column path: sounds.csv:label,speaker.")
-    ] = None,
-    concepts: Annotated[
-        str, typer.Option(help="sound, keyword, digit, speaker, speech; or one of a kind: sound=rain. With commas.")
-    ] = "",
-    split: Annotated[str, typer.Option(help="Clips that are held out, with commas.")] = "valid,test",
-    clips: Annotated[int, typer.Option(min=1, help="At most this many clips of a subset and split.")] = 200,
-    points: Annotated[int, typer.Option(min=2, help="How many numbers of features to try.")] = 12,
-    draws: Annotated[int, typer.Option(min=0, help="Draws of random features.")] = 3,
-    later: Annotated[str | None, typer.Option(help="Site to read at; else the encoder's last.")] = None,
-    model: Model = None,
-    sae: Sae = None,
-    site: SaeSite = None,
-) -> None:
-    """How few features have to go until a concept cannot be read from the running model, and what else goes with it."""
-    from apps.files import make_folder
-    from apps.flags import recipe_of
-    from apps.progress import track
-    from evaluation.concept_sets import LabelError, from_csv, from_folder
-    from evaluation.concepts import draw, evaluate
-
-    wanted = [name for name in concepts.split(",") if name]
-    held_out = split.split(",")
-    if (audio is None) == (labels is None):
-        raise LabelError("say which clips: either --audio FOLDER or --labels FILE.csv:COLUMN")
-    if audio is not None:
-        kinds = dict.fromkeys(name.partition("=")[0] for name in wanted or ["sound"])
-        sets = from_folder(audio, list(kinds), held_out, clips)
-    else:
-        file, colon, columns = str(labels).rpartition(":")
-        sets = (
-            from_csv(Path(file), columns.split(","), held_out) if colon else from_csv(Path(columns), held_out=held_out)
-        )
-    make_folder(out)
-    steered = recipe_of(None, {}, [], [], None, model, sae, site).open()
-    report = evaluate(
-        steered,
-        *sets,
-        wanted,
-        later=later,
-        points=points,
-        draws=draws,
-        progress=lambda jobs: track(jobs, "ablation"),
-    )
-    draw(report).savefig(out / "ablation.png", format="png")
-    keep(report, out, "ablation")
-
-
-@app.command("false-alarms")
-def false_alarms(
-    audio: Annotated[Path, typer.Option(help="Folder of subsets, each with a manifest.csv.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)],
-    no_speech: Annotated[
-        str | None, typer.Option(help="Subsets without speech; by default sounds, noise, music and notes.")
-    ] = None,
-    speech: Annotated[
-        str | None, typer.Option(help="Subsets with speech, of them clips with a text; by default all that speak.")
-    ] = None,
-    clips: Annotated[int, typer.Option(min=1, help="At most this many clips of a subset and split.")] = 40,
-    points: Annotated[float, typer.Option(min=0, help="By how much the WER may rise on validation clips.")] = 0.5,
-    counts: Annotated[str, typer.Option(help="Numbers of features to try, a site.")] = "10,30,100,300",
-    strengths: Annotated[str, typer.Option(help="Strengths to try.")] = "0.5,1,2,4,8,16",
-    draws: Annotated[int, typer.Option(min=0, help="Draws of random features.")] = 5,
-    model: Model = None,
-    sae: Annotated[
-        list[str] | None, typer.Option(help="Name or folder; once for each site.", rich_help_panel=MEANS)
-    ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Instead: a recipe whose model and SAEs to take.", rich_help_panel=MEANS)
-    ] = None,
-) -> None:
-    """Take away words that a recogniser writes where nobody speaks, beside what else is done about them.
-
-    The edit that was chosen is saved as false-alarms.yaml, for `steer transcribe --recipe`.
-    """
-    from apps.files import make_folder
-    from apps.flags import numbers_of, recogniser_recipe
-    from apps.progress import track
-    from evaluation.concept_sets import NO_SPEECH, SPEECH
-    from evaluation.false_alarms import evaluate
-    from evaluation.transcripts import from_folder
-
-    tried = numbers_of("--counts", counts, int), numbers_of("--strengths", strengths, float)
-    subsets = no_speech.split(",") if no_speech else NO_SPEECH, speech.split(",") if speech else SPEECH
-    sets = [from_folder(audio, split, clips, *subsets) for split in ("train", "valid", "test")]
-    base = recogniser_recipe(recipe, model, sae or [])
-    make_folder(out)
-    outcome = evaluate(
-        base.open(),
-        *sets,
-        points=points,
-        counts=tried[0],
-        strengths=tried[1],
-        draws=draws,
-        progress=lambda jobs: track(jobs, "false alarms"),
-    )
-    keep(outcome.report, out, "false-alarms")
-    chosen = outcome.recipe(base, out / "false-alarms.safetensors")
-    if chosen is None:
-        print("no edit was better than none within the limit: there is no recipe")
-    else:
-        print(f"the edit is {chosen.save(out / 'false-alarms.yaml', force=True)}")
+app.command("ablation")(evaluate_speech.ablation)
+app.command("false-alarms")(evaluate_speech.false_alarms)
+app.command("stability")(evaluate_speech.stability)
+app.command("all")(evaluate_all.everything)

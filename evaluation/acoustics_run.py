@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from evaluation.acoustics import change, measure
 from evaluation.data import labelled_clips
 from evaluation.goals import as_rows, reach, shifts
-from evaluation.report import Interval, Report, Row, bootstrap
+from evaluation.report import Report, Row, Share, bootstrap
 from hooks import Clip
 from steer.calibrate import TOLERANCE, error_of
 from steer.steered import SteeredModel
@@ -100,8 +100,8 @@ def summary(clips: Sequence[Row]) -> list[Row]:
                 "attribute": attribute,
                 "clips": subset,
                 "edits": len(usable),
-                "met": percent(bootstrap([row["met"] for row in usable])),
-                "control met": percent(bootstrap([row["control_met"] for row in usable])),
+                "met": share([row["met"] for row in usable]),
+                "control met": share([row["control_met"] for row in usable]),
             }
             for other in REQUESTS:
                 drift = [abs(row[other]) for row in usable if row[other] is not None] if other != attribute else []
@@ -110,8 +110,8 @@ def summary(clips: Sequence[Row]) -> list[Row]:
     return rows
 
 
-def percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.0f} % [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+def share(met: Sequence[bool]) -> Share:
+    return Share(*astuple(bootstrap(met)))
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""`steer evaluate ablation`; `false-alarms` is in `test_transcribe`, the other commands are alike (`test_commands`)."""
+"""`steer evaluate ablation`; `false-alarms` is in `test_transcribe`, `all` and `stability` in `test_evaluate_all`."""
 
 from __future__ import annotations
 
@@ -60,15 +60,68 @@ def test_ablation_of_a_csv(steer: Run, labels: Path, mirror_sae: Path, tmp_path:
 
 
 def test_ablation_errors_are_one_line(steer: Run, labels: Path, mirror_sae: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="extra eval")
+    pytest.importorskip("matplotlib", reason="extra eval")
+
     def failing(*arguments: object) -> str:
-        code, _, err = steer("evaluate", "ablation", "-o", tmp_path / "out", *arguments)
+        code, _, err = steer("evaluate", "ablation", "-o", tmp_path / "deep" / "out", *arguments)
         assert code == 2
-        assert err.count("\n") == 1
+        assert err.startswith("steer: ") and err.count("\n") == 1
+        assert not (tmp_path / "deep").exists()
         return err
+
+    def listed(*lines: str) -> Path:
+        path = tmp_path / "other.csv"
+        path.write_text("\n".join(["path,label,split", *lines]))
+        return path
 
     assert "either --audio FOLDER or --labels" in failing()
     assert "there are no concepts of kind 'colour'" in failing("--audio", tmp_path, "--concepts", "colour=red")
     assert "columns path and who" in failing("--labels", f"{labels}:who")
+    mirror = ("--labels", labels, "--sae", mirror_sae)
+    assert "decoder_input" in failing(*mirror)  # no site in the encoder is later
+    assert "no concept 'label=medium'" in failing(*mirror, "--concepts", "label=medium")
+    # a clip that is not there
+    assert "other.csv: names 'gone.wav', and there is no such file" in failing(
+        "--labels", listed("0.wav,soft,train", "gone.wav,loud,train"), "--sae", mirror_sae
+    )
+    # a class with one example
+    few = [f"{index}.wav,{('soft', 'loud')[index % 2]},{('train', 'test')[index // 8]}" for index in range(1, 16)]
+    rare = listed("0.wav,rare,train", *few)
+    later = ("--sae", mirror_sae, "--later", "decoder_input")
+    assert "concept label=rare: 1 clip with it to train on, and it takes 2" in failing("--labels", rare, *later)
+    # sites that are not there
+    assert "has no site 'latent.9'" in failing(*mirror, "--site", "latent.9")
+    assert "has no site 'decoder.99'" in failing(*mirror, "--later", "decoder.99")
+
+
+def test_an_sae_of_another_model_is_one_line(
+    steer: Run, labels: Path, codec_folder: Path, mirror_sae: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("sklearn", reason="extra eval")
-    assert "decoder_input" in failing("--labels", labels, "--sae", mirror_sae)  # no site in the encoder is later
-    assert "no concept 'label=medium'" in failing("--labels", labels, "--sae", mirror_sae, "--concepts", "label=medium")
+    pytest.importorskip("matplotlib", reason="extra eval")
+    foreign = SAE.load(mirror_sae)
+    foreign.info = SAEInfo(model="encodec:24khz", site="latent")
+    with torch.no_grad():
+        foreign.W_dec *= -1
+    for sae, told in (
+        (foreign, "it belongs to another model or site (it says encodec:24khz, latent)"),
+        (SAE(128, 8, "relu", info=foreign.info), "the SAE is for activations 128 wide, but site 'latent' of"),
+    ):
+        flags = ("--sae", sae.save(tmp_path / "sae"), "--model", codec_folder, "--later", "decoder_input")
+        code, _, err = steer("evaluate", "ablation", "--labels", labels, "-o", tmp_path / "out", *flags)
+        assert (code, err.count("\n")) == (2, 1)
+        assert told in err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_something_stays(steer: Run, labels: Path, mirror_sae: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="extra eval")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    flags = ("--labels", labels, "--sae", mirror_sae, "--site", "latent.9")
+    assert steer("evaluate", "ablation", "-o", tmp_path / "out", *flags)[0] == 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    (tmp_path / "out" / "mine.txt").unlink()
+    assert steer("evaluate", "ablation", "-o", tmp_path / "out", *flags)[0] == 2
+    assert (tmp_path / "out").is_dir()  # it was there before

@@ -38,8 +38,8 @@ def test_summary_counts_what_was_met() -> None:
     ]
     (row, total) = summary(rows)
     assert (row["clips"], total["clips"], row["edits"]) == ("notes", "all", 4)
-    assert row["met"].startswith("75 %")
-    assert row["control met"].startswith("0 %")
+    assert str(row["met"]).startswith("75 % [")
+    assert str(row["control met"]).startswith("0 % [")
     assert row["brightness drift (%)"].value == 3.0
     assert row["pitch drift (cents)"] is None
 

@@ -1,0 +1,39 @@
+"""What evaluators leave in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evaluation.report import Report
+
+
+@contextmanager
+def results_in(out: Path) -> Iterator[None]:
+    """Makes the folder before the work is done, and takes it away again if that fails with nothing in it.
+
+    Raises:
+        AudioFileError: it cannot be made.
+    """
+    from apps.files import make_folder
+
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    make_folder(out)
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
+
+
+def keep(report: Report, out: Path, name: str, drawn: Any = None) -> None:
+    """Save a report as JSON and Markdown, and its figure, and show it."""
+    from evaluation.suite import write
+
+    write(report, out, name, drawn)
+    report.print()
