@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from apps import edit, evaluate, features, models, probe, train, transcribe
+from apps import edit, evaluate, export, features, models, probe, train, transcribe
 
 app = typer.Typer(
     help="Edit sound, and study audio models, through sparse autoencoders.",
@@ -17,6 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("edit")(edit.edit)
+app.command("export")(export.export)
 app.command("features")(features.features)
 app.command("models")(models.models)
 app.command("train")(train.train)

@@ -1,4 +1,4 @@
-"""From the options of `steer edit` to a recipe."""
+"""From the options of a command to a recipe."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from steer import starter
 from steer.errors import RecipeError
-from steer.recipe import DEFAULT_MODEL, DEFAULT_SAES, Recipe
+from steer.recipe import DEFAULT_MODEL, Recipe, default_saes
 from steer.sae import SAE
+
+RECOGNISER = "starter:asr"
+"""For commands that need one, where none is named."""
 
 Values = dict[str, Any]
 Number = TypeVar("Number", int, float)
@@ -44,10 +46,11 @@ def recipe_of(
         if model is None and recipe is None and info.model:
             values["model"] = info.model
     elif site is not None:
-        saes = values.get("saes") or (DEFAULT_SAES if values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL else {})
-        if len(saes) != 1:
-            raise RecipeError("--site needs --sae: it says where that SAE goes")
-        values["saes"] = {site: next(iter(saes.values()))}
+        saes = values.get("saes") or default_saes(values.get("model", DEFAULT_MODEL))
+        if site not in saes and len(saes) != 1:
+            there = f"{', '.join(saes)} have theirs, " if saes else ""
+            raise RecipeError(f"--site {site}: {there}pass --sae for the SAE that goes there")
+        values["saes"] = {site: saes.get(site) or next(iter(saes.values()))}
     wanted = {name: goal for name, goal in goals.items() if goal is not None}
     if wanted:
         values["goals"] = {**values.get("goals", {}), **wanted}
@@ -60,27 +63,21 @@ def recipe_of(
     return Recipe.build(values, "options", Path())
 
 
-def recogniser(name: str | None) -> str:
-    """Raises RecipeError if no model is named: there is none for everybody."""
-    if name is None:
-        raise RecipeError("no recogniser is named: pass --model, such as whisper:tiny or a folder")
-    return name
-
-
 def recogniser_recipe(recipe: Path | None, model: str | None, saes: Sequence[str]) -> Recipe:
     """As `recipe_of`, for a recogniser with SAEs at several sites, each of which says where it goes.
 
-    `model` keeps a recipe's SAEs: the same weights in another library take them too. A starter has its own.
+    `model` keeps a recipe's SAEs: the same weights in another library take them too. A recipe that names no model is
+    for the starter's, and without a recipe and SAEs it is that with its own.
 
     Raises:
         RecipeError: the file makes no sense, or an SAE does not say where it goes, or where another one is.
         SAEError: an SAE cannot be read.
     """
-    values: Values = Recipe.load(recipe).to_dict(Path()) if recipe else {}
+    values: Values = Recipe.load(recipe, RECOGNISER).to_dict(Path()) if recipe else {}
     name = model or values.get("model")
-    if saes or not recipe:
+    if saes:
         found: dict[str, str] = {}
-        for source in saes or starter.saes(recogniser(name)):
+        for source in saes:
             info = SAE.load(source).info
             if not info.site:
                 raise RecipeError(f"--sae {source}: it does not say where it goes; name it in a recipe")
@@ -88,7 +85,7 @@ def recogniser_recipe(recipe: Path | None, model: str | None, saes: Sequence[str
                 raise RecipeError(f"--sae {source}: {found[info.site]} is at site {info.site!r} already")
             found[info.site], name = source, name or info.model
         values["saes"] = found
-    return Recipe.build({**values, "model": recogniser(name)}, "options")
+    return Recipe.build({**values, "model": name or RECOGNISER}, "options")
 
 
 def edits_of(ablate: Sequence[str], clamp: Sequence[str], scale: Sequence[str], shift: Sequence[str]) -> list[Values]:

@@ -16,7 +16,8 @@ import soundfile
 import torch
 
 import hooks
-from hooks import Transcriber
+from hooks import Transcriber, Transcript
+from steer import starter
 from steer.sae import SAE, SAEInfo
 
 Run = Callable[..., tuple[int, str, str]]
@@ -79,7 +80,7 @@ def test_a_bad_file_does_not_stop_the_rest(run: Run, tmp_path: Path, recipe: Pat
     out = tmp_path / "out"
     code, shown, err = run("transcribe", folder, "--recipe", recipe, "-o", out, "--json")
     assert code == 1
-    assert err.count("\n") == 1 and err.startswith(f"{bad}: ") and "not a sound file" in err
+    assert err.count("\n") == err.count(str(bad)) == 1 and err.startswith(f"{bad}: ") and "not a sound file" in err
     told = json.loads(shown)
     assert told["model"] == "listener" and len(told["recipe"]["edits"]) == 2
     first, second, third = told["files"]
@@ -122,6 +123,63 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path, recipe: Path) -> None:
     assert "8 wide, but site 'ear.0' of listener is 4 wide" in with_recipe("model: listener\nsaes: {ear.0: wide}")
 
 
+def test_other_errors_are_one_line_too(
+    run: Run, tmp_path: Path, listener: Transcriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(source: object, **options: object) -> None:
+        raise ValueError("no such option\nas that")
+
+    monkeypatch.setattr(listener, "transcribe", broken)
+    path = write(tmp_path / "a.wav", 0.5)
+    code, _, err = run("transcribe", path, "--model", "listener")
+    assert (code, err) == (1, f"{path}: ValueError: no such option\n")
+
+
+def test_a_model_that_knows_english_alone_is_not_told(
+    run: Run, tmp_path: Path, listener: Transcriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(listener, "transcribe", lambda source, **options: told.append(options) or Transcript(""))
+    path = write(tmp_path / "a.wav", 0.5)
+    flags = ("transcribe", path, "--model", "listener", "--language")
+    assert run(*flags, "de")[0] == 0
+    listener.module.is_multilingual = False  # type: ignore[assignment]
+    assert run(*flags, "en")[0] == 0
+    assert told == [{"language": "de"}, {}]
+    code, _, err = run(*flags, "de")
+    assert (code, err) == (2, "steer: listener knows English alone; leave out --language de\n")
+
+
+# --- the starter ---
+
+
+@pytest.fixture
+def starter_asr(
+    run: Run, listener: Transcriber, saes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listener and its SAEs as the starter recogniser."""
+    (tmp_path / "saes").rename(tmp_path / "asr")
+    (tmp_path / "asr" / "config.json").write_text("{}")
+    monkeypatch.setattr(starter, "FOLDER", tmp_path)
+    opened = hooks.open_model
+    for where in ("hooks", "steer.recipe"):
+        monkeypatch.setattr(f"{where}.open_model", lambda name: listener if name == "starter:asr" else opened(name))
+
+
+@pytest.mark.usefixtures("starter_asr")
+def test_the_starter_is_the_recogniser_where_none_is_named(run: Run, tmp_path: Path) -> None:
+    noise = write(tmp_path / "noise.wav", -0.25)
+    assert run("transcribe", noise) == (0, "hello\n", "")
+    (tmp_path / "r.yaml").write_text("edits: [{scale: {1: 4}, site: ear.1}]")
+    assert run("transcribe", noise, "--recipe", tmp_path / "r.yaml") == (0, "\n", "")
+    # the same weights elsewhere take the same edits
+    assert run("transcribe", noise, "--recipe", tmp_path / "r.yaml", "--model", "listener") == (0, "\n", "")
+    code, shown, _ = run("features", noise, "--model", "starter:asr", "--site", "ear.1", "--json")
+    assert code == 0 and [entry["site"] for entry in json.loads(shown)] == ["ear.1"]
+    code, _, err = run("features", noise, "--model", "starter:asr", "--site", "ear.7")
+    assert (code, err) == (2, "steer: --site ear.7: ear.0, ear.1 have theirs, pass --sae for the SAE that goes there\n")
+
+
 # --- steer evaluate false-alarms ---
 
 
@@ -159,6 +217,17 @@ def test_false_alarms_end_in_a_recipe(run: Run, tmp_path: Path, audio: Path, sae
     assert run("transcribe", noise, "--recipe", out / "false-alarms.yaml") == (0, "\n", "")
 
 
+@pytest.mark.usefixtures("starter_asr")
+def test_false_alarms_of_the_starter(run: Run, tmp_path: Path, audio: Path) -> None:
+    pytest.importorskip("whisper", reason="extra whisper")
+    pytest.importorskip("jiwer", reason="extra whisper")
+    flags = ("--no-speech", "noise", "--speech", "talk", "--strengths", "1,2", "--counts", "2", "--draws", 1)
+    out = tmp_path / "out"
+    assert run("evaluate", "false-alarms", "--audio", audio, "-o", out, *flags)[0] == 0
+    assert "model: starter:asr" in (out / "false-alarms.yaml").read_text()
+    assert run("transcribe", audio / "noise" / "test0.wav", "--recipe", out / "false-alarms.yaml") == (0, "\n", "")
+
+
 def test_false_alarms_mistakes_are_one_line(run: Run, tmp_path: Path, audio: Path, saes: list[Path]) -> None:
     def failing(*arguments: object) -> str:
         code, _, err = run("evaluate", "false-alarms", "--audio", audio, "-o", tmp_path / "out", *arguments)
@@ -172,10 +241,3 @@ def test_false_alarms_mistakes_are_one_line(run: Run, tmp_path: Path, audio: Pat
     assert "saes/ear.0 is at site 'ear.0' already" in failing(*sets, "--sae", saes[0], "--sae", saes[0])
     assert "--strengths: '1,x' is not a list" in failing(*sets, "--sae", saes[0], "--strengths", "1,x")
     assert "is a codec and writes no words" in failing(*sets, "--sae", "starter:codec/latent")
-
-
-def test_without_a_recogniser_it_says_how_to_name_one(run: Run, tmp_path: Path) -> None:
-    code, _, error = run("transcribe", write(tmp_path / "a.wav", 0.5))
-    assert code == 2
-    assert "pass --model" in error
-    assert error.strip().count("\n") == 0

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hooks import Clip, ModelError, at_time, attach, capture, open_model, wrap_model, write_clip
 from hooks.attach import current_time
 from hooks.families.whisper import Whisper, WhisperPackage
+from hooks.families.whisper_export import to_transformers, tokenizer_of
 from hooks.families.whisper_hf import WhisperTransformers
 from hooks.model import Transcriber, Transcript
 from hooks.padding import real_frames
@@ -35,26 +36,6 @@ FAST: dict[type, dict[str, Any]] = {
     WhisperTransformers: {"max_new_tokens": 6},
 }
 """Random weights never end a sentence: six words a window are enough."""
-
-RENAMED = {
-    ".blocks.": ".layers.",
-    ".cross_attn_ln.": ".encoder_attn_layer_norm.",
-    ".cross_attn.": ".encoder_attn.",
-    ".attn_ln.": ".self_attn_layer_norm.",
-    ".attn.": ".self_attn.",
-    ".query.": ".q_proj.",
-    ".key.": ".k_proj.",
-    ".value.": ".v_proj.",
-    ".out.": ".out_proj.",
-    ".mlp_ln.": ".final_layer_norm.",
-    ".mlp.0.": ".fc1.",
-    ".mlp.2.": ".fc2.",
-    ".ln_post.": ".layer_norm.",
-    "decoder.ln.": "decoder.layer_norm.",
-    "encoder.positional_embedding": "encoder.embed_positions.weight",
-    "decoder.positional_embedding": "decoder.embed_positions.weight",
-    "token_embedding": "embed_tokens",
-}
 
 
 @cache
@@ -72,56 +53,12 @@ def package_module() -> nn.Module:
 
 @cache
 def tokenizer() -> Any:
-    """The package's vocabulary for transformers. It can only decode: merges are left out."""
-    letters = importlib.import_module("transformers.convert_slow_tokenizer").bytes_to_unicode()
-    encoding = whisper.tokenizer.get_encoding("multilingual", 99)
-    words = {"".join(letters[byte] for byte in word): rank for word, rank in encoding._mergeable_ranks.items()}
-    special = sorted(encoding._special_tokens, key=encoding._special_tokens.__getitem__)
-    first_time = special.index("<|0.00|>")
-    built = transformers.WhisperTokenizer(vocab=words, merges=[], additional_special_tokens=special[1:first_time])
-    built.add_tokens([transformers.AddedToken(time, normalized=False) for time in special[first_time:]])
-    assert built.convert_tokens_to_ids("<|30.00|>") == VOCABULARY - 1
-    return built
+    return tokenizer_of(package_module())
 
 
 @cache
 def transformers_module() -> nn.Module:
-    sides = {
-        f"{side}_{what}": value
-        for side in ("encoder", "decoder")
-        for what, value in (("layers", LAYERS), ("attention_heads", 2), ("ffn_dim", 4 * WIDTH))
-    }
-    module = transformers.WhisperForConditionalGeneration(
-        transformers.WhisperConfig(vocab_size=VOCABULARY, d_model=WIDTH, decoder_start_token_id=50_258, **sides)
-    ).eval()
-    state = {}
-    for name, value in package_module().state_dict().items():
-        for old, new in RENAMED.items():
-            name = name.replace(old, new)
-        state[f"model.{name}"] = value
-    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
-    module.load_state_dict(state)
-    names = whisper.tokenizer.get_tokenizer(True)
-    module.generation_config = transformers.GenerationConfig(
-        # what the published checkpoints say
-        decoder_start_token_id=50_258,
-        eos_token_id=50_257,
-        pad_token_id=50_257,
-        is_multilingual=True,
-        lang_to_id={f"<|{code}|>": names.to_language_token(code) for code in names.all_language_codes},
-        task_to_id={"transcribe": names.transcribe, "translate": names.translate},
-        no_timestamps_token_id=names.no_timestamps,
-        prev_sot_token_id=names.sot_prev,
-        max_initial_timestamp_index=50,
-        begin_suppress_tokens=[names.encode(" ")[0], names.eot],
-        alignment_heads=[[1, 0], [1, 1]],
-        # and what the package suppresses whatever is asked
-        suppress_tokens=sorted(
-            {*names.non_speech_tokens, names.transcribe, names.translate, names.sot, names.sot_prev, names.sot_lm}
-            | {names.no_speech}
-        ),
-    )
-    return module
+    return to_transformers(package_module())
 
 
 def build(kind: str) -> Whisper:
@@ -327,6 +264,25 @@ def test_during_is_in_seconds_of_the_file(model: Whisper, sae: SAE) -> None:
         model.transcribe(noise(62.0), language="en", **LONG[type(model)])
     assert len(changed_s) >= 50
     assert 33.0 <= min(changed_s) < 33.02 and 33.98 < max(changed_s) < 34.0
+
+
+def test_padding_can_be_left_alone(model: Whisper, sae: SAE) -> None:
+    steered, site = steer(model, sae, "encoder.1"), model.site("encoder.1")
+    seen: list[Tensor] = []
+    edit = Shift(torch.ones(64))
+    with attach(model.module, site, seen.append), steered.edit(edit), attach(model.module, site, seen.append):
+        model.run(model.prepare(noise(1.5)))
+    with (
+        attach(model.module, site, seen.append),
+        steered.edit(edit, padding=False),
+        attach(model.module, site, seen.append),
+    ):
+        model.run(model.prepare(noise(1.5)))
+    plain_BTD, everywhere_BTD, again_BTD, sound_BTD = seen
+    assert torch.equal(plain_BTD, again_BTD)
+    assert not (everywhere_BTD == plain_BTD).all(2).any()
+    assert torch.equal(sound_BTD[:, :75], everywhere_BTD[:, :75])  # 1.5 s, 50 frames a second
+    assert torch.equal(sound_BTD[:, 75:], plain_BTD[:, 75:])
 
 
 def test_the_librarys_own_calls_have_no_time_unless_it_is_said(package: WhisperPackage, sae: SAE) -> None:
