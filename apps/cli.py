@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -50,6 +51,10 @@ def options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave by its exit code; a user's mistake is one line on stderr and code 2."""
+    # what transformers tells of itself is not what a command's user asked for
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app(arguments)
     except KeyboardInterrupt:

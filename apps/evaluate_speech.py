@@ -33,7 +33,7 @@ def ablation(
     site: SaeSite = None,
 ) -> None:
     """How few features have to go until a concept cannot be read from the running model, and what else goes with it."""
-    from apps.flags import recipe_of
+    from apps.flags import RECOGNISER, recipe_of
     from apps.progress import track
     from apps.results import keep, results_in
     from evaluation.concept_sets import LabelError, from_csv, from_folder
@@ -54,7 +54,8 @@ def ablation(
             from_csv(Path(file), columns.split(","), held_out) if colon else from_csv(Path(columns), held_out=held_out)
         )
     with results_in(out):
-        steered = recipe_of(None, {}, [], [], None, model, sae, site).open()
+        name = model or (None if sae else RECOGNISER)
+        steered = recipe_of(None, {}, [], [], None, name, sae, site).open()
         report = evaluate(
             steered,
             *sets,

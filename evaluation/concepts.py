@@ -142,7 +142,7 @@ def evaluate(
         MissingExtraError: scikit-learn is not installed.
     """
     if site is None and len(steered.saes) > 1:
-        raise ConceptError(f"this model has SAEs at {', '.join(steered.saes)}: say which with site=...")
+        raise ConceptError(f"this model has SAEs at {', '.join(steered.saes)}: choose one of these sites")
     site = site or next(iter(steered.saes))
     if site not in steered.saes:
         raise ConceptError(f"there is no SAE at {site!r}; there are SAEs at {', '.join(steered.saes)}")
