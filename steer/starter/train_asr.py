@@ -31,9 +31,10 @@ from steer.starter.utterances import SAMPLE_RATE, Mixer, backgrounds, speech_pie
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 192, 3, 4, 2
 SHORT_S, FULL_S = 6.0, 30.0
-STAGES = ((0.0, 2.0, 32), (0.2, SHORT_S, 16), (0.65, FULL_S, 4))
+STAGES = ((0.0, 2.0, 32), (0.2, SHORT_S, 16), (0.55, FULL_S, 4))
 """From which share of the training on windows have so many seconds, and how many make a step: words come first."""
-FRAME_RATE = 50
+FRAME_RATE, HOP_SAMPLES = 50, 160
+"""Of the encoder, and the samples that a frame of the log-mel features is behind the one before."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "
 SPELLING = 0.3
 """Weight of the encoder's own spelling, see `Trainer.loss`."""
@@ -103,11 +104,21 @@ def set_window(model: Any, seconds: float) -> None:
 
 
 def log_mel(waveforms: list[np.ndarray], seconds: float) -> Tensor:
-    """Whisper's log-mel features [B, 80, frames]; each sound is scaled by its own maximum."""
+    """Whisper's log-mel features [B, 80, frames]; each sound is scaled by its own maximum and followed by silence."""
     audio = require("whisper.audio", "whisper")
     count = int(seconds * SAMPLE_RATE)
     padded = [np.pad(wave[:count], (0, count - len(wave[:count]))) for wave in waveforms]
     return torch.stack([audio.log_mel_spectrogram(torch.from_numpy(wave)) for wave in padded])
+
+
+def blank_rest(mel_BFT: Tensor, waveforms: list[np.ndarray], rng: np.random.Generator) -> Tensor:
+    """In half of the examples zeros follow the sound: `whisper.transcribe` pads the features and not the sound, which
+    transformers does."""
+    mel_BFT = mel_BFT.clone()
+    for mel_FT, wave in zip(mel_BFT, waveforms, strict=True):
+        if rng.uniform() < 0.5:
+            mel_FT[:, len(wave) // HOP_SAMPLES :] = 0
+    return mel_BFT
 
 
 def mask_parts(mel_BFT: Tensor, rng: np.random.Generator) -> Tensor:
@@ -156,7 +167,8 @@ class Trainer(TimedTraining):
             waves.append(wave)
             letters.append(torch.tensor(spelled(text), dtype=torch.long))
         read_BL, answers_BL = (pad_sequence(each, batch_first=True, padding_value=-1) for each in (read, answers))
-        return mask_parts(log_mel(waves, seconds), self.mixer.rng), read_BL, answers_BL, letters
+        mel_BFT = mask_parts(log_mel(waves, seconds), self.mixer.rng)
+        return blank_rest(mel_BFT, waves, self.mixer.rng), read_BL, answers_BL, letters
 
     def loss(self, mel_BFT: Tensor, read_BL: Tensor, answers_BL: Tensor, letters: list[Tensor]) -> dict[str, Tensor]:
         """Mean cross entropy of the next token, and the encoder's own spelling of the text by CTC, nats.

@@ -134,11 +134,11 @@ class Mixer:
         self.rng = np.random.default_rng(seed)
 
     def draw(self, seconds: float) -> tuple[Waveform, str]:
-        """Up to `seconds` of speech in a room and in noise, and its words; as often short as long. Or silence."""
+        """Up to `seconds` of speech in a room and in noise, and its words; oftener short than long. Or silence."""
         rng, limit = self.rng, int(seconds * SAMPLE_RATE)
         if rng.uniform() < SILENT:
             return self.silence(int(rng.uniform(0.1, 1.0) * limit)), ""
-        wanted = limit * (SHORTEST_S / seconds) ** rng.uniform()
+        wanted = limit * (SHORTEST_S / seconds) ** rng.uniform() ** 0.5
         words: list[str] = []
         length = int(rng.uniform(0, 0.5) * SAMPLE_RATE)
         parts = [np.zeros(length, np.float32)]

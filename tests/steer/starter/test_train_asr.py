@@ -20,6 +20,7 @@ from steer.starter.train_asr import (
     WIDTH,
     Trainer,
     Vocabulary,
+    blank_rest,
     build,
     greedy,
     log_mel,
@@ -73,6 +74,19 @@ def test_features_do_not_depend_on_their_neighbours_in_the_batch() -> None:
     quiet, loud = 0.001 * np.ones(8000, np.float32), np.random.default_rng(0).standard_normal(8000).astype(np.float32)
     assert torch.equal(log_mel([quiet, loud], 1.0)[0], log_mel([quiet], 1.0)[0])
     assert log_mel([loud], SHORT_S).shape == (1, 80, 600)
+
+
+def test_half_of_the_windows_end_as_in_whispers_own_transcribe() -> None:
+    whisper = pytest.importorskip("whisper.audio", reason="extra whisper")
+    wave = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
+    own_FT = whisper.log_mel_spectrogram(wave, padding=whisper.N_SAMPLES)[:, : len(wave) // whisper.HOP_LENGTH]
+    own_FT = whisper.pad_or_trim(own_FT, 3000)
+    mel_BFT = log_mel([wave] * 100, 30.0)
+    blanked = blank_rest(mel_BFT, [wave] * 100, np.random.default_rng(0))
+    as_package = (blanked == own_FT).all(2).all(1)
+    as_silence = (blanked == mel_BFT).all(2).all(1)
+    assert (as_package ^ as_silence).all()
+    assert 35 < as_package.sum() < 65
 
 
 def test_masking_leaves_most_and_the_given_tensor_as_it_is() -> None:
