@@ -23,6 +23,9 @@ from steer.recipe import Recipe, default_saes
 from steer.steered import SteeredModel
 
 
+RANK: concepts.Rank = "contribution"
+
+
 @dataclass(frozen=True)
 class Setup:
     """What all evaluations share."""
@@ -113,7 +116,7 @@ class Setup:
 
     def false_alarms(self) -> Part:
         def measure() -> Report:
-            sets = [transcripts.from_folder(self.audio, split, self.clips) for split in ("train", "valid", "test")]
+            sets = transcripts.sets_from_folder(self.audio, self.clips)
             outcome = false_alarms.evaluate(self.steered, *sets, progress=bar("false alarms"))
             print(keep_recipe(outcome, self.base, self.out))
             return outcome.report
@@ -126,9 +129,9 @@ class Setup:
 
         def measure() -> Report:
             sets = concept_sets.from_folder(self.audio, [kind], limit=self.clips)
-            return concepts.evaluate(self.steered, *sets, site=site, points=points, progress=bar(name))
+            return concepts.evaluate(self.steered, *sets, site=site, points=points, rank=RANK, progress=bar(name))
 
-        return Part(name, self.settings([site], points=points), measure, concepts.draw)
+        return Part(name, self.settings([site], points=points, rank=RANK), measure, concepts.draw)
 
     def stability(self, folder: Path) -> Part:
         seeds = seeds_in(folder)

@@ -77,10 +77,13 @@ def false_alarms(
     speech: Annotated[
         str | None, typer.Option(help="Subsets with speech, of them clips with a text; by default all that speak.")
     ] = None,
-    clips: Annotated[int, typer.Option(min=1, help="At most this many clips of a subset and split.")] = 40,
+    clips: Annotated[
+        int, typer.Option(min=1, help="At most this many clips of a subset and split (100 to learn from).")
+    ] = 40,
     points: Annotated[float, typer.Option(min=0, help="By how much the WER may rise on validation clips.")] = 0.5,
     counts: Annotated[str, typer.Option(help="Numbers of features to try, a site.")] = "10,30,100,300",
-    strengths: Annotated[str, typer.Option(help="Strengths to try.")] = "0.5,1,2,4,8,16",
+    strengths: Annotated[str, typer.Option(help="Strengths to try.")] = "1,3,9",
+    fit_steps: Annotated[int, typer.Option(min=0, help="Steps in which factors are fitted; 0: only ranked.")] = 200,
     draws: Annotated[int, typer.Option(min=0, help="Draws of random features.")] = 5,
     model: Model = None,
     sae: Annotated[
@@ -100,13 +103,13 @@ def false_alarms(
     from evaluation import figures
     from evaluation.concept_sets import NO_SPEECH, SPEECH
     from evaluation.false_alarms import evaluate
-    from evaluation.transcripts import from_folder
+    from evaluation.transcripts import sets_from_folder
     from hooks.errors import require
 
     require("matplotlib", "eval")
     tried = numbers_of("--counts", counts, int), numbers_of("--strengths", strengths, float)
     subsets = no_speech.split(",") if no_speech else NO_SPEECH, speech.split(",") if speech else SPEECH
-    sets = [from_folder(audio, split, clips, *subsets) for split in ("train", "valid", "test")]
+    sets = sets_from_folder(audio, clips, *subsets)
     base = recogniser_recipe(recipe, model, sae or [])
     with results_in(out):
         outcome = evaluate(
@@ -116,6 +119,7 @@ def false_alarms(
             counts=tried[0],
             strengths=tried[1],
             draws=draws,
+            fit_steps=fit_steps,
             progress=lambda jobs: track(jobs, "false alarms"),
         )
         said = keep_recipe(outcome, base, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,18 @@ from torch import Tensor
 
 from evaluation.labels import LabelledSound
 from hooks import Site, attach
-from hooks.attach import at_time
+from hooks.attach import at_time, current_time
 from hooks.errors import AudioSteerError
 from hooks.padding import real_frames
-from steer.edits import Ablate
+from steer.delta import SiteEdit
+from steer.edits import Ablate, Frames
+from steer.sae import SAE
 from steer.steered import SteeredModel
 
 STRETCH_S = 30.0
 """Longer sounds run in stretches, as in `capture`."""
+ROWS = 16
+"""Edits in one run of a model: so many sounds wide is what follows the SAE's site."""
 
 Progress = Callable[[list[Any]], Iterable[Any]]
 
@@ -45,6 +50,28 @@ class Pool:
         mean_D = torch.as_tensor(self.total).cpu().numpy() / max(self.frames, 1)
         self.total, self.frames = 0.0, 0
         return mean_D.astype(np.float32)
+
+
+class RowPool(Pool):
+    """A mean for each row of the batch: `take` gives [B, D]."""
+
+    def __call__(self, x_BTD: Tensor) -> None:
+        frames = real_frames(x_BTD.shape[1], self.site.frame_rate)
+        self.total = self.total + self.what(x_BTD[:, :frames]).sum(1, dtype=torch.float64)
+        self.frames += frames
+
+
+@dataclass(frozen=True)
+class Widened(Site):
+    """A site that one row comes to, read as `rows` equal ones: a change of it makes the batch that large from here."""
+
+    rows: int = 1
+
+    def _pick(self, value: Any) -> Tensor:
+        tensor = super()._pick(value)
+        if len(tensor) != 1:
+            raise RuntimeError(f"site {self.name!r}: {len(tensor)} rows come to it, and only one can become several")
+        return tensor.expand(self.rows, *tensor.shape[1:])
 
 
 class Explained:
@@ -142,18 +169,90 @@ def ablated_runs(
     counts: Sequence[int],
     progress: Progress,
 ) -> Iterator[np.ndarray]:
-    """For each order of features what the later site gives [K, N, D] without the first `counts[k]` of them."""
-    pool = Pool(later)
-    jobs = [(order, index) for order in range(len(orders)) for index in range(len(clips))]
+    """For each order of features what the later site gives [K, N, D] without the first `counts[k]` of them.
+
+    Cost: a clip takes (orders x counts) / ROWS runs of the model, each of them up to ROWS sounds wide behind the SAE's
+    site; what several orders begin with, such as all features, is ablated once. A model whose batch cannot grow on the
+    way (`widens`) runs orders x counts times. In memory are all means, orders x counts x clips x D float32 (120 MB for
+    13 x 12 x 250 x 768), and the rows of the SAE that the edits need, once for each edit.
+    """
+    wanted = [[frozenset(order[:count].tolist()) for count in counts] for order in orders]
+    sets = list(dict.fromkeys(features for some in wanted for features in some))
+    ablations = [Ablate(sorted(features)) for features in sets]
+    wide = widens(steered, site, later, steered.model.prepare(clips[0].source), ablations)
+    edits = [SiteEdit(steered.saes[site], [one]) for one in ablations] if wide else []
     rows: list[np.ndarray] = []
-    for order, index in progress(jobs):
-        audio_BCN = steered.model.prepare(clips[index].source)
-        for count in counts:
-            # the edit first: if both are at one module, the reading sees what the edit left
-            edit = Ablate(orders[order][:count].tolist())
-            with steered.edit(edit, site=site), attach(steered.model.module, later, pool):
-                run(steered, audio_BCN)
-            rows.append(pool.take())
-        if index == len(clips) - 1:
-            yield np.stack(rows).reshape(len(clips), len(counts), -1).swapaxes(0, 1)
-            rows = []
+    for clip in progress(list(clips)):
+        audio_BCN = steered.model.prepare(clip.source)
+        if wide:
+            chunks = (edits[start : start + ROWS] for start in range(0, len(edits), ROWS))
+            rows.append(np.concatenate([together(steered, site, later, audio_BCN, chunk) for chunk in chunks]))
+        else:
+            rows.append(one_by_one(steered, site, later, audio_BCN, ablations))
+    place = {features: index for index, features in enumerate(sets)}
+    for some in wanted:
+        chosen_K = [place[features] for features in some]
+        yield np.stack([row_SD[chosen_K] for row_SD in rows], axis=1)
+
+
+def one_by_one(
+    steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, ablations: Sequence[Ablate]
+) -> np.ndarray:
+    """What the later site gives [K, D] with each of the edits, in K runs."""
+    pool, rows = Pool(later), []
+    for ablation in ablations:
+        # the edit first: if both are at one module, the reading sees what the edit left
+        with steered.edit(ablation, site=site), attach(steered.model.module, later, pool):
+            run(steered, audio_BCN)
+        rows.append(pool.take())
+    return np.stack(rows)
+
+
+def together(steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, edits: Sequence[SiteEdit]) -> np.ndarray:
+    """What the later site gives [K, D] with each of the edits, in one run: up to the SAE's site they are all the same.
+
+    Raises:
+        RuntimeError: what follows the site does not take K rows where one was before, or several were there already.
+    """
+    pool, origin = RowPool(later), steered.sites[site]
+
+    def each(x_KTD: Tensor) -> Tensor:
+        frames = Frames.of(x_KTD[:1], origin.frame_rate or 1.0, current_time() or 0.0)
+        return torch.cat([edit(x_KTD[:1], frames) for edit in edits])
+
+    here = Widened(**vars(origin), rows=len(edits))
+    with attach(steered.model.module, here, each), attach(steered.model.module, later, pool):
+        run(steered, audio_BCN)
+    return pool.take()
+
+
+def widens(steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, ablations: Sequence[Ablate]) -> bool:
+    """Whether `together` gives for two of the edits, which differ most, what they give one by one.
+
+    Not so where something from in front of the site is used again behind it (the position bias of transformers' WavLM),
+    where a model's rows see each other, and in models that are random.
+    """
+    ends = [min(ablations, key=lambda one: len(one.features)), max(ablations, key=lambda one: len(one.features))]
+    expected_KD = one_by_one(steered, site, later, audio_BCN, ends)
+    try:
+        rows_KD = together(steered, site, later, audio_BCN, [SiteEdit(steered.saes[site], [one]) for one in ends])
+    except RuntimeError:
+        return False
+    if rows_KD.shape != expected_KD.shape:
+        return False
+    # other batches are summed in another order, layer after layer: half the digits have to agree
+    half = torch.finfo(steered.model.dtype).eps ** 0.5
+    return np.allclose(rows_KD, expected_KD, rtol=half, atol=half * np.abs(expected_KD).mean())
+
+
+@torch.no_grad()
+def decoder_norms(steered: SteeredModel, site: str, features: np.ndarray, d_sae: int) -> np.ndarray:
+    """How far one more of each of the features moves what the SAE at the site decodes to."""
+    sae, ids = steered.saes[site], torch.from_numpy(features)
+    if isinstance(sae, SAE):
+        return sae.W_dec[ids.to(sae.W_dec.device)].norm(dim=1).cpu().numpy()
+    norms = []
+    for chunk in ids.split(256):
+        one_1KF = torch.nn.functional.one_hot(chunk, d_sae)[None].float().to(steered.model.device)
+        norms.append((sae.decode(one_1KF) - sae.decode(torch.zeros_like(one_1KF[:, :1]))).norm(dim=-1)[0].cpu())
+    return torch.cat(norms).numpy()

@@ -1,7 +1,8 @@
 """`steer evaluate ablation`: how few features have to go until a concept cannot be read from the running model.
 
 A concept is a label against all others of its kind, such as a bark among sounds. The SAE's features are ranked by how
-well they tell it on the training clips (`fisher_score`). The first 1, 2, 4, ... of them are ablated while the model
+far they move the mean activation of the training clips with it from that of those without (`contribution`): a feature
+can tell a concept perfectly and carry next to nothing of it. The first 1, 2, 4, ... of them are ablated while the model
 runs, and each time a FRESH probe is trained on what a LATER site gives then, each clip's mean over the frames that hold
 sound. What is needed is the smallest of these shares of the features at which the probe is at chance (probe and chance
 are defined in `evaluation.probing`); the number tried before it was not enough, so it is an upper bound. All shares are
@@ -10,23 +11,25 @@ of the features that fire on any training clip at all: a dictionary that is half
 Controls: the same numbers of such features in random order, several draws; and all other concepts, whose probes are
 trained afresh on the same ablated run: what they keep is their balanced accuracy in per cent of that without an edit.
 
-AudioSAE (arXiv 2602.05027, sections 3.3.3 and 4.5, appendix E) ranked by the Fisher score too. Its 19-27 % are one
-spoken vowel, read from the SAE's features that are left: 1152 of 6144 erase it, and beyond 27 % other vowels fade. Here
-the model runs on, with what the SAE cannot explain, and may make up for what is gone.
+AudioSAE (arXiv 2602.05027, sections 3.3.3 and 4.5, appendix E) ranked by the Fisher score (`rank="fisher"`), that is by
+how well a feature tells the concept. Its 19-27 % are one spoken vowel, read from the SAE's features that are left: 1152
+of 6144 erase it, and beyond 27 % other vowels fade. Here the model runs on, with what the SAE cannot explain, and may
+make up for what is gone.
 
-Cost: (concepts + draws) x counts x clips runs of the model. One clip and one concept's probes are in memory at a time.
+Cost: clips x (1 + (concepts + draws) x counts / 16) runs of the model, up to 16 sounds wide behind the SAE's site (what
+else, and the memory: `ablated_runs`). One concept's probes are in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
-from evaluation.ablation import ConceptError, Progress, ablated_runs, later_site, plain_run
+from evaluation.ablation import ConceptError, Progress, ablated_runs, decoder_norms, later_site, plain_run
 from evaluation.labels import LabelledSound
 from evaluation.probing import Answers, Curve, ask, interval, resampled
 from evaluation.report import Interval, Report, Row, Share
@@ -37,8 +40,7 @@ RANKED, RANDOM = "#d1495b", "#5b6770"
 MIN_CLIPS = 2
 """Of each class, to train on and to test on."""
 ROUNDS = 1000
-Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From mean features [N, F] of clips and whether each has the concept, bool [N], to a score for each feature [F]."""
+Rank = Literal["contribution", "fisher"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class Needed(Share):
 
     def __str__(self) -> str:
         return super().__str__() if self.reached else "not reached"
+
+
+def contribution(f_NF: np.ndarray, is_N: np.ndarray, norm_F: np.ndarray) -> np.ndarray:
+    """How far each feature [F] moves the mean activation from one class to the other: |difference of its means| x the
+    norm of its row in the decoder. Features are means of clips, and `is_N` says which clips have the concept."""
+    return np.abs(f_NF[is_N].mean(0) - f_NF[~is_N].mean(0)) * norm_F
 
 
 def fisher_score(f_NF: np.ndarray, is_N: np.ndarray) -> np.ndarray:
@@ -109,8 +117,8 @@ def chosen_of(known: Mapping[str, np.ndarray], wanted: Sequence[str], train_N: n
 
 
 def log_counts(features: int, points: int) -> list[int]:
-    """At most `points` numbers from 1 to `features`, evenly spread over the logarithm."""
-    return sorted({round(count) for count in np.geomspace(1, features, points)})
+    """At most `points` numbers from 1 % of `features` (at least one) to all, evenly spread over the logarithm."""
+    return sorted({round(count) for count in np.geomspace(max(1, features / 100), features, points)})
 
 
 @torch.no_grad()
@@ -125,7 +133,7 @@ def evaluate(
     counts: Sequence[int] | None = None,
     points: int = 12,
     draws: int = 3,
-    rank: Rank = fisher_score,
+    rank: Rank = "contribution",
     seed: int = 0,
     progress: Progress = iter,
 ) -> Report:
@@ -137,10 +145,13 @@ def evaluate(
     not in the mean and does not count among the others.
 
     Raises:
-        ConceptError: too few clips of a concept, an unknown one, no later site, an SAE that does not explain the site.
+        ConceptError: too few clips of a concept, an unknown one, no later site, an SAE that does not explain the site,
+            an unknown `rank`.
         AudioFileError: a clip that cannot be read.
         MissingExtraError: scikit-learn is not installed.
     """
+    if rank not in get_args(Rank):
+        raise ConceptError(f"features are ranked by {' or '.join(get_args(Rank))}, not by {rank!r}")
     if site is None and len(steered.saes) > 1:
         raise ConceptError(f"this model has SAEs at {', '.join(steered.saes)}: choose one of these sites")
     site = site or next(iter(steered.saes))
@@ -158,10 +169,12 @@ def evaluate(
     if not len(live):
         raise ConceptError("no feature of the SAE fires on a clip to train on")
     counts = checked(counts, len(live)) if counts else log_counts(len(live), points)
+    norm_F = decoder_norms(steered, site, live, f_NF.shape[1])
     orders = []
     for name in chosen:
         fit_N = train_N & (known[name] >= 0)
-        score_F = rank(f_NF[fit_N][:, live], known[name][fit_N] == 1)
+        classes = f_NF[fit_N][:, live], known[name][fit_N] == 1
+        score_F = contribution(*classes, norm_F) if rank == "contribution" else fisher_score(*classes)
         orders.append(live[np.argsort(-score_F, kind="stable")])
     generator = np.random.default_rng(seed)
     orders += [generator.permutation(live) for _ in range(draws)]
@@ -200,6 +213,7 @@ def evaluate(
         "features": f_NF.shape[1],
         "features that fire": len(live),
         "explained variance": explained,
+        "ranked by": rank,
         "random draws": draws,
         "enough": {one.name: one.removed for one in results},
         "kept": {one.name: {other: float(x[0]) for other, x in one.kept.items()} for one in results},

@@ -1,10 +1,12 @@
 """`steer evaluate false-alarms`: words that a recogniser writes where nobody speaks, and what takes them away.
 
-Features are ranked on training clips, an edit is chosen on validation clips (`evaluation.steering_search` says from
-which candidates and by what rule), and everything is measured on test clips that had no part in that. Beside the edit
-stand the recogniser as it is, the SAE's reconstruction without an edit at the same sites, plain activation steering
-(chosen by the same rule from the same strengths), random features of the same number, openai-whisper's own thresholds
-(as they come, and chosen by the same rule), and a gate by Silero's voice activity detector, as it comes.
+Features are ranked, or their factors are fitted (`evaluation.steering_fit`; Whispers only), on training clips, an edit
+is chosen on validation clips (`evaluation.steering_search` says from which candidates and by what rule), and everything
+is measured on test clips that had no part in that. Beside the edit stand the recogniser as it is, the SAE's
+reconstruction without an edit at the same sites, the best of the ranked edits alone, activation steering by the
+difference of means and by fitted vectors (chosen by the same rule), random features of the same number with the same
+factors, openai-whisper's own thresholds (as they come, and chosen by the same rule), and a gate by Silero's voice
+activity detector, as it comes.
 
 Two counts of false alarms: clips without speech with any word (`evaluation.transcripts`), and, where the library tells
 `no_speech_prob`, clips where that is below 0.5, which is AudioSAE's count (arXiv 2602.05027). Intervals are bootstraps
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from evaluation.ablation import Progress
 from evaluation.report import Interval, Report, Row, Share
+from evaluation.steering_fit import What, fit
 from evaluation.steering_search import (
     Method,
     Steering,
@@ -51,14 +54,16 @@ from evaluation.transcripts import (
 )
 from hooks.clip import as_clip
 from hooks.errors import MissingExtraError, require
-from hooks.families.whisper import WhisperPackage
+from hooks.families.whisper import Whisper, WhisperPackage
 from hooks.model import Transcriber
 from steer.recipe import Recipe
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector, save_vectors
 
 KINDS = ("shift", "scale")
-COUNTS, STRENGTHS = (10, 30, 100, 300), (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+COUNTS, STRENGTHS = (10, 30, 100, 300), (1.0, 3.0, 9.0)
+FIT_STRENGTHS = (0.5, 1.0, 1.5)
+FIT_STEPS = 200
 NO_SPEECH_THRESHOLDS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05)
 """Tried from mild to strict, whatever the words' probability."""
 LIBRARY_DEFAULT = Thresholds(0.6, -1.0)
@@ -98,8 +103,8 @@ class Outcome:
             path = os.path.relpath(vectors)
             edits = [{"shift": f"{path}#{s}", "strength": steering.strength, "site": s} for s in steering.vectors]
         else:
-            for site, mask_F in steering.vectors.items():
-                factors = dict.fromkeys(mask_F.nonzero()[:, 0].tolist(), 1 + steering.strength)
+            for site, each in steering.factors().items():
+                factors = {feature: factor for factor, features in each.items() for feature in features}
                 edits.append({"scale": factors, "site": site})
         model, saes = base.located(base.model), {site: base.located(base.saes[site]) for site in steering.vectors}
         return Recipe.build({"model": model, "saes": saes, "edits": edits}, str(vectors))
@@ -116,6 +121,7 @@ def evaluate(
     counts: Sequence[int] = COUNTS,
     strengths: Sequence[float] = STRENGTHS,
     draws: int = 5,
+    fit_steps: int = FIT_STEPS,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     gate: Callable[[], Gate] = silero_gate,
@@ -126,7 +132,8 @@ def evaluate(
 
     `options` are added to those of the transcription. In the report `clips` holds what each method wrote of each test
     clip, `about` all trials on the validation clips and what was left out. Cost: up to ((sites + 1) x (1 + kinds) +
-    counts) x strengths passes over `valid`, less those that costly edits end early.
+    counts) x strengths passes over `valid`, less those that costly edits end early, and two fits of `fit_steps` (none
+    if that is 0).
 
     Raises:
         FalseAlarmError: a model that writes no words, or an SAE that does not fit.
@@ -160,13 +167,25 @@ def evaluate(
     if isinstance(found.method, Steering):
         others, group = [count for count in counts if count != middle], list(found.method.vectors)
         found = best(ladders(separations, [found.method.kind], others, strengths, [group]), found)
-    steering = found.method
-    assert steering is None or isinstance(steering, Steering)
-    methods = {
-        "SAE steering": steering,
-        "activation steering": best(ladders(separations, ["activation"], [], strengths)).method,
+    methods: dict[str, Method | None] = {
+        "activation steering": best(ladders(separations, ["activation"], [], strengths)).method
     }
     left_out = {}
+    if fit_steps and isinstance(model, Whisper):
+
+        def fitted(kind: str, what: What) -> list[Sequence[Method]]:
+            vectors = fit(steered, train, chosen_options, what, steps=fit_steps, seed=seed, progress=progress)
+            used = {site: vector.cpu() for site, vector in vectors.items() if vector.any()}
+            return [[Steering(kind, used, strength) for strength in FIT_STRENGTHS]] if used else []
+
+        methods["ranked features"] = found.method
+        found = best(fitted("gain", "features"), found)
+        methods["activation steering, fitted"] = best(fitted("push", "activation")).method
+    else:
+        left_out["fitted steering"] = "no steps were asked for" if not fit_steps else f"{model.name} is no Whisper"
+    steering = found.method
+    assert steering is None or isinstance(steering, Steering)
+    methods = {"SAE steering": steering, **methods}
     if isinstance(model, WhisperPackage):
         methods["thresholds, default"] = LIBRARY_DEFAULT
         methods["thresholds, chosen"] = best([[Thresholds(threshold) for threshold in NO_SPEECH_THRESHOLDS]]).method

@@ -141,7 +141,7 @@ class Curve:
         return np.array([*self.counts, features])[self.enough()] / features
 
     def area(self) -> np.ndarray:
-        """Mean accuracy [X] over the logarithm of the number of features, from 1 on: 0.5 if one is enough."""
+        """Mean accuracy [X] over the logarithm of the number of features: 0.5 if the first number is enough."""
         position_K = np.log(self.counts[1:])
         if len(position_K) == 1:
             return self.accuracy_XK[:, 1]

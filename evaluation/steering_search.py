@@ -10,7 +10,11 @@ mean over the frames that hold sound, and the differences of the two classes' me
 - `activation`: strength x the difference of means of the activation itself, which needs no SAE;
 
 each at every site by itself and at all sites together. Of `shift` and `scale` the site and the kind are found with the
-middle one of the numbers of features, and the number afterwards.
+middle one of the numbers of features, and the number afterwards. And at all sites together what was fitted by gradient
+(`evaluation.steering_fit`):
+
+- `gain`: each feature v times 1 + strength x v;
+- `push`: strength x a vector at each site, which needs no SAE either.
 
 The rule (`choose`): of all that raise the WER on the validation clips by at most a given number of points, the one
 whose rate of false alarms there is lowest; of equals the one with the lower WER, then with fewer features, then the
@@ -39,6 +43,10 @@ from steer.edits import Edit, Scale, Shift
 from steer.steered import SteeredModel
 
 
+PLAIN = {"activation": "difference of means", "push": "fitted vector"}
+"""Steering without an SAE, and what it adds to the activation."""
+
+
 class Method(Protocol):
     """Something to do about false alarms: a context to transcribe in, and options of the transcription."""
 
@@ -56,7 +64,10 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Steering:
-    """An edit at one site or several; `vectors` are [D] for `activation`, else [d_sae]; those of `scale` are 0 or 1."""
+    """An edit at one site or several; `vectors` are [D] for `activation` and `push`, else [d_sae].
+
+    Those of `scale` (0 or 1) and of `gain` say by which part of the strength a factor is not 1.
+    """
 
     kind: str
     vectors: Mapping[str, Tensor]
@@ -66,17 +77,28 @@ class Steering:
     @property
     def features(self) -> int:
         """How many features are edited, all sites together."""
-        return 0 if self.kind == "activation" else sum(int(v.count_nonzero()) for v in self.vectors.values())
+        return 0 if self.kind in PLAIN else sum(int(v.count_nonzero()) for v in self.vectors.values())
 
-    def edits(self) -> dict[str, Edit]:
-        if self.kind == "scale":
-            return {site: Scale(v.nonzero()[:, 0].tolist(), 1 + self.strength) for site, v in self.vectors.items()}
-        return {site: Shift(vector, self.strength) for site, vector in self.vectors.items()}
+    def factors(self) -> dict[str, dict[float, list[int]]]:
+        """Of `scale` and `gain`: features by their factor, for each site."""
+        return {
+            site: {
+                1 + self.strength * value: (v == value).nonzero()[:, 0].tolist() for value in v[v != 0].unique().tolist()
+            }
+            for site, v in self.vectors.items()
+        }
+
+    def edits(self) -> dict[str, list[Edit]]:
+        if self.kind == "shift":
+            return {site: [Shift(vector, self.strength)] for site, vector in self.vectors.items()}
+        return {
+            site: [Scale(features, factor) for factor, features in each.items()] for site, each in self.factors().items()
+        }
 
     @contextmanager
     def applied(self, steered: SteeredModel) -> Iterator[None]:
         with ExitStack() as stack:
-            if self.kind == "activation":
+            if self.kind in PLAIN:
                 for site, vector_D in self.vectors.items():
                     push_D = (self.strength * vector_D).to(steered.model.device)
                     stack.enter_context(attach(steered.model.module, steered.sites[site], partial(torch.add, push_D)))
@@ -86,7 +108,7 @@ class Steering:
 
     def __str__(self) -> str:
         count = f"{self.features} feature{'s' * (self.features != 1)}"
-        what = f"{self.kind}, {count}" if self.features else "difference of means"
+        what = PLAIN.get(self.kind, f"{self.kind}, {count}")
         return f"{what} at {', '.join(self.vectors)}, strength {self.strength:g}"
 
 

@@ -23,6 +23,8 @@ from hooks.errors import AudioSteerError, require
 from hooks.families.whisper import WhisperPackage
 from hooks.model import AudioModel, Transcriber
 
+TRAIN_CLIPS = 100
+"""Of a subset at least so many are learned from: a clip costs one pass there."""
 SPEECH_BELOW = 0.5
 """AudioSAE (arXiv 2602.05027) counts a sound as taken for speech where `no_speech_prob` is below this."""
 
@@ -75,6 +77,16 @@ def from_folder(
         [sound for sound in sounds if sound.labels["subset"] in speech and "text" in sound.labels],
         split,
     )
+
+
+def sets_from_folder(audio: Path, limit: int, *kinds: Sequence[str]) -> tuple[Clips, Clips, Clips]:
+    """Clips to learn from (at most `limit` or `TRAIN_CLIPS` a subset), to choose by and to test on (at most `limit`).
+
+    Raises:
+        FalseAlarmError, AudioFileError: as `from_folder`.
+    """
+    train = from_folder(audio, "train", max(limit, TRAIN_CLIPS), *kinds)
+    return train, from_folder(audio, "valid", limit, *kinds), from_folder(audio, "test", limit, *kinds)
 
 
 @dataclass(frozen=True)

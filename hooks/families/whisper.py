@@ -62,6 +62,8 @@ class Whisper(Transcriber):
     module: Any
     layers: str
     norm: str
+    vocabulary: int
+    """How many tokens there are."""
 
     def __init__(self, module: nn.Module, name: str, prefix: str, positions: int, width: int) -> None:
         self.window = round(positions / FRAME_RATE * SAMPLE_RATE)
@@ -111,6 +113,18 @@ class Whisper(Transcriber):
                     outputs.append(encoded_BTD[:, : real_frames(encoded_BTD.shape[1], FRAME_RATE)])
         return torch.cat(outputs, dim=1)
 
+    def logits(self, audio_BN: Tensor, tokens_BL: Tensor) -> Tensor:
+        """What the decoder says after each token of a transcript of one window of sound, [B, L, V]; with gradients.
+
+        Raises:
+            ValueError: the sound is longer than a window.
+        """
+        rest = self.window - audio_BN.shape[-1]
+        if rest < 0:
+            raise ValueError(f"{audio_BN.shape[-1]} samples are more than a window of {self.window}")
+        with window(0.0, audio_BN.shape[-1] / SAMPLE_RATE):
+            return self._decode(tokens_BL, self._encode(nn.functional.pad(audio_BN.float(), (0, rest))))
+
     def _decoder_is_wanted(self) -> bool:
         """Whether one of our hooks sits there; the libraries' own (for `output_hidden_states`) do not count."""
         return any(
@@ -123,8 +137,12 @@ class Whisper(Transcriber):
         """What the encoder gives [B, T, D] for one window."""
         raise TypeError(f"{type(self).__name__} does not define _encode")
 
+    def _decode(self, tokens_BL: Tensor, encoded_BTD: Tensor) -> Tensor:
+        """Logits [B, L, V] after each token."""
+        raise TypeError(f"{type(self).__name__} does not define _decode")
+
     def _start(self, encoded_BTD: Tensor) -> Tensor:
-        """Logits [B, 1, V] for the first word."""
+        """Logits [B, 1, V] after the token that starts every transcript."""
         raise TypeError(f"{type(self).__name__} does not define _start")
 
 
@@ -135,6 +153,7 @@ class WhisperPackage(Whisper):
 
     def __init__(self, module: Any, name: str = "") -> None:
         super().__init__(module, name or "whisper", "", module.dims.n_audio_ctx, module.dims.n_audio_state)
+        self.vocabulary = module.dims.n_vocab
 
     def transcribe(self, source: Source, **options: Any) -> Transcript:
         """What is said, as `whisper.transcribe` finds it, with all its `options`; `fp16` is off on a CPU."""
@@ -151,10 +170,13 @@ class WhisperPackage(Whisper):
         mels = [whisper.log_mel_spectrogram(audio_N, self.module.dims.n_mels) for audio_N in audio_BN]
         return self.module.encoder(torch.stack(mels).to(self.dtype))
 
+    def _decode(self, tokens_BL: Tensor, encoded_BTD: Tensor) -> Tensor:
+        return self.module.decoder(tokens_BL, encoded_BTD)
+
     def _start(self, encoded_BTD: Tensor) -> Tensor:
         languages = {"num_languages": self.module.num_languages}
         sot = require("whisper.tokenizer", "whisper").get_tokenizer(self.module.is_multilingual, **languages).sot
-        return self.module.decoder(torch.full((len(encoded_BTD), 1), sot, device=self.device), encoded_BTD)
+        return self._decode(torch.full((len(encoded_BTD), 1), sot, device=self.device), encoded_BTD)
 
 
 class CutOut(Tensor):

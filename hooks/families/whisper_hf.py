@@ -34,6 +34,7 @@ class WhisperTransformers(Whisper):
         prefix = "model." if hasattr(module, "model") else ""
         name = name or f"hf:{origin or 'whisper'}"
         super().__init__(module, name, prefix, config.max_source_positions, config.d_model)
+        self.vocabulary = config.vocab_size
 
     @torch.no_grad()
     def transcribe(self, source: Source, **options: Any) -> Transcript:
@@ -91,9 +92,12 @@ class WhisperTransformers(Whisper):
         encoder = self.module.get_submodule(self.encoder_path)
         return encoder(mels.input_features.to(self.device, self.dtype)).last_hidden_state
 
-    def _start(self, encoded_BTD: Tensor) -> Tensor:
-        tokens_BL = torch.full((len(encoded_BTD), 1), self.module.config.decoder_start_token_id, device=self.device)
+    def _decode(self, tokens_BL: Tensor, encoded_BTD: Tensor) -> Tensor:
         return self.module(encoder_outputs=(encoded_BTD,), decoder_input_ids=tokens_BL)[0]
+
+    def _start(self, encoded_BTD: Tensor) -> Tensor:
+        first = self.module.config.decoder_start_token_id
+        return self._decode(torch.full((len(encoded_BTD), 1), first, device=self.device), encoded_BTD)
 
 
 def stored(part: Any, origin: str) -> Any:

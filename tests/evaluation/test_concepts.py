@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.ablation import ConceptError, Pool, ablated_runs, later_site, plain_run
-from evaluation.concepts import concepts_of, draw, evaluate, fisher_score, log_counts
+from evaluation.concepts import Rank, concepts_of, contribution, draw, evaluate, fisher_score, log_counts
 from evaluation.labels import LabelledSound
 from hooks import Clip, Site
 from hooks.model import AudioModel
@@ -176,6 +177,34 @@ def test_fisher_score_ranks_what_separates() -> None:
     assert np.isfinite(score_F).all()
 
 
+def test_contribution_ranks_what_moves_the_mean() -> None:
+    is_N = np.array([True, True, False, False])
+    f_NF = np.array([[1, 5, 0, 1], [1, 7, 0, 3], [0, 1, 0, 4], [0, 3, 0, 6]], dtype=float)
+    # means 1 and 0, 6 and 2, both 0, 2 and 5
+    assert contribution(f_NF, is_N, np.array([0.5, 2.0, 7.0, 1.0])).tolist() == [0.5, 8.0, 0.0, 3.0]
+
+
+def test_the_ranking_is_chosen(steered: SteeredModel, sounds: Make, basis: Tensor) -> None:
+    def told(some: list[LabelledSound]) -> list[LabelledSound]:
+        """One feature tells perfectly, without any spread, and is nearly nothing."""
+        quiet = []
+        for one in some:
+            f_TF = one.source.waveform.unflatten(1, (-1, WIDTH))[0] @ basis.T  # type: ignore[union-attr]
+            f_TF[:, 0] = 1e-3 * (one.labels["sound"] == "bark")
+            quiet.append(LabelledSound(Clip((f_TF @ basis).flatten()[None], RATE), one.name, one.labels))
+        return quiet
+
+    enough: dict[Rank, list[int]] = {}
+    for rank in get_args(Rank):
+        report = evaluate(
+            steered, told(sounds(48, 0)), told(sounds(48, 1)), ["sound=bark"], counts=[3, 4], draws=0, rank=rank
+        )
+        enough[rank] = report.about["enough"]["sound=bark"]
+        assert report.about["ranked by"] == rank
+    assert sorted(enough["contribution"]) == list(BARK)
+    assert sorted(enough["fisher"]) == [0, *BARK]
+
+
 def test_counts_reach_from_one_to_all() -> None:
     assert log_counts(1000, 4) == [1, 10, 100, 1000]
     assert log_counts(5, 12) == [1, 2, 3, 4, 5]
@@ -206,6 +235,8 @@ def test_errors_say_what_is_wrong(steered: SteeredModel, sounds: Make, basis: Te
         evaluate(steered, train, held_out, counts=[0, 3])
     with pytest.raises(ConceptError, match="no SAE at 'encoder.1'"):
         evaluate(steered, train, held_out, site="encoder.1")
+    with pytest.raises(ConceptError, match="ranked by contribution or fisher, not by 'auroc'"):
+        evaluate(steered, train, held_out, rank="auroc")  # type: ignore[arg-type]
     foreign = SAE(WIDTH, 8, "relu", info=SAEInfo(model="other", site="encoder.7"))
     with torch.no_grad():
         foreign.b_dec += 5

@@ -74,6 +74,7 @@ def test_false_alarms_go_and_speech_stays(listener: Transcriber) -> None:
     assert 0 < by_chance["false alarms"].value < 1
     about = outcome.report.about
     assert about["left out"] == {
+        "fitted steering": "listener is no Whisper",
         "thresholds": "listener is not openai-whisper's",
         "Silero VAD gate": "no detector here",
     }
@@ -107,8 +108,7 @@ def test_the_recipe_does_the_same(listener: Transcriber, tmp_path: Path, kind: s
     recipe = outcome.recipe(base, tmp_path / "false-alarms.safetensors")
     assert recipe is not None and list(recipe.saes) == ["ear.0"]
     read = Recipe.load(recipe.save(tmp_path / "false-alarms.yaml"))
-    (theirs,), (ours,) = read.edits_for()["ear.0"], outcome.steering.edits().values()
-    assert repr(theirs) == repr(ours)
+    assert repr(read.edits_for()) == repr(outcome.steering.edits())
 
 
 def test_nothing_is_chosen_where_nothing_helps(listener: Transcriber, tmp_path: Path) -> None:
@@ -162,9 +162,22 @@ def test_whisper_has_rows_of_its_own(tiny: Transcriber, monkeypatch: pytest.Monk
     one = [clips(split, 1) for split in ("train", "valid", "test")]
     # random weights write no "hello": any WER may rise
     outcome = evaluate(
-        steered, *one, points=500, kinds=["scale"], counts=[4], strengths=[4.0], draws=1, options=short, gate=absent
+        steered,
+        *one,
+        points=500,
+        kinds=["scale"],
+        counts=[4],
+        strengths=[4.0],
+        draws=1,
+        fit_steps=8,
+        options=short,
+        gate=absent,
     )
     rows = by_method(outcome)
+    assert {"ranked features", "activation steering, fitted"} <= set(rows)
+    tried = {row["method"].rpartition(",")[0] for row in outcome.report.about["trials"]}
+    assert "fitted vector at encoder.0" in tried
+    assert any(method.startswith("gain, ") for method in tried)
     assert {"thresholds, default", "thresholds, chosen"} <= set(rows)
     assert rows["baseline"]["no_speech_prob < 0.5"].value == 1  # one of 51865 tokens, at random
     assert rows["SAE reconstruction"]["words/min"].value == rows["baseline"]["words/min"].value

@@ -130,10 +130,16 @@ def test_steering_is_the_edits_it_says(steered: SteeredModel, listener: Transcri
     shift = Steering("shift", {"ear.0": torch.tensor([-0.5, 0.5, 0, 0])}, 2.0)
     scale = Steering("scale", {"ear.0": torch.tensor([0.0, 1, 0, 0])}, 2.0)
     means = Steering("activation", {"ear.0": torch.tensor([-0.5, 0.5, 0, 0])}, 2.0)
-    (edit,) = shift.edits().values()
+    gain = Steering("gain", {"ear.0": torch.tensor([-0.5, 0.5, 0, 0.5])}, 2.0)
+    push = Steering("push", {"ear.0": torch.tensor([-0.5, 0.5, 0, 0])}, 2.0)
+    ((edit,),) = shift.edits().values()
     assert isinstance(edit, Shift) and edit.strength == 2.0
-    assert scale.edits() == {"ear.0": Scale([1], 3.0)}
-    for one, expected in ((shift, [-1, 1.5]), (scale, [0, 1.5]), (means, [-1, 1.5])):
+    assert scale.edits() == {"ear.0": [Scale([1], 3.0)]}
+    assert gain.edits() == {"ear.0": [Scale([0], 0.0), Scale([1, 3], 2.0)]}
+    assert (gain.features, push.features) == (3, 0)
+    assert str(push) == "fitted vector at ear.0, strength 2"
+    steerings = (shift, [-1, 1.5]), (scale, [0, 1.5]), (means, [-1, 1.5]), (gain, [0, 1]), (push, [-1, 1.5])
+    for one, expected in steerings:
         with one.applied(steered):
             torch.testing.assert_close(output(), torch.tensor([*expected, 0, 0]).float())
     torch.testing.assert_close(output(), torch.tensor([0, 0.5, 0, 0]))
