@@ -22,7 +22,6 @@ from hooks.model import Encoder, Transcriber
 from steer.recipe import Recipe, default_saes
 from steer.steered import SteeredModel
 
-
 RANK: concepts.Rank = "contribution"
 
 

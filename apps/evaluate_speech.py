@@ -128,7 +128,9 @@ def false_alarms(
 
 
 def keep_recipe(outcome: Outcome, base: Recipe, out: Path) -> str:
-    """Save the edit that was chosen, and say so."""
+    """Save the edit that was chosen, in place of an earlier one, and say so."""
+    for old in (out / "false-alarms.yaml", out / "false-alarms.safetensors"):
+        old.unlink(missing_ok=True)
     chosen = outcome.recipe(base, out / "false-alarms.safetensors")
     if chosen is None:
         return "no edit was better than none within the limit: there is no recipe"

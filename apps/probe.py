@@ -54,6 +54,8 @@ def probe(
             raise ProbeError(f"--attributes: {', '.join(sorted(unknown))} is not one of pitch, loudness, brightness")
         paths = sounds_of(inputs or [])
     steered = recipe_of(None, {}, [], [], None, model, sae, site).open()
+    if len(steered.sites) > 1:
+        raise ProbeError(f"{model} has SAEs at {', '.join(steered.sites)}: choose one with --site")
     place = next(iter(steered.sites))
     sounds: list[tuple[Tensor, dict[str, Tensor]]] = []
     for path in track(paths, "features"):

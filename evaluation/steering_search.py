@@ -42,7 +42,6 @@ from hooks.model import Transcriber
 from steer.edits import Edit, Scale, Shift
 from steer.steered import SteeredModel
 
-
 PLAIN = {"activation": "difference of means", "push": "fitted vector"}
 """Steering without an SAE, and what it adds to the activation."""
 
@@ -83,7 +82,8 @@ class Steering:
         """Of `scale` and `gain`: features by their factor, for each site."""
         return {
             site: {
-                1 + self.strength * value: (v == value).nonzero()[:, 0].tolist() for value in v[v != 0].unique().tolist()
+                1 + self.strength * value: (v == value).nonzero()[:, 0].tolist()
+                for value in v[v != 0].unique().tolist()
             }
             for site, v in self.vectors.items()
         }
@@ -92,7 +92,8 @@ class Steering:
         if self.kind == "shift":
             return {site: [Shift(vector, self.strength)] for site, vector in self.vectors.items()}
         return {
-            site: [Scale(features, factor) for factor, features in each.items()] for site, each in self.factors().items()
+            site: [Scale(features, factor) for factor, features in each.items()]
+            for site, each in self.factors().items()
         }
 
     @contextmanager

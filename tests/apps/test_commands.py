@@ -97,6 +97,9 @@ def test_probe_needs_something_to_read(steer: Run, sae_folder: Path, tmp_path: P
     code, _, err = steer("probe", "--sae", sae_folder, "-o", tmp_path / "p")
     assert code == 2
     assert "no sound files" in err
+    code, _, err = steer("probe", "--model", "starter:ssl", "-o", tmp_path / "p", Path(__file__))
+    assert code == 2
+    assert "starter:ssl has SAEs at encoder.0, encoder.1, encoder.2, encoder.3: choose one with --site" in err
 
 
 def test_evaluate_is_wired(steer: Run) -> None:

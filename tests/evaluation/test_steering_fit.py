@@ -115,7 +115,7 @@ def test_a_fit_lowers_its_loss_and_leaves_nothing_behind(
         assert vector.shape == ((2 * WIDTH,) if what == "features" else (WIDTH,))
         if what == "features":
             assert torch.equal(vector, (vector / GRID).round() * GRID)
-            assert -1 <= vector.min() and vector.max() <= HIGHEST - 1
+            assert vector.min() >= -1 and vector.max() <= HIGHEST - 1
 
 
 def test_the_same_seed_gives_the_same_fit(steered: SteeredModel) -> None:

@@ -172,6 +172,26 @@ def test_hidden_states_asked_for_before_do_not_count_as_a_wish_for_the_decoder(h
 # --- time and padding ---
 
 
+def test_logits_along_a_transcript_are_the_same_in_both_and_have_gradients(
+    package: WhisperPackage, hf: WhisperTransformers
+) -> None:
+    tokens_BL, audio_BN = torch.tensor([[50_258, 50_259, 50_359, 50_363, 440, 7]]), noise(1.0)[None]
+    found = []
+    for model in (package, hf):
+        push_D = torch.zeros(WIDTH, requires_grad=True)
+        with attach(model.module, model.site("encoder.0"), lambda x_BTD, push_D=push_D: x_BTD + push_D):
+            logits_BLV = model.logits(audio_BN, tokens_BL)
+        assert logits_BLV.shape == (1, 6, VOCABULARY) and model.vocabulary == VOCABULARY
+        (gradient_D,) = torch.autograd.grad(logits_BLV[0, -1, 440], push_D)
+        assert gradient_D.any()
+        found.append((logits_BLV.detach(), gradient_D))
+        with pytest.raises(ValueError, match="more than a window"):
+            model.logits(torch.zeros(1, 30 * 16_000 + 1), tokens_BL)
+    # two ways of computing a spectrogram and attention, and weights of size 0.3
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=2e-3)
+
+
 def test_run_gives_what_the_decoder_reads_without_padding(model: Whisper) -> None:
     audio_N = noise(35.013)
     encoded_BTD = model.run(model.prepare(audio_N))
