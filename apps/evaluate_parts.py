@@ -19,10 +19,13 @@ from evaluation.seeds import StabilityError, folders_in, seeds_in
 from evaluation.suite import Part, SuiteError, fingerprint, fingerprint_of_manifests
 from hooks import AudioFileError, ModelError
 from hooks.model import Encoder, Transcriber
+from steer.delta import Mode
 from steer.recipe import Recipe, default_saes
 from steer.steered import SteeredModel
 
 RANK: concepts.Rank = "contribution"
+MODE: Mode = "reconstruct"
+"""How concepts are removed."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,11 @@ class Setup:
 
         def measure() -> Report:
             sets = concept_sets.from_folder(self.audio, [kind], limit=self.clips)
-            return concepts.evaluate(self.steered, *sets, site=site, points=points, rank=RANK, progress=bar(name))
+            return concepts.evaluate(
+                self.steered, *sets, site=site, points=points, rank=RANK, mode=MODE, progress=bar(name)
+            )
 
-        return Part(name, self.settings([site], points=points, rank=RANK), measure, concepts.draw)
+        return Part(name, self.settings([site], points=points, rank=RANK, mode=MODE), measure, concepts.draw)
 
     def stability(self, folder: Path) -> Part:
         seeds = seeds_in(folder)

@@ -15,7 +15,7 @@ from hooks import Site, attach
 from hooks.attach import at_time, current_time
 from hooks.errors import AudioSteerError
 from hooks.padding import real_frames
-from steer.delta import SiteEdit
+from steer.delta import Mode, SiteEdit
 from steer.edits import Ablate, Frames
 from steer.sae import SAE
 from steer.steered import SteeredModel
@@ -168,8 +168,11 @@ def ablated_runs(
     orders: Sequence[np.ndarray],
     counts: Sequence[int],
     progress: Progress,
+    mode: Mode = "reconstruct",
 ) -> Iterator[np.ndarray]:
     """For each order of features what the later site gives [K, N, D] without the first `counts[k]` of them.
+
+    `mode` is that of `SteeredModel.edit`.
 
     Cost: a clip takes (orders x counts) / ROWS runs of the model, each of them up to ROWS sounds wide behind the SAE's
     site; what several orders begin with, such as all features, is ablated once. A model whose batch cannot grow on the
@@ -179,16 +182,16 @@ def ablated_runs(
     wanted = [[frozenset(order[:count].tolist()) for count in counts] for order in orders]
     sets = list(dict.fromkeys(features for some in wanted for features in some))
     ablations = [Ablate(sorted(features)) for features in sets]
-    wide = widens(steered, site, later, steered.model.prepare(clips[0].source), ablations)
+    wide = widens(steered, site, later, steered.model.prepare(clips[0].source), ablations, mode)
     edits = [SiteEdit(steered.saes[site], [one]) for one in ablations] if wide else []
     rows: list[np.ndarray] = []
     for clip in progress(list(clips)):
         audio_BCN = steered.model.prepare(clip.source)
         if wide:
             chunks = (edits[start : start + ROWS] for start in range(0, len(edits), ROWS))
-            rows.append(np.concatenate([together(steered, site, later, audio_BCN, chunk) for chunk in chunks]))
+            rows.append(np.concatenate([together(steered, site, later, audio_BCN, chunk, mode) for chunk in chunks]))
         else:
-            rows.append(one_by_one(steered, site, later, audio_BCN, ablations))
+            rows.append(one_by_one(steered, site, later, audio_BCN, ablations, mode))
     place = {features: index for index, features in enumerate(sets)}
     for some in wanted:
         chosen_K = [place[features] for features in some]
@@ -196,29 +199,35 @@ def ablated_runs(
 
 
 def one_by_one(
-    steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, ablations: Sequence[Ablate]
+    steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, ablations: Sequence[Ablate], mode: Mode
 ) -> np.ndarray:
     """What the later site gives [K, D] with each of the edits, in K runs."""
     pool, rows = Pool(later), []
     for ablation in ablations:
         # the edit first: if both are at one module, the reading sees what the edit left
-        with steered.edit(ablation, site=site), attach(steered.model.module, later, pool):
+        with steered.edit(ablation, site=site, mode=mode), attach(steered.model.module, later, pool):
             run(steered, audio_BCN)
         rows.append(pool.take())
     return np.stack(rows)
 
 
-def together(steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, edits: Sequence[SiteEdit]) -> np.ndarray:
+def together(
+    steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, edits: Sequence[SiteEdit], mode: Mode
+) -> np.ndarray:
     """What the later site gives [K, D] with each of the edits, in one run: up to the SAE's site they are all the same.
 
     Raises:
         RuntimeError: what follows the site does not take K rows where one was before, or several were there already.
     """
-    pool, origin = RowPool(later), steered.sites[site]
+    pool, origin, sae = RowPool(later), steered.sites[site], steered.saes[site]
 
     def each(x_KTD: Tensor) -> Tensor:
-        frames = Frames.of(x_KTD[:1], origin.frame_rate or 1.0, current_time() or 0.0)
-        return torch.cat([edit(x_KTD[:1], frames) for edit in edits])
+        x_1TD = x_KTD[:1]
+        frames = Frames.of(x_1TD, origin.frame_rate or 1.0, current_time() or 0.0)
+        rows_KTD = torch.cat([edit(x_1TD, frames) for edit in edits])
+        if mode == "reconstruct":  # decode(f') = x + decode(f') - decode(f), less what the SAE leaves of x
+            rows_KTD = rows_KTD + (sae.decode(sae.encode(x_1TD)) - x_1TD).to(rows_KTD)
+        return rows_KTD
 
     here = Widened(**vars(origin), rows=len(edits))
     with attach(steered.model.module, here, each), attach(steered.model.module, later, pool):
@@ -226,16 +235,19 @@ def together(steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, e
     return pool.take()
 
 
-def widens(steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, ablations: Sequence[Ablate]) -> bool:
+def widens(
+    steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, ablations: Sequence[Ablate], mode: Mode
+) -> bool:
     """Whether `together` gives for two of the edits, which differ most, what they give one by one.
 
     Not so where something from in front of the site is used again behind it (the position bias of transformers' WavLM),
     where a model's rows see each other, and in models that are random.
     """
     ends = [min(ablations, key=lambda one: len(one.features)), max(ablations, key=lambda one: len(one.features))]
-    expected_KD = one_by_one(steered, site, later, audio_BCN, ends)
+    expected_KD = one_by_one(steered, site, later, audio_BCN, ends, mode)
+    edits = [SiteEdit(steered.saes[site], [one]) for one in ends]
     try:
-        rows_KD = together(steered, site, later, audio_BCN, [SiteEdit(steered.saes[site], [one]) for one in ends])
+        rows_KD = together(steered, site, later, audio_BCN, edits, mode)
     except RuntimeError:
         return False
     if rows_KD.shape != expected_KD.shape:

@@ -6,15 +6,15 @@ can tell a concept perfectly and carry next to nothing of it. The first 1, 2, 4,
 runs, and each time a FRESH probe is trained on what a LATER site gives then, each clip's mean over the frames that hold
 sound. What is needed is the smallest of these shares of the features at which the probe is at chance (probe and chance
 are defined in `evaluation.probing`); the number tried before it was not enough, so it is an upper bound. All shares are
-of the features that fire on any training clip at all: a dictionary that is half dead gains nothing by it.
+of the features that fire on any training clip at all: a dictionary that is half dead gains nothing by it. What the SAE
+cannot explain is lost with them (`mode="reconstruct"`): a probe of all channels finds in it what no feature holds.
 
 Controls: the same numbers of such features in random order, several draws; and all other concepts, whose probes are
 trained afresh on the same ablated run: what they keep is their balanced accuracy in per cent of that without an edit.
 
 AudioSAE (arXiv 2602.05027, sections 3.3.3 and 4.5, appendix E) ranked by the Fisher score (`rank="fisher"`), that is by
 how well a feature tells the concept. Its 19-27 % are one spoken vowel, read from the SAE's features that are left: 1152
-of 6144 erase it, and beyond 27 % other vowels fade. Here the model runs on, with what the SAE cannot explain, and may
-make up for what is gone.
+of 6144 erase it, and beyond 27 % other vowels fade. Here the model runs on and may make up for what is gone.
 
 Cost: clips x (1 + (concepts + draws) x counts / 16) runs of the model, up to 16 sounds wide behind the SAE's site (what
 else, and the memory: `ablated_runs`). One concept's probes are in memory at a time.
@@ -34,6 +34,7 @@ from evaluation.labels import LabelledSound
 from evaluation.probing import Answers, Curve, ask, interval, resampled
 from evaluation.report import Interval, Report, Row, Share
 from hooks.errors import require
+from steer.delta import Mode
 from steer.steered import SteeredModel
 
 RANKED, RANDOM = "#d1495b", "#5b6770"
@@ -134,6 +135,7 @@ def evaluate(
     points: int = 12,
     draws: int = 3,
     rank: Rank = "contribution",
+    mode: Mode = "reconstruct",
     seed: int = 0,
     progress: Progress = iter,
 ) -> Report:
@@ -194,7 +196,8 @@ def evaluate(
         }
 
     results = [Result(name, plain[name], len(live)) for name in chosen]
-    for index, run_KND in enumerate(ablated_runs(steered, site, reading, clips, orders, counts, progress)):
+    runs = ablated_runs(steered, site, reading, clips, orders, counts, progress, mode)
+    for index, run_KND in enumerate(runs):
         if index >= len(results):
             for one in results:
                 one.random.append(curve(one.name, run_KND))
@@ -214,6 +217,7 @@ def evaluate(
         "features that fire": len(live),
         "explained variance": explained,
         "ranked by": rank,
+        "mode": mode,
         "random draws": draws,
         "enough": {one.name: one.removed for one in results},
         "kept": {one.name: {other: float(x[0]) for other, x in one.kept.items()} for one in results},

@@ -202,12 +202,14 @@ class Recipe(_Strict):
 
     @classmethod
     def load(cls, path: str | Path, model: str = DEFAULT_MODEL) -> Recipe:
-        """Read a YAML or JSON file; `model` is what it is for if it does not say.
+        """Read a YAML or JSON file, or one that ships, such as `starter:asr/false-alarms`.
+
+        `model` is what it is for if it does not say.
 
         Raises:
             RecipeError: as `build`, or the file is not there or no YAML.
         """
-        path = Path(path)
+        path = starter.recipe_file(str(path)) if str(path).startswith("starter:") else Path(path)
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
         except OSError as error:

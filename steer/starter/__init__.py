@@ -1,7 +1,8 @@
-"""The starter: small models, SAEs, probes and control vectors that ship in the package, so that it runs at once.
+"""The starter: small models, SAEs, probes, control vectors and recipes that ship in the package: it runs at once.
 
 `starter:codec` is a codec; `starter:codec/latent` an SAE on its site `latent`, with `vectors.safetensors` and
-`probes.safetensors` beside it. Each folder has a card (README.md): data, licence, how it was made, measured quality.
+`probes.safetensors` beside it; `starter:asr/false-alarms` a recipe for `starter:asr`. Each folder has a card
+(README.md): data, licence, how it was made, measured quality.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from hooks import ModelError
 from hooks.registry import SCHEMES as MODEL_SCHEMES
-from steer.errors import SAEError
+from steer.errors import RecipeError, SAEError
 from steer.formats import SCHEMES as SAE_SCHEMES
 
 FOLDER = Path(__file__).parent
@@ -25,6 +26,18 @@ def saes(model: str) -> list[str]:
     """Names of the SAEs that are here for a model such as `starter:codec`."""
     root = FOLDER / model.removeprefix("starter:")
     return [f"{model}/{path.parent.relative_to(root)}" for path in sorted(root.glob("*/cfg.json"))]
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that are here."""
+    return [f"starter:{path.parent.name}/{path.stem}" for path in sorted(FOLDER.glob("*/*.yaml"))]
+
+
+def recipe_file(name: str) -> Path:
+    """Raises RecipeError if there is no such recipe."""
+    if name not in recipes():
+        raise RecipeError(f"there is no starter recipe {name!r}; there are {', '.join(recipes())}")
+    return FOLDER / f"{name.removeprefix('starter:')}.yaml"
 
 
 def model_folder(name: str) -> Path:

@@ -16,6 +16,7 @@ from hooks import Clip, Site, attach, capture, wrap_model
 from hooks.model import AudioModel
 from hooks.padding import sound_until
 from steer import SAE, SteeredModel
+from steer.delta import Mode
 from steer.edits import Ablate
 
 RATE, WIDTH, FEATURES = 400, 8, 20
@@ -82,12 +83,14 @@ def steered_net(kind: type[Net], site: str, **sae: Any) -> SteeredModel:
     return SteeredModel(AudioModel(module, sites, sample_rate=RATE), SAE(WIDTH, FEATURES, **sae), site)
 
 
-def one_by_one(steered: SteeredModel, later: str, sounds: list[LabelledSound], max_s: float) -> np.ndarray:
+def one_by_one(
+    steered: SteeredModel, later: str, sounds: list[LabelledSound], max_s: float, mode: Mode = "reconstruct"
+) -> np.ndarray:
     """As a user would, [orders, K, N, D]."""
     runs = []
     for order in ORDERS:
         for count in COUNTS:
-            with steered.edit(Ablate(order[:count].tolist())):
+            with steered.edit(Ablate(order[:count].tolist()), mode=mode):
                 for sound in sounds:
                     seen = capture(steered.model, [sound.source], [later], max_s)
                     parts = [one.activations[later].flatten(0, 1) for one in seen]
@@ -95,25 +98,28 @@ def one_by_one(steered: SteeredModel, later: str, sounds: list[LabelledSound], m
     return np.stack(runs).reshape(len(ORDERS), len(COUNTS), len(sounds), -1)
 
 
-def measured(steered: SteeredModel, later: str, sounds: list[LabelledSound]) -> tuple[np.ndarray, list[int]]:
+def measured(
+    steered: SteeredModel, later: str, sounds: list[LabelledSound], mode: Mode = "reconstruct"
+) -> tuple[np.ndarray, list[int]]:
     """What `ablated_runs` gives, and how many rows came to the later site in each run of the model."""
     rows: list[int] = []
     (site,) = steered.sites
     with attach(steered.model.module, steered.model.site(later), lambda x_BTD: rows.append(len(x_BTD))):
-        runs = list(ablated_runs(steered, site, steered.model.site(later), sounds, ORDERS, COUNTS, iter))
+        runs = list(ablated_runs(steered, site, steered.model.site(later), sounds, ORDERS, COUNTS, iter, mode))
     return np.stack(runs), rows
 
 
 @pytest.mark.parametrize("sae", [{"activation": "relu"}, {"activation": "topk", "k": 5, "rms_norm": True}])
 @pytest.mark.parametrize("site", ["front", "layer"])
+@pytest.mark.parametrize("mode", ["delta", "reconstruct"])
 def test_a_row_is_a_run_with_the_edit(
-    site: str, sae: dict[str, Any], sounds: list[LabelledSound], monkeypatch: pytest.MonkeyPatch
+    mode: Mode, site: str, sae: dict[str, Any], sounds: list[LabelledSound], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ablation, "STRETCH_S", 0.5)
     monkeypatch.setattr(ablation, "ROWS", 3)
     steered = steered_net(Net, site, **sae)
-    runs, rows = measured(steered, "head", sounds)
-    expected = one_by_one(steered, "head", sounds, 0.5)
+    runs, rows = measured(steered, "head", sounds, mode)
+    expected = one_by_one(steered, "head", sounds, 0.5, mode)
     # float32 means of numbers below 1; other batches are summed in another order
     np.testing.assert_allclose(runs, expected, rtol=0, atol=1e-6)
     assert np.abs(expected[0, 1] - expected[1, 1]).max() > 1e-3
