@@ -7,7 +7,7 @@ fillers such as "um", and joins spoken digits into numbers. Any word in a sound 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -175,6 +175,10 @@ class Score:
             *errors_in(clips.speech, speech),
             None if None in told else np.array([float(p < SPEECH_BELOW) for p in told if p is not None]),
         )
+
+    def only(self, chosen_M: np.ndarray) -> Score:
+        """With these clips with speech alone."""
+        return replace(self, errors_M=self.errors_M[chosen_M], lengths_M=self.lengths_M[chosen_M])
 
     @classmethod
     def mean(cls, scores: Sequence[Score]) -> Score:

@@ -86,6 +86,26 @@ def test_false_alarms_go_and_speech_stays(listener: Transcriber) -> None:
     assert outcome.report.clips[-1]["said"] == "Hello!"
 
 
+def test_clips_that_it_cannot_write_stand_aside(listener: Transcriber) -> None:
+    def with_one_more(split: str) -> Clips:
+        some = clips(split)
+        # at a level of its own: the first thing to go quiet
+        odd = LabelledSound(torch.full((16_000,), 0.1), "odd", {"text": "good bye everybody"})
+        return Clips(some.silent, [*some.speech, odd], split)
+
+    sets = [with_one_more(split) for split in ("train", "valid", "test")]
+    outcome = evaluate(SteeredModel(listener, sae(), "ear.0"), *sets, gate=absent, strengths=(0.5, 1.0), draws=0)
+    rows = by_method(outcome)
+    assert outcome.report.title.endswith("4 with, of which it can write 3")
+    assert (rows["baseline"]["WER"].value, rows["baseline"]["WER"].count) == (0, 3)
+    assert (rows["baseline"]["WER of the rest"].value, rows["baseline"]["WER of the rest"].count) == (1, 1)
+    assert rows["SAE steering"]["alarms"] == "0 of 3"
+    # where it can write nothing, everything counts
+    mute = [Clips(one.silent, one.speech[-1:], one.split) for one in sets]
+    rows = by_method(evaluate(SteeredModel(listener, sae(), "ear.0"), *mute, gate=absent, strengths=(1.0,), draws=0))
+    assert (rows["baseline"]["WER"].value, rows["baseline"]["WER of the rest"]) == (1, None)
+
+
 def test_other_numbers_of_features_are_tried_only_where_the_middle_one_did_best(listener: Transcriber) -> None:
     outcome = run(SteeredModel(listener, {"ear.0": sae(), "ear.1": sae()}), kinds=["shift"], counts=(1, 2), draws=0)
     tried = [row["method"].rpartition(", strength")[0] for row in outcome.report.about["trials"]]
