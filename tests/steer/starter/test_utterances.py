@@ -90,9 +90,9 @@ def mixer() -> Mixer:
 def test_mixtures_fit_the_window_and_have_words(mixer: Mixer) -> None:
     lengths, words = [], []
     for _ in range(60):
-        wave, text = mixer.draw(4.0)
+        wave, text = mixer.draw(8.0)
         assert wave.dtype == np.float32
-        assert len(wave) <= 4 * SAMPLE_RATE
+        assert len(wave) <= 8 * SAMPLE_RATE
         assert np.abs(wave).max() <= 1
         assert set(text.split()) <= {"one", "two"}
         if text:  # else it is silence
