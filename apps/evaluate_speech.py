@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,12 @@ def ablation(
     points: Annotated[int, typer.Option(min=2, help="How many numbers of features to try.")] = 12,
     draws: Annotated[int, typer.Option(min=0, help="Draws of random features.")] = 3,
     later: Annotated[str | None, typer.Option(help="Site to read at; else the encoder's last.")] = None,
+    rank: Annotated[
+        Literal["contribution", "fisher"], typer.Option(help="By what features carry of the concept, or tell of it.")
+    ] = "contribution",
+    mode: Annotated[
+        Literal["reconstruct", "delta"], typer.Option(help="Without or with what the SAE cannot explain.")
+    ] = "reconstruct",
     model: Model = None,
     sae: Sae = None,
     site: SaeSite = None,
@@ -63,6 +69,8 @@ def ablation(
             later=later,
             points=points,
             draws=draws,
+            rank=rank,
+            mode=mode,
             progress=lambda jobs: track(jobs, "ablation"),
         )
         keep(report, out, "ablation", draw(report))

@@ -45,7 +45,8 @@ def test_ablation_of_a_csv(steer: Run, labels: Path, mirror_sae: Path, tmp_path:
     pytest.importorskip("sklearn", reason="extra eval")
     pytest.importorskip("matplotlib", reason="extra eval")
     out = tmp_path / "out"
-    flags = ("--sae", mirror_sae, "--later", "decoder_input", "--points", 3, "--draws", 1)
+    flags = ["--sae", mirror_sae, "--later", "decoder_input", "--points", 3, "--draws", 1]
+    flags += ["--rank", "fisher", "--mode", "delta"]
     code, shown, err = steer("evaluate", "ablation", "--labels", f"{labels}:label", "-o", out, *flags)
     assert (code, err) == (0, "")
     report = json.loads((out / "ablation.json").read_text())
@@ -53,6 +54,7 @@ def test_ablation_of_a_csv(steer: Run, labels: Path, mirror_sae: Path, tmp_path:
     assert row["concept"] == "label=soft"
     assert row["probe"]["value"] > row["chance"]  # the fixture's latent follows the level
     assert report["about"]["site"] == "latent" and report["about"]["read at"] == "decoder_input"
+    assert (report["about"]["ranked by"], report["about"]["mode"]) == ("fisher", "delta")
     assert report["about"]["explained variance"] == pytest.approx(1, abs=1e-5)
     assert "label=soft" in (out / "ablation.md").read_text()
     assert (out / "ablation.png").read_bytes().startswith(b"\x89PNG")
