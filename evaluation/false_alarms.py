@@ -8,9 +8,10 @@ difference of means and by fitted vectors (chosen by the same rule), random feat
 factors, openai-whisper's own thresholds (as they come, and chosen by the same rule), and a gate by Silero's voice
 activity detector, as it comes.
 
-What an edit costs is told by clips with speech that the recogniser can write: those of which it gets at least half of
-the words right when nothing is edited, or all if there are none. (That choice can only make a cost look higher: among
-them are some that were right by luck.) The WER of the rest stands beside it.
+What an edit costs is told by the WER twice: of all clips with speech, and of those that the recogniser is able to
+write, of which it gets at least half of the words right when nothing is edited (all if there are none). The first
+alone could be held down by luck with clips that are wrong anyway; the second can only look higher than it is, since
+among its clips are some that were right by luck. An edit has to keep both.
 
 Two counts of false alarms: clips without speech with any word (`evaluation.transcripts`), and, where the library tells
 `no_speech_prob`, clips where that is below 0.5, which is AudioSAE's count (arXiv 2602.05027). Intervals are bootstraps
@@ -66,7 +67,7 @@ from steer.vectors import ControlVector, save_vectors
 
 KINDS = ("shift", "scale")
 COUNTS, STRENGTHS = (10, 30, 100, 300), (1.0, 3.0, 9.0)
-FIT_STRENGTHS = (0.5, 1.0, 1.5)
+FIT_STRENGTHS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25)
 FIT_STEPS = 200
 NO_SPEECH_THRESHOLDS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05)
 """Tried from mild to strict, whatever the words' probability."""
@@ -156,14 +157,17 @@ def evaluate(
         with method.applied(steered) if method else nullcontext():
             return listen(model, clips.all, {**chosen_options, **(method.options if method else {})}, progress)
 
-    whole_score = Score.of(valid, hear(valid))
-    able_M = able(whole_score)
-    valid, valid_score = only(valid, able_M), whole_score.only(able_M)
-    plain = Trial(None, float(ratio(valid_score.errors_M, valid_score.lengths_M)), float(valid_score.alarms_N.mean()))
+    score = Score.of(valid, hear(valid))
+    valid_able_M = able(score)
+    whole, part = (float(ratio(one.errors_M, one.lengths_M)) for one in (score, score.only(valid_able_M)))
+    plain = Trial(None, whole, float(score.alarms_N.mean()), part)
     trials: list[Trial] = []
 
     def best(candidates: Sequence[Sequence[Method]], before: Trial = plain) -> Trial:
-        tried = [climb(steered, ladder, valid, plain, points, chosen_options) for ladder in progress(list(candidates))]
+        tried = [
+            climb(steered, ladder, valid, valid_able_M, plain, points, chosen_options)
+            for ladder in progress(list(candidates))
+        ]
         found = [trial for ladder in tried for trial in ladder]
         trials.extend(found)
         return choose([before, *found], plain, points)
@@ -229,7 +233,7 @@ def evaluate(
         "options": chosen_options,
         "clips": {clips.split: [len(clips.silent), len(clips.speech)] for clips in (train, valid, test)},
         "WER may rise by (points)": points,
-        "baseline on validation clips": {"false alarms": plain.alarms, "WER": plain.wer},
+        "baseline on validation clips": {"false alarms": plain.alarms, "WER": plain.wer, "WER, able": plain.able},
         "left out": left_out,
         "trials": [trial_row(trial) for trial in trials],
     }
@@ -261,15 +265,20 @@ def able(plain: Score) -> np.ndarray:
     return able_M if able_M.any() else ~able_M
 
 
-def only(clips: Clips, able_M: np.ndarray) -> Clips:
-    """Without the other clips with speech."""
-    return replace(clips, speech=[sound for sound, keep in zip(clips.speech, able_M, strict=True) if keep])
-
-
 def row(name: str, choice: str, score: Score, plain: Score, able_M: np.ndarray) -> Row:
     """A line of the table. `fewer` is None where the baseline has no false alarm, WER changes are in points."""
-    is_plain, ones_N, rest = score is plain, np.ones_like(score.alarms_N), score.only(~able_M)
-    score, plain = score.only(able_M), plain.only(able_M)
+    is_plain, ones_N = score is plain, np.ones_like(score.alarms_N)
+
+    def words(name: str, clips_M: np.ndarray) -> Row:
+        now, before = score.only(clips_M), plain.only(clips_M)
+        counts = now.errors_M, before.errors_M, now.lengths_M
+        change = None if is_plain else over_clips(rise_in_points, *counts, kind=Interval)
+        return {
+            f"{name} errors": f"{now.errors_M.sum():.3g} of {now.lengths_M.sum():.0f}",
+            name: over_clips(ratio, now.errors_M, now.lengths_M, kind=Share),
+            f"{name} change": change,
+        }
+
     return {
         "method": name,
         "choice": choice,
@@ -280,11 +289,8 @@ def row(name: str, choice: str, score: Score, plain: Score, able_M: np.ndarray) 
         else over_clips(drop, score.alarms_N, plain.alarms_N, kind=Share),
         "words/min": over_clips(ratio, score.words_N, score.minutes_N, kind=Interval),
         "no_speech_prob < 0.5": None if score.taken_N is None else over_clips(ratio, score.taken_N, ones_N, kind=Share),
-        "WER": over_clips(ratio, score.errors_M, score.lengths_M, kind=Share),
-        "WER change": None
-        if is_plain
-        else over_clips(rise_in_points, score.errors_M, plain.errors_M, score.lengths_M, kind=Interval),
-        "WER of the rest": over_clips(ratio, rest.errors_M, rest.lengths_M, kind=Share) if not able_M.all() else None,
+        **words("WER", np.ones_like(able_M)),
+        **words("WER, able", able_M),
     }
 
 
@@ -293,6 +299,7 @@ def trial_row(trial: Trial) -> Row:
     return {
         "method": str(trial.method),
         "WER": trial.wer,
+        "WER, able": trial.able,
         "false alarms": None if math.isinf(trial.alarms) else trial.alarms,
     }
 

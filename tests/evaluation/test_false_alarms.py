@@ -80,13 +80,14 @@ def test_false_alarms_go_and_speech_stays(listener: Transcriber) -> None:
     }
     assert about["clips"] == {"train": [3, 3], "valid": [3, 3], "test": [4, 4]}
     # strength 2 silences speech too: its false alarms were not counted
-    assert {"method": "difference of means at ear.0, strength 2", "WER": 1.0, "false alarms": None} in about["trials"]
+    dear = {"method": "difference of means at ear.0, strength 2", "WER": 1.0, "WER, able": 1.0, "false alarms": None}
+    assert dear in about["trials"]
     first = outcome.report.clips[0]
     assert (first["baseline"], first["SAE steering"], first["said"]) == ("hello", "", "")
     assert outcome.report.clips[-1]["said"] == "Hello!"
 
 
-def test_clips_that_it_cannot_write_stand_aside(listener: Transcriber) -> None:
+def test_clips_that_it_can_write_count_twice(listener: Transcriber) -> None:
     def with_one_more(split: str) -> Clips:
         some = clips(split)
         # at a level of its own: the first thing to go quiet
@@ -97,13 +98,15 @@ def test_clips_that_it_cannot_write_stand_aside(listener: Transcriber) -> None:
     outcome = evaluate(SteeredModel(listener, sae(), "ear.0"), *sets, gate=absent, strengths=(0.5, 1.0), draws=0)
     rows = by_method(outcome)
     assert outcome.report.title.endswith("4 with, of which it can write 3")
-    assert (rows["baseline"]["WER"].value, rows["baseline"]["WER"].count) == (0, 3)
-    assert (rows["baseline"]["WER of the rest"].value, rows["baseline"]["WER of the rest"].count) == (1, 1)
+    base, edited = rows["baseline"], rows["SAE steering"]
+    assert (base["WER errors"], base["WER"].value, base["WER"].count) == ("3 of 6", 0.5, 4)
+    assert (base["WER, able errors"], base["WER, able"].value, base["WER, able"].count) == ("0 of 3", 0, 3)
+    assert (edited["WER change"].value, edited["WER, able change"].value) == (0, 0)
     assert rows["SAE steering"]["alarms"] == "0 of 3"
     # where it can write nothing, everything counts
     mute = [Clips(one.silent, one.speech[-1:], one.split) for one in sets]
     rows = by_method(evaluate(SteeredModel(listener, sae(), "ear.0"), *mute, gate=absent, strengths=(1.0,), draws=0))
-    assert (rows["baseline"]["WER"].value, rows["baseline"]["WER of the rest"]) == (1, None)
+    assert (rows["baseline"]["WER"].value, rows["baseline"]["WER, able"].value) == (1, 1)
 
 
 def test_other_numbers_of_features_are_tried_only_where_the_middle_one_did_best(listener: Transcriber) -> None:
