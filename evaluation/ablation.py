@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +173,7 @@ def ablated_runs(
 ) -> Iterator[np.ndarray]:
     """For each order of features what the later site gives [K, N, D] without the first `counts[k]` of them.
 
-    `mode` is that of `SteeredModel.edit`.
+    `mode` is that of `SteeredModel.edit`. The padding of a window is blank from the SAE's site on (`Blank`).
 
     Cost: a clip takes (orders x counts) / ROWS runs of the model, each of them up to ROWS sounds wide behind the SAE's
     site; what several orders begin with, such as all features, is ablated once. A model whose batch cannot grow on the
@@ -198,14 +199,36 @@ def ablated_runs(
         yield np.stack([row_SD[chosen_K] for row_SD in rows], axis=1)
 
 
+class Blank:
+    """Sets the padding behind a sound to what the SAE decodes of no features; give it to `attach`.
+
+    A recogniser's window is longer than most sounds. What its first layers left of the sound in the rest of it later
+    ones read there, and an SAE that was trained on frames of sound cannot take it away.
+    """
+
+    def __init__(self, steered: SteeredModel, site: str) -> None:
+        self.sae, self.rate = steered.saes[site], steered.sites[site].frame_rate
+
+    def __call__(self, x_BTD: Tensor) -> Tensor:
+        frames = real_frames(x_BTD.shape[1], self.rate)
+        if frames == x_BTD.shape[1]:
+            return x_BTD
+        f_11F = torch.zeros_like(self.sae.encode(x_BTD[:1, :1]))
+        rest_BTD = self.sae.decode(f_11F).to(x_BTD).expand_as(x_BTD[:, frames:])
+        return torch.cat([x_BTD[:, :frames], rest_BTD], dim=1)
+
+
 def one_by_one(
     steered: SteeredModel, site: str, later: Site, audio_BCN: Tensor, ablations: Sequence[Ablate], mode: Mode
 ) -> np.ndarray:
     """What the later site gives [K, D] with each of the edits, in K runs."""
-    pool, rows = Pool(later), []
+    pool, rows, module, origin = Pool(later), [], steered.model.module, steered.sites[site]
     for ablation in ablations:
-        # the edit first: if both are at one module, the reading sees what the edit left
-        with steered.edit(ablation, site=site, mode=mode), attach(steered.model.module, later, pool):
+        with ExitStack() as stack:
+            stack.enter_context(attach(module, origin, Blank(steered, site)))
+            # the edit first: if both are at one module, the reading sees what the edit left
+            stack.enter_context(steered.edit(ablation, site=site, mode=mode))
+            stack.enter_context(attach(module, later, pool))
             run(steered, audio_BCN)
         rows.append(pool.take())
     return np.stack(rows)
@@ -220,9 +243,10 @@ def together(
         RuntimeError: what follows the site does not take K rows where one was before, or several were there already.
     """
     pool, origin, sae = RowPool(later), steered.sites[site], steered.saes[site]
+    blank = Blank(steered, site)
 
     def each(x_KTD: Tensor) -> Tensor:
-        x_1TD = x_KTD[:1]
+        x_1TD = blank(x_KTD[:1])
         frames = Frames.of(x_1TD, origin.frame_rate or 1.0, current_time() or 0.0)
         rows_KTD = torch.cat([edit(x_1TD, frames) for edit in edits])
         if mode == "reconstruct":  # decode(f') = x + decode(f') - decode(f), less what the SAE leaves of x

@@ -7,7 +7,8 @@ runs, and each time a FRESH probe is trained on what a LATER site gives then, ea
 sound. What is needed is the smallest of these shares of the features at which the probe is at chance (probe and chance
 are defined in `evaluation.probing`); the number tried before it was not enough, so it is an upper bound. All shares are
 of the features that fire on any training clip at all: a dictionary that is half dead gains nothing by it. What the SAE
-cannot explain is lost with them (`mode="reconstruct"`): a probe of all channels finds in it what no feature holds.
+cannot explain is lost with them (`mode="reconstruct"`), and so is what the sound left in the padding of a recogniser's
+window (`Blank`): a probe of all channels finds there what no feature of the sound holds.
 
 Controls: the same numbers of such features in random order, several draws; and all other concepts, whose probes are
 trained afresh on the same ablated run: what they keep is their balanced accuracy in per cent of that without an edit.

@@ -170,6 +170,42 @@ def test_speech_encoders(family: str, widens: bool) -> None:
     np.testing.assert_allclose(runs, one_by_one(steered, "encoder.2", sounds, 30.0), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_padding_of_a_window_is_blank(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformers = pytest.importorskip("transformers", reason="extra whisper")
+    config = transformers.WhisperConfig(
+        d_model=WIDTH, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=100, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = wrap_model(transformers.WhisperForConditionalGeneration(config))
+    sae = SAE(WIDTH, FEATURES, "relu")
+    with torch.no_grad():
+        sae.b_dec.uniform_(-1, 1)
+    steered = SteeredModel(model, sae, "encoder.0", check=False)
+    monkeypatch.setattr(ablation, "widens", lambda *_: wide)
+    sound = LabelledSound(Clip(torch.randn(1, 32_000), 16_000), "", {})
+    later = model.site("encoder.norm")
+    runs = list(ablated_runs(steered, "encoder.0", later, [sound], ORDERS, COUNTS, iter, "delta"))
+
+    def blank(x_BTD: Tensor) -> Tensor:
+        x_BTD = x_BTD.clone()
+        x_BTD[:, 100:] = sae.b_dec  # behind 2 s, 50 frames a second
+        return x_BTD
+
+    seen: list[Tensor] = []
+    with (
+        attach(model.module, model.site("encoder.0"), blank),
+        steered.edit(Ablate([0, 1, 2, 3])),
+        attach(model.module, later, lambda x_BTD: seen.append(x_BTD[0, :100].mean(0))),
+        torch.no_grad(),
+    ):
+        model.run(model.prepare(sound.source))
+    # layer norm makes them of order 1; float32 through a layer
+    np.testing.assert_allclose(runs[0][1, 0], seen[0].numpy(), rtol=0, atol=1e-5)
+
+
 def test_rows_are_pooled_without_padding() -> None:
     pool = RowPool(Site("s", "", frame_rate=10.0))
     x_BTD = torch.arange(20.0).view(2, 10, 1)
