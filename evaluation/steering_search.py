@@ -16,10 +16,10 @@ middle one of the numbers of features, and the number afterwards. And at all sit
 - `gain`: each feature v times 1 + strength x v;
 - `push`: strength x a vector at each site, which needs no SAE either.
 
-The rule (`choose`): of all that raise the WER on the validation clips by at most a given number of points, and that on
-those clips that the recogniser can write too, the one whose rate of false alarms there is lowest; of equals the one
-with the lower WER, then with fewer features, then the weaker. Strengths are tried upwards, and stop at the first that
-costs too much: stronger ones are taken to cost more.
+The rule (`choose`): of all that raise the WER on the validation clips by at most a given number of points, the one
+whose rate of false alarms there is lowest; of equals the one with the lower WER, then with fewer features, then the
+weaker. Strengths are tried upwards, and stop at the first that costs too much: stronger ones are taken to cost more.
+Those of what was fitted are all tried: it was fitted at strength 1, and weaker can be worse.
 """
 
 from __future__ import annotations
@@ -257,53 +257,45 @@ def moved(steered: SteeredModel, site: str, vector_F: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a method did to the validation clips; None is to do nothing. `able` is the WER of those that the recogniser
-    can write. The false alarms of one that costs too much are not counted: they stay infinite."""
+    """What a method did to the validation clips; None is to do nothing. The false alarms of one that costs too much are
+    not counted: they stay infinite."""
 
     method: Method | None
     wer: float
     alarms: float = math.inf
-    able: float = 0.0
 
     def order(self) -> tuple[float, float, int, float]:
         features, strength = (self.method.features, self.method.strength) if self.method else (0, 0.0)
         return (self.alarms, self.wer, features, strength)
 
 
-def affordable(trial: Trial, plain: Trial, points: float) -> bool:
-    # these are whole errors over the same number of words: rounding shall not decide
-    rises = trial.wer - plain.wer, trial.able - plain.able
-    return max(rises) <= points / 100 + 1e-9
+def affordable(wer: float, plain: Trial, points: float) -> bool:
+    # both are whole errors over the same number of words: rounding shall not decide
+    return wer <= plain.wer + points / 100 + 1e-9
 
 
 def choose(trials: Sequence[Trial], plain: Trial, points: float) -> Trial:
     """The rule at the module's head; `plain` where nothing does better."""
-    return min([plain, *(trial for trial in trials if affordable(trial, plain, points))], key=Trial.order)
+    return min([plain, *(trial for trial in trials if affordable(trial.wer, plain, points))], key=Trial.order)
 
 
 def climb(
     steered: SteeredModel,
     ladder: Sequence[Method],
     valid: Clips,
-    able_M: np.ndarray,
     plain: Trial,
     points: float,
     options: Mapping[str, Any],
 ) -> list[Trial]:
-    """Try methods from weak to strong until one costs too much; the clips with speech come first and decide that.
-
-    `able_M` says which of these the recogniser can write.
-    """
+    """Try methods from weak to strong until one costs too much; the clips with speech come first and decide that."""
     model = steered.model
     assert isinstance(model, Transcriber)
     trials: list[Trial] = []
     for method in ladder:
         chosen = {**options, **method.options}
         with method.applied(steered):
-            errors_M, lengths_M = errors_in(valid.speech, listen(model, valid.speech, chosen))
-            wer, able = float(ratio(errors_M, lengths_M)), float(ratio(errors_M[able_M], lengths_M[able_M]))
-            trial = Trial(method, wer, able=able)
-            if not affordable(trial, plain, points):
-                return [*trials, trial]
-            trials.append(replace(trial, alarms=alarm_rate(listen(model, valid.silent, chosen))))
+            wer = float(ratio(*errors_in(valid.speech, listen(model, valid.speech, chosen))))
+            if not affordable(wer, plain, points):
+                return [*trials, Trial(method, wer)]
+            trials.append(Trial(method, wer, alarm_rate(listen(model, valid.silent, chosen))))
     return trials

@@ -80,14 +80,13 @@ def test_false_alarms_go_and_speech_stays(listener: Transcriber) -> None:
     }
     assert about["clips"] == {"train": [3, 3], "valid": [3, 3], "test": [4, 4]}
     # strength 2 silences speech too: its false alarms were not counted
-    dear = {"method": "difference of means at ear.0, strength 2", "WER": 1.0, "WER, able": 1.0, "false alarms": None}
-    assert dear in about["trials"]
+    assert {"method": "difference of means at ear.0, strength 2", "WER": 1.0, "false alarms": None} in about["trials"]
     first = outcome.report.clips[0]
     assert (first["baseline"], first["SAE steering"], first["said"]) == ("hello", "", "")
     assert outcome.report.clips[-1]["said"] == "Hello!"
 
 
-def test_clips_that_it_can_write_count_twice(listener: Transcriber) -> None:
+def test_clips_that_it_can_write_are_told_apart(listener: Transcriber) -> None:
     def with_one_more(split: str) -> Clips:
         some = clips(split)
         # at a level of its own: the first thing to go quiet

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,8 +64,6 @@ def test_fewest_false_alarms_within_the_limit() -> None:
     assert choose([mild, best, dear], plain, 0.5) is best
     assert choose([mild, best, dear], plain, 0.4) is mild
     assert choose([mild, best, dear], plain, 1.0) is dear
-    unfair = replace(best, able=0.0051)  # no more errors in all, but where there were none
-    assert choose([mild, unfair], plain, 0.5) is mild
 
 
 def test_of_equals_the_cheapest() -> None:
@@ -169,9 +166,7 @@ def test_climbing_ends_where_it_costs_too_much(steered: SteeredModel) -> None:
     direction_D = torch.tensor([-0.5, 0.5, 0, 0])
     # axis 1 of sounds without speech (0.45, 0.5, 0.55) and with it (0) goes up by half of that; silence is above 0.8
     ladder: list[Method] = [Steering("shift", {"ear.0": direction_D}, s) for s in (0.5, 0.6, 1.0, 2.0, 4.0)]
-    valid = clips("valid")
-    every_M = np.ones(len(valid.speech), dtype=bool)
-    trials = climb(steered, ladder, valid, every_M, Trial(None, 0.0, 1.0), 0.5, {})
+    trials = climb(steered, ladder, clips("valid"), Trial(None, 0.0, 1.0), 0.5, {})
     assert [(trial.wer, trial.alarms) for trial in trials] == [
         (0, 1),
         (0, pytest.approx(2 / 3)),
