@@ -1,8 +1,8 @@
 """The starter: small models, SAEs, probes, control vectors and recipes that ship in the package: it runs at once.
 
 `starter:codec` is a codec; `starter:codec/latent` an SAE on its site `latent`, with `vectors.safetensors` and
-`probes.safetensors` beside it; `starter:asr/false-alarms` a recipe for `starter:asr`. Each folder has a card
-(README.md): data, licence, how it was made, measured quality.
+`probes.safetensors` beside it; a file `asr/NAME.yaml` a recipe `starter:asr/NAME`. Each folder has a card (README.md):
+data, licence, how it was made, measured quality.
 """
 
 from __future__ import annotations
