@@ -36,7 +36,7 @@ def recipes() -> list[str]:
 def recipe_file(name: str) -> Path:
     """Raises RecipeError if there is no such recipe."""
     if name not in recipes():
-        raise RecipeError(f"there is no starter recipe {name!r}; there are {', '.join(recipes())}")
+        raise RecipeError(f"there is no starter recipe {name!r}; there are {', '.join(recipes()) or 'none'}")
     return FOLDER / f"{name.removeprefix('starter:')}.yaml"
 
 

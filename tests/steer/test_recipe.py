@@ -94,6 +94,17 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
             Recipe.load(tmp_path / "r.yaml")
 
 
+def test_recipes_that_ship_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starter, "FOLDER", tmp_path)
+    with pytest.raises(RecipeError, match="no starter recipe 'starter:ear/warmer'; there are none"):
+        Recipe.load("starter:ear/warmer")
+    (tmp_path / "ear").mkdir()
+    (tmp_path / "ear" / "warmer.yaml").write_text("model: whisper:tiny\nsaes: {encoder.1: mine}\npadding: false\n")
+    assert starter.recipes() == ["starter:ear/warmer"]
+    recipe = Recipe.load("starter:ear/warmer")
+    assert (recipe.model, recipe.padding) == ("whisper:tiny", False)
+
+
 def test_paths_are_relative_to_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "there").mkdir()
     vector = torch.arange(4.0)
