@@ -7,9 +7,7 @@ what it wrote before. So the loss is, in nats,
     without speech: [margin - log odds of no speech]+ / 2 + [margin - (end - log sum exp of all words)]+
     with speech:    WEIGHT x cross entropy of its own words + [margin + log odds of no speech]+ / 2
 
-over the factors 1 + v of all features, v >= -1, with the model and the SAEs as they are. Each clip comes at another
-speed and level every time (`varied`), as from another speaker: of few speakers' clips the rest of mankind is not
-learned. A penalty on |v| leaves most
+over the factors 1 + v of all features, v >= -1, with the model and the SAEs as they are. A penalty on |v| leaves most
 factors at 1; in the last steps it is gone and only the features that are left move; then factors are rounded to
 `GRID`, so that a recipe can be read. The same is done with a vector at each site in place of the features, which is
 what activation steering can do at its best: difference of means is one such vector.
@@ -30,9 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.ablation import Progress
-from evaluation.transcripts import Clips, FalseAlarmError
-from hooks import Clip, attach
-from hooks.clip import as_clip
+from evaluation.transcripts import Clips, FalseAlarmError, listen
+from hooks import attach
 from hooks.errors import require
 from hooks.families.whisper import Whisper
 from steer.sae import SAE
@@ -46,28 +43,19 @@ PENALTY, FREE = 0.01, 0.3
 MARGIN, WEIGHT = 3.0, 5.0
 HIGHEST, GRID = 5.0, 0.25
 """Of a feature's factor: more is not tried, and what it is rounded to."""
-SPEED, LEVEL_DB = 1.18, 6.0
-"""Clips come up to so many times as fast or slow, three semitones of pitch with it, and so much louder or softer."""
-
-
-def varied(source: Any, sample_rate: int, rng: np.random.Generator) -> Clip:
-    """The sound at a random speed (and pitch with it) and level; bare samples are at `sample_rate` Hz."""
-    clip = as_clip(source, sample_rate)
-    gain = 10 ** (rng.uniform(-LEVEL_DB, LEVEL_DB) / 20)
-    return Clip(clip.waveform * gain, round(clip.sample_rate * SPEED ** rng.uniform(-1, 1)))
 
 
 class Exercises:
-    """What a Whisper shall write of a sound: the loss on one, with gradients.
+    """What a Whisper shall write of training clips: the loss on one, with gradients.
 
     Raises:
         FalseAlarmError: a model whose vocabulary is not Whisper's.
     """
 
-    def __init__(self, steered: SteeredModel, options: Mapping[str, Any]) -> None:
+    def __init__(self, steered: SteeredModel, clips: Clips, options: Mapping[str, Any]) -> None:
         model = steered.model
         assert isinstance(model, Whisper)
-        self.model, self.options = model, options
+        self.model, self.clips, self.options = model, clips, options
         multilingual = model.vocabulary >= 51_865
         languages = model.vocabulary - 51_765 - multilingual
         if languages < 1:
@@ -75,10 +63,18 @@ class Exercises:
         self.tokenizer = require("whisper.tokenizer", "whisper").get_tokenizer(
             multilingual, num_languages=languages, language=options.get("language"), task="transcribe"
         )
+        self.texts: dict[int, str] = {}
 
     def window(self, source: Any) -> Tensor:
         """The start of a sound [1, N], as long as a window at most."""
         return self.model.prepare(source)[:, 0, : self.model.window]
+
+    def text(self, index: int) -> str:
+        """What the model writes of a clip with speech when nothing is edited."""
+        if index not in self.texts:
+            (heard,) = listen(self.model, [self.clips.speech[index]], self.options)
+            self.texts[index] = heard.text
+        return self.texts[index]
 
     def prompt(self, timed: bool) -> list[int]:
         """With a time stamp first, as `whisper.transcribe` asks, or without any, as transformers does."""
@@ -97,18 +93,18 @@ class Exercises:
         rest_V = torch.cat([logits_V[:index], logits_V[index + 1 :]])
         return logits_V[index] - rest_V.logsumexp(0)
 
-    def silent(self, source: Any, timed: bool) -> Tensor:
-        logits_LV = self.logits(source, self.prompt(timed))
+    def silent(self, index: int, timed: bool) -> Tensor:
+        logits_LV = self.logits(self.clips.silent[index].source, self.prompt(timed))
         end = self.tokenizer.eot
         over_words = logits_LV[-1, end] - logits_LV[-1, :end].logsumexp(0)
         return (MARGIN - self.odds(logits_LV[0])).relu() / 2 + (MARGIN - over_words).relu()
 
-    def speech(self, source: Any, text: str, timed: bool) -> Tensor:
+    def speech(self, index: int, timed: bool) -> Tensor:
         prompt = self.prompt(timed)
-        words = self.tokenizer.encode(" " + text) if text else []
+        words = self.tokenizer.encode(" " + self.text(index)) if self.text(index) else []
         # whether it ends there is for time stamps to say, where there are any
         answers = words if timed else [*words, self.tokenizer.eot]
-        logits_LV = self.logits(source, [*prompt, *words])
+        logits_LV = self.logits(self.clips.speech[index].source, [*prompt, *words])
         told_LV = logits_LV[len(prompt) - 1 :][: len(answers), : self.tokenizer.eot + 1]
         spoken = nn.functional.cross_entropy(told_LV, torch.tensor(answers, device=told_LV.device), reduction="sum")
         return WEIGHT * spoken + (MARGIN + self.odds(logits_LV[0])).relu() / 2
@@ -126,31 +122,29 @@ def fit(
 ) -> dict[str, Tensor]:
     """v of all features (factors are 1 + v) or a vector [D], for every site that has an SAE.
 
-    A step is 2 x `BATCH` passes of one window with gradients, and `BATCH` transcriptions.
+    A step is 2 x `BATCH` passes of one window with gradients.
 
     Raises:
         FalseAlarmError: a model whose vocabulary is not Whisper's.
         AudioFileError: a clip that cannot be read.
     """
-    model, exercises = steered.model, Exercises(steered, options)
-    assert model.sample_rate is not None
+    exercises = Exercises(steered, clips, options)
     rng = np.random.default_rng(seed)
     vectors = zeros(steered, clips, what)
     optimizer = torch.optim.Adam(vectors.values(), lr=RATE[what])
+    kinds = (exercises.silent, len(clips.silent)), (exercises.speech, len(clips.speech))
     with frozen(steered.model.module, *steered.saes.values()), torch.enable_grad():
         for step in progress(list(range(steps))):
             free = step >= (1 - FREE) * steps
             support = {site: v != 0 for site, v in vectors.items()}
             optimizer.zero_grad()
-            for sounds in (clips.silent, clips.speech):
-                for index in rng.integers(len(sounds), size=BATCH):
-                    source = varied(sounds[index].source, model.sample_rate, rng)
-                    timed, loss = bool(rng.integers(2)), exercises.silent
-                    if sounds is clips.speech:
-                        text = str(model.transcribe(source, **options))  # before anything is edited
-                        loss = partial(exercises.speech, text=text)
+            for loss, count in kinds:
+                for index in rng.integers(count, size=BATCH):
+                    timed = bool(rng.integers(2))
+                    if loss == exercises.speech:
+                        exercises.text(int(index))  # before anything is edited
                     with pushed(steered, vectors, what):
-                        (loss(source, timed=timed) / BATCH).backward()
+                        (loss(int(index), timed) / BATCH).backward()
             optimizer.step()
             if what == "features":
                 with torch.no_grad():

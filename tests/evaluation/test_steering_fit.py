@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from evaluation import steering_fit
 from evaluation.labels import LabelledSound
-from evaluation.steering_fit import GRID, HIGHEST, LEVEL_DB, SPEED, Exercises, fit, frozen, pushed, varied
+from evaluation.steering_fit import GRID, HIGHEST, Exercises, fit, frozen, pushed
 from evaluation.transcripts import Clips, FalseAlarmError
-from hooks import Clip, wrap_model
+from hooks import wrap_model
 from hooks.families.whisper import Whisper
 from steer import SAE, Scale, SteeredModel
 
@@ -59,11 +58,11 @@ def clips() -> Clips:
 
 
 def test_losses_are_what_they_say(steered: SteeredModel) -> None:
-    exercises = Exercises(steered, SHORT)
+    exercises = Exercises(steered, clips(), SHORT)
     tokens = exercises.tokenizer
-    source = clips().silent[0].source
+    source = exercises.clips.silent[0].source
     with torch.no_grad():
-        loss = exercises.silent(source, True)
+        loss = exercises.silent(0, True)
         logits_LV = exercises.logits(source, [*tokens.sot_sequence, tokens.timestamp_begin])
     share = logits_LV[0].softmax(-1)[tokens.no_speech].double()
     over_words = logits_LV[-1, tokens.eot] - logits_LV[-1, : tokens.eot].logsumexp(0)
@@ -72,51 +71,30 @@ def test_losses_are_what_they_say(steered: SteeredModel) -> None:
     torch.testing.assert_close(loss, expected.float(), rtol=1e-4, atol=1e-4)
     assert exercises.prompt(False)[-1] == tokens.no_timestamps != exercises.prompt(True)[-1]
 
-    source = clips().speech[0].source
+    exercises.texts[0] = "one two"
     words = tokens.encode(" one two")
     with torch.no_grad():
-        loss = exercises.speech(source, "one two", False)
-        logits_LV = exercises.logits(source, [*exercises.prompt(False), *words])
+        loss = exercises.speech(0, False)
+        logits_LV = exercises.logits(exercises.clips.speech[0].source, [*exercises.prompt(False), *words])
     behind_LV = logits_LV[-len(words) - 1 :, : tokens.eot + 1].log_softmax(-1)
     spoken = -sum(behind_LV[i, token] for i, token in enumerate([*words, tokens.eot]))
     assert float(loss) >= 5 * float(spoken) - 1e-3
     assert float(loss) <= 5 * float(spoken) + 1.5 + 0.5 * max(0.0, float(exercises.odds(logits_LV[0]))) + 1e-3
 
 
-def test_clips_come_at_another_speed_and_level_every_time() -> None:
-    wave, rng = torch.sin(2 * torch.pi * 500 * torch.arange(16_000) / 16_000), np.random.default_rng(0)
-    some = [varied(wave, 16_000, rng) for _ in range(50)]
-    speeds = np.array([one.sample_rate / 16_000 for one in some])
-    levels_db = 20 * np.log10([float(one.waveform.abs().max()) for one in some])
-    assert 1 / SPEED <= speeds.min() < 0.9 and 1.1 < speeds.max() <= SPEED + 1e-4
-    assert -LEVEL_DB <= levels_db.min() < -4 and 4 < levels_db.max() <= LEVEL_DB
-    assert torch.equal(varied(Clip(wave, 8000), 16_000, rng).waveform.sign(), wave[None].sign())
-
-
-def test_a_speech_clip_is_asked_about_its_own_unedited_words(
-    steered: SteeredModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[Any, str]] = []
-    real = Exercises.speech
-
-    def speech(self: Exercises, source: Any, text: str, timed: bool) -> Tensor:
-        asked.append((source, text))
-        return real(self, source, text, timed)
-
-    monkeypatch.setattr(Exercises, "speech", speech)
-    fit(steered, clips(), SHORT, steps=2)
-    assert len(asked) == 2 * steering_fit.BATCH
-    for source, text in asked:
-        assert text == str(steered.model.transcribe(source, **SHORT))  # type: ignore[attr-defined]
+def test_a_speech_clip_is_asked_about_its_own_unedited_words(steered: SteeredModel) -> None:
+    exercises = Exercises(steered, clips(), SHORT)
+    said = exercises.text(1)
+    assert said == exercises.texts[1] == str(steered.model.transcribe(exercises.clips.speech[1].source, **SHORT))
 
 
 def mean_loss(steered: SteeredModel, vectors: dict[str, Tensor], what: steering_fit.What) -> float:
-    exercises, some = Exercises(steered, SHORT), clips()
+    exercises = Exercises(steered, clips(), SHORT)
     total = 0.0
-    for silent, speech in zip(some.silent, some.speech, strict=True):
-        text = str(steered.model.transcribe(speech.source, **SHORT))  # type: ignore[attr-defined]
+    for index in range(2):
+        exercises.text(index)
         with torch.no_grad(), pushed(steered, vectors, what):
-            total += float(exercises.silent(silent.source, True) + exercises.speech(speech.source, text, True))
+            total += float(exercises.silent(index, True) + exercises.speech(index, True))
     return total
 
 
@@ -172,4 +150,4 @@ def test_weights_that_were_frozen_stay_so() -> None:
 
 def test_another_vocabulary_is_one_line() -> None:
     with pytest.raises(FalseAlarmError, match="1000 tokens are not Whisper's vocabulary"):
-        Exercises(SteeredModel(model(1000), sae(), "encoder.0", check=False), SHORT)
+        Exercises(SteeredModel(model(1000), sae(), "encoder.0", check=False), clips(), SHORT)
