@@ -2,15 +2,18 @@
 
 A Whisper is asked about training clips. Of one without speech it shall say that there is none: `<|nospeech|>` after the
 token that starts a transcript, the end where the first word would stand. Of one with speech it shall go on to write
-what it wrote before. So the loss is, in nats,
+what it wrote before, as sure of each word as it was, or `SURE`. So the loss is, in nats,
 
-    without speech: [margin - log odds of no speech]+ / 2 + [margin - (end - log sum exp of all words)]+
-    with speech:    WEIGHT x cross entropy of its own words + [margin + log odds of no speech]+ / 2
+    without speech: [MARGIN - log odds of no speech]+ / 2 + [MARGIN - (end - log sum exp of all words)]+
+    with speech:    [MARGIN + log odds of no speech]+ / 2 + WEIGHT x sum over its own words of
+                    [min(SURE, log odds without the edit) - log odds]+
 
-over the factors 1 + v of all features, v >= -1, with the model and the SAEs as they are. A penalty on |v| leaves most
-factors at 1; in the last steps it is gone and only the features that are left move; then factors are rounded to
-`GRID`, so that a recipe can be read. The same is done with a vector at each site in place of the features, which is
-what activation steering can do at its best: difference of means is one such vector.
+over the factors 1 + v of all features, v >= -1, with the model and the SAEs as they are. Each clip comes at another
+speed and level every time (`varied`), as from another speaker: clips of a few tell little of the others, and a margin
+is what is left for those. A penalty on |v| leaves many factors at 1; in the last steps it is gone and only the features
+that are left move. The fit is the mean over these steps, in which a few clips a step drive v to and fro, its factors
+rounded to `GRID`, so that a recipe can be read. The same is done with a vector at each site in place of the features,
+which is what activation steering can do at its best: difference of means is one such vector.
 
 In a mask of features that is learned with a penalty this follows sparse feature circuits and differentiable masking
 (De Cao et al. 2020, arXiv 2004.14992), but features may also be made stronger.
@@ -18,8 +21,10 @@ In a mask of features that is learned with a penalty this follows sparse feature
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -28,8 +33,9 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.ablation import Progress
-from evaluation.transcripts import Clips, FalseAlarmError, listen
-from hooks import attach
+from evaluation.labels import LabelledSound
+from evaluation.transcripts import Clips, FalseAlarmError, played
+from hooks import Clip, attach
 from hooks.errors import require
 from hooks.families.whisper import Whisper
 from steer.sae import SAE
@@ -38,24 +44,34 @@ from steer.steered import SteeredModel
 What = Literal["features", "activation"]
 BATCH, RATE = 4, {"features": 0.05, "activation": 0.02}
 """Clips of each kind a step, and Adam's learning rate."""
-PENALTY, FREE = 0.01, 0.3
-"""By how much |v| shrinks each step, and the share of the steps, at the end, in which it does not."""
-MARGIN, WEIGHT = 3.0, 5.0
-HIGHEST, GRID = 5.0, 0.25
+PENALTY, FREE = 0.01, 0.4
+"""By how much |v| shrinks each step, and the share of the steps, at the end, in which it does not and of which the mean
+is taken."""
+MARGIN, SURE, WEIGHT = 3.0, 6.0, 2.0
+HIGHEST, GRID = 5.0, 0.05
 """Of a feature's factor: more is not tried, and what it is rounded to."""
+SPEED, LEVEL_DB = 1.25, 6.0
+"""Clips come up to so many times as fast or slow, four semitones of pitch with it, and so much louder or softer."""
+
+
+def varied(source: Any, sample_rate: int, rng: np.random.Generator) -> Clip:
+    """The sound at a random speed (and pitch with it) and level; bare samples are at `sample_rate` Hz."""
+    gain = 10 ** (rng.uniform(-LEVEL_DB, LEVEL_DB) / 20)
+    clip = played(source, SPEED ** rng.uniform(-1, 1), sample_rate)
+    return replace(clip, waveform=clip.waveform * gain)
 
 
 class Exercises:
-    """What a Whisper shall write of training clips: the loss on one, with gradients.
+    """What a Whisper shall write of a sound: the loss on one, with gradients.
 
     Raises:
         FalseAlarmError: a model whose vocabulary is not Whisper's.
     """
 
-    def __init__(self, steered: SteeredModel, clips: Clips, options: Mapping[str, Any]) -> None:
+    def __init__(self, steered: SteeredModel, options: Mapping[str, Any]) -> None:
         model = steered.model
         assert isinstance(model, Whisper)
-        self.model, self.clips, self.options = model, clips, options
+        self.model, self.options = model, options
         multilingual = model.vocabulary >= 51_865
         languages = model.vocabulary - 51_765 - multilingual
         if languages < 1:
@@ -63,51 +79,66 @@ class Exercises:
         self.tokenizer = require("whisper.tokenizer", "whisper").get_tokenizer(
             multilingual, num_languages=languages, language=options.get("language"), task="transcribe"
         )
-        self.texts: dict[int, str] = {}
 
     def window(self, source: Any) -> Tensor:
         """The start of a sound [1, N], as long as a window at most."""
         return self.model.prepare(source)[:, 0, : self.model.window]
-
-    def text(self, index: int) -> str:
-        """What the model writes of a clip with speech when nothing is edited."""
-        if index not in self.texts:
-            (heard,) = listen(self.model, [self.clips.speech[index]], self.options)
-            self.texts[index] = heard.text
-        return self.texts[index]
 
     def prompt(self, timed: bool) -> list[int]:
         """With a time stamp first, as `whisper.transcribe` asks, or without any, as transformers does."""
         first = self.tokenizer.timestamp_begin if timed else self.tokenizer.no_timestamps
         return [*self.tokenizer.sot_sequence, first]
 
-    def logits(self, source: Any, tokens: list[int]) -> Tensor:
+    def logits(self, audio_BN: Tensor, tokens: list[int]) -> Tensor:
         """[L, V]. In bfloat16: fast where a processor has it, and a gradient needs no more."""
         with torch.autocast(self.model.device.type, torch.bfloat16):
-            logits_BLV = self.model.logits(self.window(source), torch.tensor([tokens], device=self.model.device))
+            logits_BLV = self.model.logits(audio_BN, torch.tensor([tokens], device=self.model.device))
         return logits_BLV[0].float()
 
-    def odds(self, logits_V: Tensor) -> Tensor:
+    def no_speech(self, logits_LV: Tensor) -> Tensor:
         """Log odds of `<|nospeech|>`."""
-        index = self.tokenizer.no_speech
-        rest_V = torch.cat([logits_V[:index], logits_V[index + 1 :]])
-        return logits_V[index] - rest_V.logsumexp(0)
+        return log_odds(logits_LV[:1], [self.tokenizer.no_speech])[0]
 
-    def silent(self, index: int, timed: bool) -> Tensor:
-        logits_LV = self.logits(self.clips.silent[index].source, self.prompt(timed))
+    def silent(self, audio_BN: Tensor, timed: bool) -> Callable[[], Tensor]:
+        """The loss on a window without speech, to be called while something is edited."""
         end = self.tokenizer.eot
-        over_words = logits_LV[-1, end] - logits_LV[-1, :end].logsumexp(0)
-        return (MARGIN - self.odds(logits_LV[0])).relu() / 2 + (MARGIN - over_words).relu()
 
-    def speech(self, index: int, timed: bool) -> Tensor:
-        prompt = self.prompt(timed)
-        words = self.tokenizer.encode(" " + self.text(index)) if self.text(index) else []
+        def loss() -> Tensor:
+            logits_LV = self.logits(audio_BN, self.prompt(timed))
+            over_words = logits_LV[-1, end] - logits_LV[-1, :end].logsumexp(0)
+            return (MARGIN - self.no_speech(logits_LV)).relu() / 2 + (MARGIN - over_words).relu()
+
+        return loss
+
+    @torch.no_grad()
+    def speech(self, audio_BN: Tensor, timed: bool) -> Callable[[], Tensor]:
+        """The loss on a window with speech, to be called while something is edited; what the model writes of it as it
+        is now is what it shall write then."""
+        text = str(self.model.transcribe(audio_BN[0], **self.options))
+        words = self.tokenizer.encode(" " + text) if text else []
         # whether it ends there is for time stamps to say, where there are any
         answers = words if timed else [*words, self.tokenizer.eot]
-        logits_LV = self.logits(self.clips.speech[index].source, [*prompt, *words])
-        told_LV = logits_LV[len(prompt) - 1 :][: len(answers), : self.tokenizer.eot + 1]
-        spoken = nn.functional.cross_entropy(told_LV, torch.tensor(answers, device=told_LV.device), reduction="sum")
-        return WEIGHT * spoken + (MARGIN + self.odds(logits_LV[0])).relu() / 2
+        tokens = [*self.prompt(timed), *words]
+        first = len(tokens) - len(words) - 1
+
+        def odds(logits_LV: Tensor) -> Tensor:
+            return log_odds(logits_LV[first:][: len(answers), : self.tokenizer.eot + 1], answers)
+
+        wanted_L = odds(self.logits(audio_BN, tokens)).clamp(max=SURE)
+
+        def loss() -> Tensor:
+            logits_LV = self.logits(audio_BN, tokens)
+            lost_L = (wanted_L - odds(logits_LV)).relu()
+            return (MARGIN + self.no_speech(logits_LV)).relu() / 2 + WEIGHT * lost_L.sum()
+
+        return loss
+
+
+def log_odds(logits_LV: Tensor, tokens: Sequence[int]) -> Tensor:
+    """Of one token at each place [L] against all others."""
+    tokens_L1 = torch.tensor(tokens, dtype=torch.long, device=logits_LV.device)[:, None]
+    rest_LV = logits_LV.scatter(1, tokens_L1, -torch.inf)
+    return logits_LV.gather(1, tokens_L1)[:, 0] - rest_LV.logsumexp(1)
 
 
 def fit(
@@ -122,38 +153,50 @@ def fit(
 ) -> dict[str, Tensor]:
     """v of all features (factors are 1 + v) or a vector [D], for every site that has an SAE.
 
-    A step is 2 x `BATCH` passes of one window with gradients.
+    A step is 2 x `BATCH` passes of one window with gradients, `BATCH` without, and `BATCH` transcriptions.
 
     Raises:
         FalseAlarmError: a model whose vocabulary is not Whisper's.
         AudioFileError: a clip that cannot be read.
     """
-    exercises = Exercises(steered, clips, options)
+    model, exercises = steered.model, Exercises(steered, options)
+    assert model.sample_rate is not None
     rng = np.random.default_rng(seed)
     vectors = zeros(steered, clips, what)
     optimizer = torch.optim.Adam(vectors.values(), lr=RATE[what])
-    kinds = (exercises.silent, len(clips.silent)), (exercises.speech, len(clips.speech))
+    kinds = [(sounds, shares(sounds)) for sounds in (clips.silent, clips.speech)]
+    means = {site: torch.zeros_like(v, requires_grad=False) for site, v in vectors.items()}
+    last = range(round((1 - FREE) * steps), steps)
     with frozen(steered.model.module, *steered.saes.values()), torch.enable_grad():
         for step in progress(list(range(steps))):
-            free = step >= (1 - FREE) * steps
             support = {site: v != 0 for site, v in vectors.items()}
             optimizer.zero_grad()
-            for loss, count in kinds:
-                for index in rng.integers(count, size=BATCH):
-                    timed = bool(rng.integers(2))
-                    if loss == exercises.speech:
-                        exercises.text(int(index))  # before anything is edited
+            for sounds, share_N in kinds:
+                for index in rng.choice(len(sounds), size=BATCH, p=share_N):
+                    source = varied(sounds[index].source, model.sample_rate, rng)
+                    loss = exercises.silent if sounds is clips.silent else exercises.speech
+                    ask = loss(exercises.window(source), timed=bool(rng.integers(2)))
                     with pushed(steered, vectors, what):
-                        (loss(int(index), timed) / BATCH).backward()
+                        (ask() / BATCH).backward()
             optimizer.step()
-            if what == "features":
-                with torch.no_grad():
-                    for site, v in vectors.items():
-                        shrunk = v * support[site] if free else v.sign() * (v.abs() - PENALTY).clamp(min=0)
+            with torch.no_grad():
+                for site, v in vectors.items():
+                    if what == "features":
+                        shrunk = v * support[site] if step in last else v.sign() * (v.abs() - PENALTY).clamp(min=0)
                         v.copy_(shrunk.clamp(-1, HIGHEST - 1))
+                    if step in last:
+                        means[site] += v / len(last)
     if what == "features":
-        return {site: (v.detach() / GRID).round() * GRID for site, v in vectors.items()}
-    return {site: v.detach() for site, v in vectors.items()}
+        return {site: (v / GRID).round() * GRID for site, v in means.items()}
+    return means
+
+
+def shares(sounds: Sequence[LabelledSound]) -> np.ndarray:
+    """How often each sound is drawn [N]: a subset as often as the root of its size, lest one be all."""
+    subsets = [sound.labels.get("subset") for sound in sounds]
+    counts = Counter(subsets)
+    share_N = np.array([counts[subset] ** -0.5 for subset in subsets])
+    return share_N / share_N.sum()
 
 
 @torch.no_grad()

@@ -19,12 +19,16 @@ from evaluation.ablation import Progress
 from evaluation.concept_sets import NO_SPEECH, SPEECH, is_room
 from evaluation.labels import LabelledSound, labelled_sounds
 from evaluation.report import Interval
+from hooks import Clip
+from hooks.clip import as_clip
 from hooks.errors import AudioSteerError, require
 from hooks.families.whisper import WhisperPackage
-from hooks.model import AudioModel, Transcriber
+from hooks.model import AudioModel, Source, Transcriber
 
-TRAIN_CLIPS = 100
+TRAIN_CLIPS = 250
 """Of a subset at least so many are learned from: a clip costs one pass there."""
+OTHER_SPEEDS = (0.8, 1.25)
+"""About four semitones: formants move as far between the voices of men, women and children."""
 SPEECH_BELOW = 0.5
 """AudioSAE (arXiv 2602.05027) counts a sound as taken for speech where `no_speech_prob` is below this."""
 
@@ -87,6 +91,22 @@ def sets_from_folder(audio: Path, limit: int, *kinds: Sequence[str]) -> tuple[Cl
     """
     train = from_folder(audio, "train", max(limit, TRAIN_CLIPS), *kinds)
     return train, from_folder(audio, "valid", limit, *kinds), from_folder(audio, "test", limit, *kinds)
+
+
+def played(source: Source, speed: float, sample_rate: int) -> Clip:
+    """The sound so many times as fast, pitch and formants with it; bare samples are at `sample_rate` Hz."""
+    clip = as_clip(source, sample_rate)
+    return Clip(clip.waveform, round(clip.sample_rate * speed))
+
+
+def with_other_voices(clips: Clips, sample_rate: int) -> Clips:
+    """Each clip with speech at `OTHER_SPEEDS` too: the few speakers of a collection tell little of all others."""
+    copies = [
+        replace(sound, source=played(sound.source, speed, sample_rate), name=f"{sound.name} x {speed:g}")
+        for speed in OTHER_SPEEDS
+        for sound in clips.speech
+    ]
+    return replace(clips, speech=[*clips.speech, *copies])
 
 
 @dataclass(frozen=True)

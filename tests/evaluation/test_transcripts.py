@@ -26,10 +26,11 @@ from evaluation.transcripts import (
     over_clips,
     ratio,
     rise_in_points,
+    with_other_voices,
     word_errors,
     words_of,
 )
-from hooks import AudioModel, Transcriber
+from hooks import AudioModel, Clip, Transcriber
 
 pytest.importorskip("whisper", reason="extra whisper")
 pytest.importorskip("jiwer", reason="extra whisper")
@@ -110,6 +111,21 @@ def test_draws_without_a_false_alarm_to_compare_with_are_left_out() -> None:
 def test_listen(listener: Transcriber) -> None:
     (one,) = listen(listener, [sound()], {})
     assert one == Heard("hello", ("hello",), None, 1.0)
+
+
+def test_clips_with_speech_come_at_other_speeds_too() -> None:
+    wave = torch.sin(2 * torch.pi * 400 * torch.arange(16_000) / 16_000)
+    silent = [sound()]
+    more = with_other_voices(Clips(silent, [LabelledSound(wave, "a", {"text": "b"})], "valid"), 16_000)
+    assert (more.silent, more.split) == (silent, "valid")
+    assert [one.name for one in more.speech] == ["a", "a x 0.8", "a x 1.25"]
+    assert all(one.labels == {"text": "b"} for one in more.speech)
+    _, slow, fast = (one.source for one in more.speech)
+    assert isinstance(slow, Clip) and isinstance(fast, Clip)
+    assert (slow.seconds, fast.seconds) == (1.25, 0.8)
+    spectrum_F = torch.fft.rfft(fast.resampled(16_000).waveform[0]).abs()
+    assert int(spectrum_F.argmax()) / fast.seconds == 500  # Hz
+    assert torch.equal(slow.waveform[0], wave)
 
 
 def test_only_a_model_of_many_languages_is_told_which() -> None:
