@@ -91,7 +91,7 @@ def false_alarms(
     points: Annotated[float, typer.Option(min=0, help="By how much the WER may rise on validation clips.")] = 0.5,
     counts: Annotated[str, typer.Option(help="Numbers of features to try, a site.")] = "10,30,100,300",
     strengths: Annotated[str, typer.Option(help="Strengths to try.")] = "1,3,9",
-    fit_steps: Annotated[int, typer.Option(min=0, help="Steps in which factors are fitted; 0: only ranked.")] = 200,
+    fit_steps: Annotated[int, typer.Option(min=0, help="Steps in which factors are fitted; 0: only ranked.")] = 400,
     draws: Annotated[int, typer.Option(min=0, help="Draws of random features.")] = 5,
     model: Model = None,
     sae: Annotated[

@@ -70,7 +70,7 @@ from steer.vectors import ControlVector, save_vectors
 KINDS = ("shift", "scale")
 COUNTS, STRENGTHS = (10, 30, 100, 300), (1.0, 3.0, 9.0)
 FIT_STRENGTHS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25)
-FIT_STEPS = 200
+FIT_STEPS = 400
 NO_SPEECH_THRESHOLDS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05)
 """Tried from mild to strict, whatever the words' probability."""
 LIBRARY_DEFAULT = Thresholds(0.6, -1.0)

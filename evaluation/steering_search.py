@@ -37,7 +37,7 @@ from torch import Tensor
 
 from evaluation.ablation import Explained, Pool, Progress, run
 from evaluation.auroc import auroc
-from evaluation.transcripts import Clips, FalseAlarmError, alarm_rate, errors_in, listen, ratio
+from evaluation.transcripts import Clips, FalseAlarmError, alarm_rate, errors_in, listen, words_of
 from hooks import attach
 from hooks.model import Transcriber
 from steer.edits import Edit, Scale, Shift
@@ -80,10 +80,10 @@ class Steering:
         return 0 if self.kind in PLAIN else sum(int(v.count_nonzero()) for v in self.vectors.values())
 
     def factors(self) -> dict[str, dict[float, list[int]]]:
-        """Of `scale` and `gain`: features by their factor, for each site."""
+        """Of `scale` and `gain`: features by their factor (4 digits), for each site."""
         return {
             site: {
-                1 + self.strength * value: (v == value).nonzero()[:, 0].tolist()
+                round(1 + self.strength * value, 4): (v == value).nonzero()[:, 0].tolist()
                 for value in v[v != 0].unique().tolist()
             }
             for site, v in self.vectors.items()
@@ -257,8 +257,8 @@ def moved(steered: SteeredModel, site: str, vector_F: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a method did to the validation clips; None is to do nothing. The false alarms of one that costs too much are
-    not counted: they stay infinite."""
+    """What a method did to the validation clips; None is to do nothing. Of one that costs too much word errors are only
+    counted until that is clear, and false alarms not at all: they stay infinite."""
 
     method: Method | None
     wer: float
@@ -290,12 +290,16 @@ def climb(
     """Try methods from weak to strong until one costs too much; the clips with speech come first and decide that."""
     model = steered.model
     assert isinstance(model, Transcriber)
+    words = sum(len(words_of(sound.labels["text"])) for sound in valid.speech)
     trials: list[Trial] = []
     for method in ladder:
         chosen = {**options, **method.options}
         with method.applied(steered):
-            wer = float(ratio(*errors_in(valid.speech, listen(model, valid.speech, chosen))))
-            if not affordable(wer, plain, points):
-                return [*trials, Trial(method, wer)]
+            wer = 0.0
+            for sound in valid.speech:
+                errors_1, _ = errors_in([sound], listen(model, [sound], chosen))
+                wer += float(errors_1[0]) / words
+                if not affordable(wer, plain, points):
+                    return [*trials, Trial(method, wer)]
             trials.append(Trial(method, wer, alarm_rate(listen(model, valid.silent, chosen))))
     return trials

@@ -41,7 +41,7 @@ class FalseAlarmError(AudioSteerError):
 
 @dataclass(frozen=True)
 class Clips:
-    """Sounds without speech, sounds with it (whose label `text` is what is said), and the name of their split.
+    """Sounds without speech, sounds with it (to be counted, they need the label `text`), and the name of their split.
 
     Raises:
         FalseAlarmError: there are none of a kind.
@@ -67,9 +67,11 @@ def from_folder(
     limit: int | None = None,
     silent: Sequence[str] = NO_SPEECH,
     speech: Sequence[str] = SPEECH,
+    *,
+    texts: bool = True,
 ) -> Clips:
-    """Clips of a split: all of the subsets `silent` but room impulse responses, and those of `speech` that have a text;
-    at most `limit` a subset.
+    """Clips of a split: all of the subsets `silent` but room impulse responses, and those of `speech`, if `texts` only
+    those that have one; at most `limit` a subset.
 
     Raises:
         FalseAlarmError: none of a kind.
@@ -78,18 +80,19 @@ def from_folder(
     sounds = labelled_sounds(audio, None, split, limit, ("text", "label"))
     return Clips(
         [sound for sound in sounds if sound.labels["subset"] in silent and not is_room(sound.labels)],
-        [sound for sound in sounds if sound.labels["subset"] in speech and "text" in sound.labels],
+        [sound for sound in sounds if sound.labels["subset"] in speech and (not texts or "text" in sound.labels)],
         split,
     )
 
 
 def sets_from_folder(audio: Path, limit: int, *kinds: Sequence[str]) -> tuple[Clips, Clips, Clips]:
-    """Clips to learn from (at most `limit` or `TRAIN_CLIPS` a subset), to choose by and to test on (at most `limit`).
+    """Clips to learn from (at most `limit` or `TRAIN_CLIPS` a subset; nobody asks for their text), to choose by and to
+    test on (at most `limit`).
 
     Raises:
         FalseAlarmError, AudioFileError: as `from_folder`.
     """
-    train = from_folder(audio, "train", max(limit, TRAIN_CLIPS), *kinds)
+    train = from_folder(audio, "train", max(limit, TRAIN_CLIPS), *kinds, texts=False)
     return train, from_folder(audio, "valid", limit, *kinds), from_folder(audio, "test", limit, *kinds)
 
 

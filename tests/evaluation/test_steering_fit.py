@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from evaluation import steering_fit
 from evaluation.labels import LabelledSound
 from evaluation.steering_fit import (
+    ALIKE,
     GRID,
     HIGHEST,
     LEVEL_DB,
@@ -26,7 +27,7 @@ from evaluation.steering_fit import (
     varied,
 )
 from evaluation.transcripts import Clips, FalseAlarmError
-from hooks import Clip, wrap_model
+from hooks import Clip, attach, wrap_model
 from hooks.families.whisper import Whisper
 from steer import SAE, Scale, SteeredModel
 
@@ -105,21 +106,28 @@ def test_the_loss_with_speech_is_what_the_edit_takes_off_the_words(steered: Stee
         share = logits_LV[0].double().softmax(-1)[tokens.no_speech]
         return (share_L / (1 - share_L)).log(), (share / (1 - share)).log()
 
+    def encoded() -> Tensor:
+        found: list[Tensor] = []
+        handle = attach(steered.model.module, steered.model.site("encoder.norm"), lambda x_BTD: found.append(x_BTD))
+        exercises.logits(audio_BN, exercises.prompt(timed))
+        handle.remove()
+        return found[0][0, :25].double()  # half a second
+
     v_F = torch.full((2 * WIDTH,), -1.0)
     with torch.no_grad():
         loss = exercises.speech(audio_BN, timed)
-        before_L, no_speech = odds()
+        (before_L, no_speech), before_TD = odds(), encoded()
         unedited = loss()
         with pushed(steered, {"encoder.1": v_F}, "features"):
-            after_L, no_speech_then = odds()
+            (after_L, no_speech_then), after_TD = odds(), encoded()
             edited = loss()
     lost = (before_L.clamp(max=SURE) - after_L).clamp(min=0).sum()
-    assert lost > 0
+    changed = (after_TD - before_TD).square().mean() / before_TD.var(0, correction=0).mean()
+    assert lost > 0 and changed > 0
     # as above
     torch.testing.assert_close(unedited.double(), (3 + no_speech).clamp(min=0) / 2, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(
-        edited.double(), (3 + no_speech_then).clamp(min=0) / 2 + WEIGHT * lost, rtol=1e-4, atol=1e-3
-    )
+    expected = (3 + no_speech_then).clamp(min=0) / 2 + WEIGHT * lost + ALIKE * changed
+    torch.testing.assert_close(edited.double(), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_of_a_subset_as_many_are_drawn_as_the_root_of_its_size() -> None:
@@ -152,6 +160,7 @@ def test_a_fit_lowers_its_loss_and_leaves_nothing_behind(
     steered: SteeredModel, what: steering_fit.What, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(steering_fit.RATE, what, 0.05)  # a few steps shall be enough
+    monkeypatch.setattr(steering_fit, "ALIKE", 0.0)  # random weights cannot tell sounds apart and keep some as they are
     weight = next(steered.model.module.parameters())
     before = mean_loss(steered, steering_fit.zeros(steered, clips(), what), what)
     vectors = fit(steered, clips(), SHORT, what, steps=8)

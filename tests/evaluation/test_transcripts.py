@@ -164,6 +164,8 @@ def test_from_folder_takes_speech_with_a_text_and_what_has_none(tmp_path: Path) 
     clips = from_folder(audio, "train")
     assert [one.name for one in clips.silent] == ["esc10/0.wav", "esc10/1.wav", "noise_rir/0.wav"]
     assert [one.name for one in clips.speech] == ["digits/0.wav"]
+    without_text = from_folder(audio, "train", texts=False)
+    assert [one.name for one in without_text.speech] == ["digits/0.wav", "orders/0.wav"]
     assert [one.name for one in from_folder(audio, "train", silent=["singing"]).silent] == ["singing/0.wav"]
     with pytest.raises(FalseAlarmError, match="split 'valid' has no clips without speech"):
         from_folder(audio, "valid")
