@@ -1,9 +1,8 @@
 """`steer evaluate false-alarms`: words that a recogniser writes where nobody speaks, and what takes them away.
 
 Features are ranked, or their factors are fitted (`evaluation.steering_fit`; Whispers only), on training clips, an edit
-is chosen on validation clips (`evaluation.steering_search` says from which candidates and by what rule; those with
-speech are also played slower and faster, which stands for other speakers), and everything is measured on test clips
-that had no part in that. Beside the edit stand the recogniser as it is, the SAE's
+is chosen on validation clips (`evaluation.steering_search` says from which candidates and by what rule), and everything
+is measured on test clips that had no part in that. Beside the edit stand the recogniser as it is, the SAE's
 reconstruction without an edit at the same sites, the best of the ranked edits alone, activation steering by the
 difference of means and by fitted vectors (chosen by the same rule), random features of the same number with the same
 factors, openai-whisper's own thresholds (as they come, and chosen by the same rule), and a gate by Silero's voice
@@ -57,7 +56,6 @@ from evaluation.transcripts import (
     over_clips,
     ratio,
     rise_in_points,
-    with_other_voices,
 )
 from hooks.clip import as_clip
 from hooks.errors import MissingExtraError, require
@@ -152,9 +150,7 @@ def evaluate(
         raise FalseAlarmError(
             f"{model.name} is a {model.kind} and writes no words; pass a recogniser, such as a Whisper"
         )
-    assert model.sample_rate is not None
     chosen_options = {**defaults(model), **(options or {})}
-    valid = with_other_voices(valid, model.sample_rate)
     separations = separate(steered, train, progress)
 
     def hear(clips: Clips, method: Method | None = None) -> list[Heard]:

@@ -7,14 +7,13 @@ what it wrote before, as sure of each word as it was, or `SURE`. So the loss is,
     without speech: [MARGIN - log odds of no speech]+ / 2 + [MARGIN - (end - log sum exp of all words)]+
     with speech:    [MARGIN + log odds of no speech]+ / 2 + WEIGHT x sum over its own words of
                     [min(SURE, log odds without the edit) - log odds]+
-                    + ALIKE x squared change of what the encoder gives / its variance (frames of sound)
 
 over the factors 1 + v of all features, v >= -1, with the model and the SAEs as they are. Clips of a few speakers tell
-little of all others: so each comes at another speed and level every time (`varied`), words keep their margin, and what
-the decoder reads of speech shall hardly change at all. A penalty on |v| leaves many factors at 1; in the last steps it
-is gone and only the features that are left move. The fit is the mean over these steps, in which a few clips a step
-drive v to and fro, its factors rounded to `GRID`, so that a recipe can be read. The same is done with a vector at each
-site in place of the features, which is what activation steering can do at its best: difference of means is one such.
+little of all others: so each comes at another speed and level every time (`varied`), and words keep their margin. A
+penalty on |v| leaves many factors at 1; in the last steps it is gone and only the features that are left move. The fit
+is the mean over these steps, in which a few clips a step drive v to and fro, its factors rounded to `GRID`, so that a
+recipe can be read. The same is done with a vector at each site in place of the features, which is what activation
+steering can do at its best: difference of means is one such vector.
 
 In a mask of features that is learned with a penalty this follows sparse feature circuits and differentiable masking
 (De Cao et al. 2020, arXiv 2004.14992), but features may also be made stronger.
@@ -22,11 +21,9 @@ In a mask of features that is learned with a penalty this follows sparse feature
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -36,8 +33,9 @@ from torch import Tensor, nn
 
 from evaluation.ablation import Progress
 from evaluation.labels import LabelledSound
-from evaluation.transcripts import Clips, FalseAlarmError, played
+from evaluation.transcripts import Clips, FalseAlarmError
 from hooks import Clip, attach
+from hooks.clip import as_clip
 from hooks.errors import require
 from hooks.families.whisper import Whisper
 from steer.sae import SAE
@@ -49,7 +47,7 @@ BATCH, RATE = 4, {"features": 0.05, "activation": 0.02}
 PENALTY, FREE = 0.01, 0.4
 """By how much |v| shrinks each step, and the share of the steps, at the end, in which it does not and of which the mean
 is taken."""
-MARGIN, SURE, WEIGHT, ALIKE = 3.0, 6.0, 2.0, 20.0
+MARGIN, SURE, WEIGHT = 3.0, 6.0, 2.0
 HIGHEST, GRID = 5.0, 0.05
 """Of a feature's factor: more is not tried, and what it is rounded to."""
 SPEED, LEVEL_DB = 1.25, 6.0
@@ -58,9 +56,9 @@ SPEED, LEVEL_DB = 1.25, 6.0
 
 def varied(source: Any, sample_rate: int, rng: np.random.Generator) -> Clip:
     """The sound at a random speed (and pitch with it) and level; bare samples are at `sample_rate` Hz."""
+    clip = as_clip(source, sample_rate)
     gain = 10 ** (rng.uniform(-LEVEL_DB, LEVEL_DB) / 20)
-    clip = played(source, SPEED ** rng.uniform(-1, 1), sample_rate)
-    return replace(clip, waveform=clip.waveform * gain)
+    return Clip(clip.waveform * gain, round(clip.sample_rate * SPEED ** rng.uniform(-1, 1)))
 
 
 class Exercises:
@@ -73,7 +71,7 @@ class Exercises:
     def __init__(self, steered: SteeredModel, options: Mapping[str, Any]) -> None:
         model = steered.model
         assert isinstance(model, Whisper)
-        self.model, self.options, self.site = model, options, model.site("encoder.norm")
+        self.model, self.options = model, options
         multilingual = model.vocabulary >= 51_865
         languages = model.vocabulary - 51_765 - multilingual
         if languages < 1:
@@ -93,20 +91,9 @@ class Exercises:
 
     def logits(self, audio_BN: Tensor, tokens: list[int]) -> Tensor:
         """[L, V]. In bfloat16: fast where a processor has it, and a gradient needs no more."""
-        return self.heard(audio_BN, tokens)[0]
-
-    def heard(self, audio_BN: Tensor, tokens: list[int]) -> tuple[Tensor, Tensor]:
-        """The logits [L, V], and what the encoder gives [T, D] for the frames of sound."""
-        encoded: list[Tensor] = []
-        reader = attach(self.model.module, self.site, lambda x_BTD: encoded.append(x_BTD))
-        try:
-            with torch.autocast(self.model.device.type, torch.bfloat16):
-                logits_BLV = self.model.logits(audio_BN, torch.tensor([tokens], device=self.model.device))
-        finally:
-            reader.remove()
-        assert self.model.sample_rate and self.site.frame_rate
-        frames = math.ceil(audio_BN.shape[-1] / self.model.sample_rate * self.site.frame_rate)
-        return logits_BLV[0].float(), encoded[0][0, :frames].float()
+        with torch.autocast(self.model.device.type, torch.bfloat16):
+            logits_BLV = self.model.logits(audio_BN, torch.tensor([tokens], device=self.model.device))
+        return logits_BLV[0].float()
 
     def no_speech(self, logits_LV: Tensor) -> Tensor:
         """Log odds of `<|nospeech|>`."""
@@ -137,15 +124,12 @@ class Exercises:
         def odds(logits_LV: Tensor) -> Tensor:
             return log_odds(logits_LV[first:][: len(answers), : self.tokenizer.eot + 1], answers)
 
-        logits_LV, plain_TD = self.heard(audio_BN, tokens)
-        wanted_L = odds(logits_LV).clamp(max=SURE)
-        spread = (plain_TD - plain_TD.mean(0)).square().sum()
+        wanted_L = odds(self.logits(audio_BN, tokens)).clamp(max=SURE)
 
         def loss() -> Tensor:
-            logits_LV, edited_TD = self.heard(audio_BN, tokens)
-            lost = (wanted_L - odds(logits_LV)).relu().sum()
-            changed = (edited_TD - plain_TD).square().sum() / spread
-            return (MARGIN + self.no_speech(logits_LV)).relu() / 2 + WEIGHT * lost + ALIKE * changed
+            logits_LV = self.logits(audio_BN, tokens)
+            lost_L = (wanted_L - odds(logits_LV)).relu()
+            return (MARGIN + self.no_speech(logits_LV)).relu() / 2 + WEIGHT * lost_L.sum()
 
         return loss
 

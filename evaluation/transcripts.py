@@ -19,16 +19,12 @@ from evaluation.ablation import Progress
 from evaluation.concept_sets import NO_SPEECH, SPEECH, is_room
 from evaluation.labels import LabelledSound, labelled_sounds
 from evaluation.report import Interval
-from hooks import Clip
-from hooks.clip import as_clip
 from hooks.errors import AudioSteerError, require
 from hooks.families.whisper import WhisperPackage
-from hooks.model import AudioModel, Source, Transcriber
+from hooks.model import AudioModel, Transcriber
 
 TRAIN_CLIPS = 250
 """Of a subset at least so many are learned from: a clip costs one pass there."""
-OTHER_SPEEDS = (0.8, 1.25)
-"""About four semitones: formants move as far between the voices of men, women and children."""
 SPEECH_BELOW = 0.5
 """AudioSAE (arXiv 2602.05027) counts a sound as taken for speech where `no_speech_prob` is below this."""
 
@@ -41,7 +37,7 @@ class FalseAlarmError(AudioSteerError):
 
 @dataclass(frozen=True)
 class Clips:
-    """Sounds without speech, sounds with it (to be counted, they need the label `text`), and the name of their split.
+    """Sounds without speech, sounds with it (whose label `text` is what is said), and the name of their split.
 
     Raises:
         FalseAlarmError: there are none of a kind.
@@ -67,11 +63,9 @@ def from_folder(
     limit: int | None = None,
     silent: Sequence[str] = NO_SPEECH,
     speech: Sequence[str] = SPEECH,
-    *,
-    texts: bool = True,
 ) -> Clips:
-    """Clips of a split: all of the subsets `silent` but room impulse responses, and those of `speech`, if `texts` only
-    those that have one; at most `limit` a subset.
+    """Clips of a split: all of the subsets `silent` but room impulse responses, and those of `speech` that have a text;
+    at most `limit` a subset.
 
     Raises:
         FalseAlarmError: none of a kind.
@@ -80,36 +74,19 @@ def from_folder(
     sounds = labelled_sounds(audio, None, split, limit, ("text", "label"))
     return Clips(
         [sound for sound in sounds if sound.labels["subset"] in silent and not is_room(sound.labels)],
-        [sound for sound in sounds if sound.labels["subset"] in speech and (not texts or "text" in sound.labels)],
+        [sound for sound in sounds if sound.labels["subset"] in speech and "text" in sound.labels],
         split,
     )
 
 
 def sets_from_folder(audio: Path, limit: int, *kinds: Sequence[str]) -> tuple[Clips, Clips, Clips]:
-    """Clips to learn from (at most `limit` or `TRAIN_CLIPS` a subset; nobody asks for their text), to choose by and to
-    test on (at most `limit`).
+    """Clips to learn from (at most `limit` or `TRAIN_CLIPS` a subset), to choose by and to test on (at most `limit`).
 
     Raises:
         FalseAlarmError, AudioFileError: as `from_folder`.
     """
-    train = from_folder(audio, "train", max(limit, TRAIN_CLIPS), *kinds, texts=False)
+    train = from_folder(audio, "train", max(limit, TRAIN_CLIPS), *kinds)
     return train, from_folder(audio, "valid", limit, *kinds), from_folder(audio, "test", limit, *kinds)
-
-
-def played(source: Source, speed: float, sample_rate: int) -> Clip:
-    """The sound so many times as fast, pitch and formants with it; bare samples are at `sample_rate` Hz."""
-    clip = as_clip(source, sample_rate)
-    return Clip(clip.waveform, round(clip.sample_rate * speed))
-
-
-def with_other_voices(clips: Clips, sample_rate: int) -> Clips:
-    """Each clip with speech at `OTHER_SPEEDS` too: the few speakers of a collection tell little of all others."""
-    copies = [
-        replace(sound, source=played(sound.source, speed, sample_rate), name=f"{sound.name} x {speed:g}")
-        for speed in OTHER_SPEEDS
-        for sound in clips.speech
-    ]
-    return replace(clips, speech=[*clips.speech, *copies])
 
 
 @dataclass(frozen=True)

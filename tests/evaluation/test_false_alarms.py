@@ -78,9 +78,9 @@ def test_false_alarms_go_and_speech_stays(listener: Transcriber) -> None:
         "thresholds": "listener is not openai-whisper's",
         "Silero VAD gate": "no detector here",
     }
-    assert about["clips"] == {"train": [3, 3], "valid": [3, 9], "test": [4, 4]}  # at three speeds
-    # strength 2 silences speech too: after the first of nine words nothing more was counted
-    assert {"method": "difference of means at ear.0, strength 2", "WER": 1 / 9, "false alarms": None} in about["trials"]
+    assert about["clips"] == {"train": [3, 3], "valid": [3, 3], "test": [4, 4]}
+    # strength 2 silences speech too: after the first of three words nothing more was counted
+    assert {"method": "difference of means at ear.0, strength 2", "WER": 1 / 3, "false alarms": None} in about["trials"]
     first = outcome.report.clips[0]
     assert (first["baseline"], first["SAE steering"], first["said"]) == ("hello", "", "")
     assert outcome.report.clips[-1]["said"] == "Hello!"

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from evaluation import steering_fit
 from evaluation.labels import LabelledSound
 from evaluation.steering_fit import (
-    ALIKE,
     GRID,
     HIGHEST,
     LEVEL_DB,
@@ -27,7 +26,7 @@ from evaluation.steering_fit import (
     varied,
 )
 from evaluation.transcripts import Clips, FalseAlarmError
-from hooks import Clip, attach, wrap_model
+from hooks import Clip, wrap_model
 from hooks.families.whisper import Whisper
 from steer import SAE, Scale, SteeredModel
 
@@ -106,27 +105,19 @@ def test_the_loss_with_speech_is_what_the_edit_takes_off_the_words(steered: Stee
         share = logits_LV[0].double().softmax(-1)[tokens.no_speech]
         return (share_L / (1 - share_L)).log(), (share / (1 - share)).log()
 
-    def encoded() -> Tensor:
-        found: list[Tensor] = []
-        handle = attach(steered.model.module, steered.model.site("encoder.norm"), lambda x_BTD: found.append(x_BTD))
-        exercises.logits(audio_BN, exercises.prompt(timed))
-        handle.remove()
-        return found[0][0, :25].double()  # half a second
-
     v_F = torch.full((2 * WIDTH,), -1.0)
     with torch.no_grad():
         loss = exercises.speech(audio_BN, timed)
-        (before_L, no_speech), before_TD = odds(), encoded()
+        before_L, no_speech = odds()
         unedited = loss()
         with pushed(steered, {"encoder.1": v_F}, "features"):
-            (after_L, no_speech_then), after_TD = odds(), encoded()
+            after_L, no_speech_then = odds()
             edited = loss()
     lost = (before_L.clamp(max=SURE) - after_L).clamp(min=0).sum()
-    changed = (after_TD - before_TD).square().mean() / before_TD.var(0, correction=0).mean()
-    assert lost > 0 and changed > 0
+    assert lost > 0
     # as above
     torch.testing.assert_close(unedited.double(), (3 + no_speech).clamp(min=0) / 2, rtol=1e-4, atol=1e-3)
-    expected = (3 + no_speech_then).clamp(min=0) / 2 + WEIGHT * lost + ALIKE * changed
+    expected = (3 + no_speech_then).clamp(min=0) / 2 + WEIGHT * lost
     torch.testing.assert_close(edited.double(), expected, rtol=1e-4, atol=1e-3)
 
 
@@ -160,7 +151,6 @@ def test_a_fit_lowers_its_loss_and_leaves_nothing_behind(
     steered: SteeredModel, what: steering_fit.What, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(steering_fit.RATE, what, 0.05)  # a few steps shall be enough
-    monkeypatch.setattr(steering_fit, "ALIKE", 0.0)  # random weights cannot tell sounds apart and keep some as they are
     weight = next(steered.model.module.parameters())
     before = mean_loss(steered, steering_fit.zeros(steered, clips(), what), what)
     vectors = fit(steered, clips(), SHORT, what, steps=8)

@@ -26,11 +26,10 @@ from evaluation.transcripts import (
     over_clips,
     ratio,
     rise_in_points,
-    with_other_voices,
     word_errors,
     words_of,
 )
-from hooks import AudioModel, Clip, Transcriber
+from hooks import AudioModel, Transcriber
 
 pytest.importorskip("whisper", reason="extra whisper")
 pytest.importorskip("jiwer", reason="extra whisper")
@@ -113,21 +112,6 @@ def test_listen(listener: Transcriber) -> None:
     assert one == Heard("hello", ("hello",), None, 1.0)
 
 
-def test_clips_with_speech_come_at_other_speeds_too() -> None:
-    wave = torch.sin(2 * torch.pi * 400 * torch.arange(16_000) / 16_000)
-    silent = [sound()]
-    more = with_other_voices(Clips(silent, [LabelledSound(wave, "a", {"text": "b"})], "valid"), 16_000)
-    assert (more.silent, more.split) == (silent, "valid")
-    assert [one.name for one in more.speech] == ["a", "a x 0.8", "a x 1.25"]
-    assert all(one.labels == {"text": "b"} for one in more.speech)
-    _, slow, fast = (one.source for one in more.speech)
-    assert isinstance(slow, Clip) and isinstance(fast, Clip)
-    assert (slow.seconds, fast.seconds) == (1.25, 0.8)
-    spectrum_F = torch.fft.rfft(fast.resampled(16_000).waveform[0]).abs()
-    assert int(spectrum_F.argmax()) / fast.seconds == 500  # Hz
-    assert torch.equal(slow.waveform[0], wave)
-
-
 def test_only_a_model_of_many_languages_is_told_which() -> None:
     module = nn.Linear(1, 1)
     assert defaults(AudioModel(module)) == {}
@@ -164,8 +148,6 @@ def test_from_folder_takes_speech_with_a_text_and_what_has_none(tmp_path: Path) 
     clips = from_folder(audio, "train")
     assert [one.name for one in clips.silent] == ["esc10/0.wav", "esc10/1.wav", "noise_rir/0.wav"]
     assert [one.name for one in clips.speech] == ["digits/0.wav"]
-    without_text = from_folder(audio, "train", texts=False)
-    assert [one.name for one in without_text.speech] == ["digits/0.wav", "orders/0.wav"]
     assert [one.name for one in from_folder(audio, "train", silent=["singing"]).silent] == ["singing/0.wav"]
     with pytest.raises(FalseAlarmError, match="split 'valid' has no clips without speech"):
         from_folder(audio, "valid")
