@@ -11,6 +11,7 @@ import torch
 
 from hooks import Transcriber, open_model
 from steer import SAE, Ablate, Shift, SteeredModel, starter
+from steer.errors import RecipeError
 from steer.recipe import Recipe
 
 whisper = pytest.importorskip("whisper", reason="the starter recogniser is an openai-whisper model (extra whisper)")
@@ -112,3 +113,27 @@ def test_it_is_the_same_model_in_both_libraries(
             words.append(steered.run(0.1 * torch.ones(1, 1, 16_000)))
     # float32, two ways of computing a spectrogram and attention
     torch.testing.assert_close(words[0], words[1], atol=1e-3, rtol=1e-3)
+
+
+def test_the_recipe_that_ships_takes_words_off_sounds_without_speech(
+    model: Transcriber, clips: list[tuple[Path, str]], recordings: Path
+) -> None:
+    assert starter.recipes() == [f"{ASR}/false-alarms"]
+    with pytest.raises(RecipeError, match="there are starter:asr/false-alarms"):
+        Recipe.load(f"{ASR}/other")
+    recipe = Recipe.load(f"{ASR}/false-alarms")
+    assert (recipe.model, recipe.saes) == (ASR, Recipe.build({"model": ASR}).saes)
+    steered = recipe.open()
+    with (recordings / "esc10" / "manifest.csv").open(newline="") as file:
+        sounds = [recordings / "esc10" / row["path"] for row in csv.DictReader(file) if row["split"] == "test"]
+    silent, spoken = sounds[:: len(sounds) // 8][:8], [path for path, _ in clips[:8]]
+
+    def heard(paths: list[Path]) -> list[str]:
+        return [normalizers.EnglishTextNormalizer()(steered.model.transcribe(path, **GREEDY)) for path in paths]
+
+    plain = heard(silent), heard(spoken)
+    with steered.edit(recipe.edits_for(), padding=recipe.padding):
+        edited = heard(silent), heard(spoken)
+    assert sum(map(bool, plain[0])) >= 7
+    assert sum(map(bool, edited[0])) <= 3
+    assert sum(map(str.__ne__, edited[1], plain[1])) <= 1  # 3 of 89 words by the card
