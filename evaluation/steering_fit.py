@@ -166,7 +166,7 @@ def fit(
     optimizer = torch.optim.Adam(vectors.values(), lr=RATE[what])
     kinds = [(sounds, shares(sounds)) for sounds in (clips.silent, clips.speech)]
     means = {site: torch.zeros_like(v, requires_grad=False) for site, v in vectors.items()}
-    last = range(round((1 - FREE) * steps), steps)
+    last = range(int((1 - FREE) * steps), steps)
     with frozen(steered.model.module, *steered.saes.values()), torch.enable_grad():
         for step in progress(list(range(steps))):
             support = {site: v != 0 for site, v in vectors.items()}

@@ -171,6 +171,10 @@ def test_the_same_seed_gives_the_same_fit(steered: SteeredModel) -> None:
     assert all(torch.equal(first[site], second[site]) for site in SITES)
 
 
+def test_a_single_step_counts(steered: SteeredModel) -> None:
+    assert all(vector.any() for vector in fit(steered, clips(), SHORT, "activation", steps=1).values())
+
+
 def test_a_heavy_penalty_leaves_every_factor_at_one(steered: SteeredModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steering_fit, "PENALTY", 1.0)
     assert not any(vector.any() for vector in fit(steered, clips(), SHORT, steps=5).values())
