@@ -147,7 +147,7 @@ def fit(
     options: Mapping[str, Any],
     what: What = "features",
     *,
-    steps: int = 200,
+    steps: int,
     seed: int = 0,
     progress: Progress = iter,
 ) -> dict[str, Tensor]:
@@ -164,20 +164,22 @@ def fit(
     rng = np.random.default_rng(seed)
     vectors = zeros(steered, clips, what)
     optimizer = torch.optim.Adam(vectors.values(), lr=RATE[what])
-    kinds = [(sounds, shares(sounds)) for sounds in (clips.silent, clips.speech)]
+    kinds = [
+        (exercise, sounds, shares(sounds))
+        for exercise, sounds in ((exercises.silent, clips.silent), (exercises.speech, clips.speech))
+    ]
     means = {site: torch.zeros_like(v, requires_grad=False) for site, v in vectors.items()}
     last = range(int((1 - FREE) * steps), steps)
     with frozen(steered.model.module, *steered.saes.values()), torch.enable_grad():
         for step in progress(list(range(steps))):
             support = {site: v != 0 for site, v in vectors.items()}
             optimizer.zero_grad()
-            for sounds, share_N in kinds:
+            for exercise, sounds, share_N in kinds:
                 for index in rng.choice(len(sounds), size=BATCH, p=share_N):
                     source = varied(sounds[index].source, model.sample_rate, rng)
-                    loss = exercises.silent if sounds is clips.silent else exercises.speech
-                    ask = loss(exercises.window(source), timed=bool(rng.integers(2)))
+                    loss = exercise(exercises.window(source), timed=bool(rng.integers(2)))
                     with pushed(steered, vectors, what):
-                        (ask() / BATCH).backward()
+                        (loss() / BATCH).backward()
             optimizer.step()
             with torch.no_grad():
                 for site, v in vectors.items():
@@ -192,7 +194,7 @@ def fit(
 
 
 def shares(sounds: Sequence[LabelledSound]) -> np.ndarray:
-    """How often each sound is drawn [N]: a subset as often as the root of its size, lest one be all."""
+    """How often each sound is drawn [N]: a subset as often as the root of its size says, lest one be all."""
     subsets = [sound.labels.get("subset") for sound in sounds]
     counts = Counter(subsets)
     share_N = np.array([counts[subset] ** -0.5 for subset in subsets])
