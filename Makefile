@@ -26,7 +26,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) '.[eval,encodec,whisper,ssl,dev]'
+	$(INSTALL) '.[models,nnsight,eval,dev]'
 	touch $@
 
 $(BIN)/python:
