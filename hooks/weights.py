@@ -1,0 +1,179 @@
+"""Weights as tensors by name, from safetensors or from torch's own files; nothing that a file says is ever run.
+
+`read_state` takes a file, or a folder as transformers, diffusers or a training left it, in one file or in several with
+an index. Files of torch are unpickled as tensors and plain values only. What a file declares is compared with what it
+holds before memory is given to it, and an index may name only files beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hooks.errors import ModelError, one_line
+
+SAFE, PICKLED = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
+STANDARD = ("model", "diffusion_pytorch_model", "pytorch_model")
+"""What libraries call the file that has all weights."""
+WRAPPERS = ("state_dict", "model_state_dict")
+"""Under what a training keeps the weights in its checkpoints."""
+AGAIN = "it is cut short or damaged: fetch it again"
+
+
+def read_state(path: str | Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The tensors of a file or folder on the CPU, finite, as they are stored or with floats in `dtype`.
+
+    Of a checkpoint of a training this is its `state_dict`; for other parts see `read_checkpoint`.
+
+    Raises:
+        ModelError: no weights or no telling which, a file that is damaged or asks for code to be run, an index that
+            leads out of the folder, or values that are not finite.
+    """
+    path = Path(path)
+    state: dict[str, Tensor] = {}
+    for file in weight_files(path) if path.is_dir() else [path]:
+        content = read_checkpoint(file)
+        if isinstance(content, Mapping):
+            wrapped = (content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping))
+            content = next(wrapped, content)
+        state |= checked(content, file, dtype)
+    return state
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of a folder: safetensors if there are any, whole before sharded.
+
+    Raises:
+        ModelError: there are none, several that do not belong together, or the index is damaged.
+    """
+    for kinds in (SAFE, PICKLED):
+        found = sorted(path for kind in kinds for path in folder.glob(f"*{kind}"))
+        indices = sorted(path for kind in kinds for path in folder.glob(f"*{kind}.index.json"))
+        whole = [path for path in found if path.stem in STANDARD]
+        if whole:
+            return whole[:1]
+        if indices:
+            return shards(indices[0])
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found[:4])
+            raise ModelError(f"{folder}: it is not known which of {names} is meant; leave one of them there")
+        if found:
+            return found
+    raise ModelError(f"{folder}: there are no weights (no {', '.join((*SAFE, *PICKLED))} file)")
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index (`model.safetensors.index.json`) names; each has to lie beside it.
+
+    Raises:
+        ModelError: it is damaged, names a file elsewhere, or one that is not there.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index}: no index of weights ({one_line(error)}); {AGAIN}") from error
+    for name in names:
+        if not isinstance(name, str) or name != re.split(r"[/\\]", name)[-1] or not name.endswith((*SAFE, *PICKLED)):
+            raise ModelError(f"{index}: names {name!r}, which is no file of weights beside it; it is not to be trusted")
+        if not index.with_name(name).is_file():
+            raise ModelError(f"{index}: names {name}, which is not there; fetch the whole folder again")
+    if not names:
+        raise ModelError(f"{index}: names no files; {AGAIN}")
+    return [index.with_name(name) for name in names]
+
+
+def read_checkpoint(path: Path) -> Any:
+    """All that a file holds, as it is nested there; pass parts of it to `checked`.
+
+    Raises:
+        ModelError: it cannot be read, is damaged, or holds more than tensors and plain values.
+    """
+    check_file(path)
+    try:
+        if path.suffix in SAFE:
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted is None:
+            raise ModelError(f"{path}: cannot be unpickled as tensors; {AGAIN}") from error
+        raise ModelError(
+            f"{path}: holds more than tensors ({wanted[1]}) and is not loaded, since that could run code; "
+            "get the weights as safetensors"
+        ) from error
+    except Exception as error:  # there is no end to what torch raises for damaged files
+        raise ModelError(f"{path}: cannot be read ({one_line(error)}); {AGAIN}") from error
+
+
+def check_file(path: Path) -> None:
+    """What can be told of a file of weights before it is loaded.
+
+    Raises:
+        ModelError: it is not there, something else, cut short, or declares more than it holds.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({one_line(error)})") from error
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelError(f"{path}: only points to the weights; fetch them with `git lfs pull`")
+    if path.suffix in SAFE:
+        # the header and the length of the rest are checked by the library, before it gives memory to anything
+        if head[8:9] != b"{":
+            raise ModelError(f"{path}: is called safetensors and holds something else; {AGAIN}")
+    elif head.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                declared = sum(entry.file_size for entry in archive.infolist())
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ModelError(f"{path}: cannot be read ({one_line(error)}); {AGAIN}") from error
+        # torch does not compress, so that what comes out is never more than the file
+        if declared > size:
+            raise ModelError(f"{path}: {size:,} bytes that would unpack to {declared:,}; it is not to be trusted")
+    elif not head.startswith(b"\x80"):
+        raise ModelError(f"{path}: neither a file of torch nor safetensors; {AGAIN}")
+
+
+def checked(state: Any, path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The tensors of a state dict, without what else is in it.
+
+    Raises:
+        ModelError: there are none, one that the file does not hold in full, or values that are not finite.
+    """
+    found = state.items() if isinstance(state, Mapping) else ()
+    tensors = {str(name): value.detach() for name, value in found if isinstance(value, Tensor)}
+    if not tensors:
+        raise ModelError(f"{path}: holds no tensors by name")
+    for name, value in tensors.items():
+        # a pickle may declare a view of any size on one number
+        if (
+            value.layout != torch.strided
+            or value.is_quantized
+            or value.device.type != "cpu"
+            or value.numel() * value.element_size() > value.untyped_storage().nbytes()
+        ):
+            raise ModelError(f"{path}: {name} is no plain tensor, or larger than what the file holds of it")
+        if dtype is not None and value.is_floating_point():
+            tensors[name] = value.to(dtype)
+    check_finite(tensors, str(path))
+    return tensors
+
+
+def check_finite(state: Mapping[str, Tensor], where: str) -> None:
+    """Raises ModelError for the first tensor that has NaN or infinite values."""
+    for name, value in state.items():
+        if value.element_size() == 1 and value.is_floating_point():
+            value = value.float()  # torch does not know it of all 8-bit floats
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{where}: {name} has values that are not finite; the weights are damaged")
