@@ -100,8 +100,13 @@ def wrap_model(module: nn.Module | AudioModel, *sites: Site) -> AudioModel:
     """Recognise a loaded module of a known family; any other module gets just the `sites` that are given.
 
     Raises:
+        ModelError: the module is compiled.
         SiteError: a site's module does not exist.
     """
+    if type(module).__name__ == "OptimizedModule":
+        raise ModelError(
+            "the model is compiled by torch.compile, and hooks on it would never run; pass the module that was compiled"
+        )
     if isinstance(module, AudioModel):
         model = module
     else:

@@ -19,6 +19,7 @@ from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, one_line, require
 from hooks.model import Codec
 from hooks.site import Site
+from hooks.weights import read_state
 
 CLASSES = ("encodec.model.EncodecModel", "transformers.models.encodec.modeling_encodec.EncodecModel")
 NAMES = ("encodec:24khz", "encodec:48khz", "hf:facebook/encodec_24khz", "hf:facebook/encodec_48khz")
@@ -155,14 +156,17 @@ def wrap(module: nn.Module, name: str = "") -> Codec:
 
 
 def open_name(size: str, name: str) -> Codec:
-    """`encodec:24khz` or `encodec:48khz`: the package's own download.
+    """`encodec:24khz` or `encodec:48khz` (the package's own download), or `encodec:` and the path of its `.th` file.
 
     Raises:
-        ModelError: another size, or the weights can be had neither from the cache nor from the network.
+        ModelError: another size, weights that can be had neither from the cache nor from the network, or a file that
+            holds another network.
     """
     encodec = require("encodec", "encodec")
+    if Path(size).is_file():
+        return open_file(Path(size), name)
     if size not in ("24khz", "48khz"):
-        raise ModelError(f"unknown model {name!r}; there are encodec:24khz and encodec:48khz")
+        raise ModelError(f"unknown model {name!r}; there are encodec:24khz, encodec:48khz, or encodec: and a .th file")
     try:
         module = getattr(encodec.EncodecModel, f"encodec_model_{size}")(pretrained=True)
     except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; RuntimeError: another checksum
@@ -170,6 +174,23 @@ def open_name(size: str, name: str) -> Codec:
             f"{name}: the weights could not be downloaded ({one_line(error)}); "
             "fetch them once where there is a network, or open a folder"
         ) from error
+    return EncodecPackage(module, name)
+
+
+def open_file(path: Path, name: str) -> Codec:
+    """A checkpoint of the package, whose first convolution tells mono (24 kHz) from stereo (48 kHz)."""
+    encodec = require("encodec", "encodec")
+    state = read_state(path)
+    # only the 24 kHz model has weight norm
+    first = state.get("encoder.model.0.conv.conv.weight_v", state.get("encoder.model.0.conv.conv.weight"))
+    size = None if first is None or first.ndim != 3 else {1: "24khz", 2: "48khz"}.get(first.shape[1])
+    if size is None:
+        raise ModelError(f"{name}: holds no EnCodec of 24 or 48 kHz")
+    module = getattr(encodec.EncodecModel, f"encodec_model_{size}")(pretrained=False)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{name}: the weights are not those of EnCodec at {size} ({one_line(error)})") from error
     return EncodecPackage(module, name)
 
 

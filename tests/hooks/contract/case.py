@@ -22,14 +22,16 @@ PUBLISHED = bool(os.environ.get("PUBLISHED"))
 class Way:
     """A way through a model that its users take, by the API of the model's own library.
 
-    `call(model, audio_BCN)` gets the wrapped model and what `audio` of the case gave, and returns the library's own
-    output. `passes` are patterns of the names of the sites on this way; every other site must stay silent. `slack`
-    is by how many frames more or less than seconds x frame rate may pass (None: do not count).
+    `call(model, given)` gets the wrapped model and what `given(model, audio_BCN)` made before anybody listened (codes
+    for a decoder, say; the audio itself if it is None), and returns the library's own output. `passes` are patterns of
+    the names of the sites on this way; every other site must stay silent. By how much more or less than seconds x frame
+    rate may pass is `slack`, counted in frames of the slowest site on the way (None: do not count).
     """
 
-    call: Callable[[Any, Tensor], Any]
+    call: Callable[[Any, Any], Any]
     passes: tuple[str, ...] = ("*",)
     slack: int | None = 1
+    given: Callable[[Any, Tensor], Any] | None = None
 
     def expects(self, site: str) -> bool:
         return any(fnmatchcase(site, pattern) for pattern in self.passes)
@@ -42,6 +44,7 @@ class Case:
     `build()` gives the library's module as its constructor leaves it (training mode or not), at the published
     configuration if `PUBLISHED`, with codebooks filled. `save(module, folder)` writes it as its library does and
     returns the name that `open_model` takes. `refuses` says, by dtype, what of the LIBRARY's own code cannot run in it.
+    `batch` is False where the model takes one sound at a time.
     """
 
     name: str
@@ -51,7 +54,6 @@ class Case:
     seconds: float = 0.5
     refuses: dict[torch.dtype, str] = field(default_factory=dict)
     batch: bool = True
-    deepcopy: bool = True
 
     def audio(self, model: AudioModel, rows: int = 1) -> Tensor:
         """Noise of rising level [rows, C, samples], the same at every call."""
