@@ -96,8 +96,12 @@ def download(repository: str, revision: str | None = None) -> Path:
         ) from error
 
 
-def wrap_model(module: nn.Module | AudioModel, *sites: Site) -> AudioModel:
+def wrap_model(
+    module: nn.Module | AudioModel, *sites: Site, sample_rate: int | None = None, channels: int = 1
+) -> AudioModel:
     """Recognise a loaded module of a known family; any other module gets just the `sites` that are given.
+
+    Such a module can be given audio if it is said how its forward takes it: as [B, channels, samples] at `sample_rate`.
 
     Raises:
         ModelError: the module is compiled.
@@ -110,7 +114,7 @@ def wrap_model(module: nn.Module | AudioModel, *sites: Site) -> AudioModel:
     if isinstance(module, AudioModel):
         model = module
     else:
-        model = AudioModel(module)
+        model = AudioModel(module, sample_rate=sample_rate, channels=channels)
         parents = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(module).__mro__}
         for name in FAMILIES:
             candidate = family(name)
