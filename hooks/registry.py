@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from safetensors import SafetensorError
 from torch import nn
@@ -25,6 +26,8 @@ FAMILIES: dict[str, str] = {
     "wavlm": "hooks.families.ssl",
     "wav2vec2": "hooks.families.ssl",
     "mert_model": "hooks.families.ssl",
+    "mimi": "hooks.families.mimi",
+    "speechtokenizer": "hooks.families.speechtokenizer",
 }
 """Name of the family, as in `encodec:24khz` and in a folder's `config.json`, and where it lives."""
 
@@ -73,7 +76,7 @@ def open_folder(folder: Path, name: str) -> AudioModel:
         raise ModelError(f"{name}: {folder} has no config.json, so it is not known what model that is{hint}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        kind = config.get("architecture") or config.get("model_type")
+        kind = config.get("architecture") or config.get("model_type") or untyped(config)
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{name}: {path} is not a JSON object ({error})") from error
     if kind not in FAMILIES:
@@ -84,11 +87,21 @@ def open_folder(folder: Path, name: str) -> AudioModel:
         raise ModelError(f"{name}: could not be opened ({one_line(error)})") from error
 
 
-def download(repository: str, revision: str | None = None) -> Path:
-    """Folder of a hub repository, from the local cache or the network."""
+def untyped(config: dict[str, Any]) -> str | None:
+    """The family that knows a configuration although no type is named in it."""
+    for name in FAMILIES:
+        knows = getattr(family(name), "knows", None)
+        if knows is not None and knows(config):
+            return name
+    return None
+
+
+def download(repository: str, revision: str | None = None, folder: str = "") -> Path:
+    """Folder of a hub repository, from the local cache or the network; of its files only those in `folder`."""
     hub = require("huggingface_hub", "all")
+    wanted = {"allow_patterns": f"{folder}/*"} if folder else {}
     try:
-        return Path(hub.snapshot_download(repository, revision=revision, ignore_patterns=FOREIGN_WEIGHTS))
+        return Path(hub.snapshot_download(repository, revision=revision, ignore_patterns=FOREIGN_WEIGHTS, **wanted))
     except Exception as error:  # the hub raises its own, httpx's and OS errors: none of them is worth a stack trace
         raise ModelError(
             f"hf:{repository}: could not be downloaded ({one_line(error)}); "

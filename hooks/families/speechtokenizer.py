@@ -1,0 +1,115 @@
+"""SpeechTokenizer (arXiv 2308.16692): the `speechtokenizer` package, 16 kHz mono, 50 latent frames a second.
+
+Sites: `encoder.N` and `decoder.N` (the N-th layer of the two stacks), `latent` (what the encoder gives, before the
+quantiser), `semantic` (what the first codebook gives, which was taught what is said) and `decoder_input` (what the
+decoder gets: the sum of all codebooks).
+
+`semantic` is passed in `forward` and `forward_feature`, not in the library's `encode` and `decode`, which look its
+codebook up without calling it. The codebooks behind it code what it left over, so that they undo a part of an edit
+there unless `num_quantizers` is 1.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hooks.errors import ModelError, one_line, require
+from hooks.families.encodec import stack_sites
+from hooks.model import Codec
+from hooks.registry import download
+from hooks.site import Site
+from hooks.weights import read_state
+
+CLASSES = ("speechtokenizer.model.SpeechTokenizer",)
+RELEASES = {
+    "hubert_avg": ("fnlp/SpeechTokenizer", "speechtokenizer_hubert_avg/SpeechTokenizer.pt"),
+    "snake": ("fnlp/AnyGPT-speech-modules", "speechtokenizer/ckpt.dev"),
+}
+"""The published models: a hub repository and the checkpoint in it, which has its `config.json` beside it."""
+NAMES = tuple(f"speechtokenizer:{release}" for release in RELEASES)
+
+
+class SpeechTokenizerCodec(Codec):
+    """`speechtokenizer.SpeechTokenizer`. `num_quantizers` None takes all codebooks, as in the library."""
+
+    module: Any
+    num_quantizers: int | None = None
+
+    def __init__(self, module: Any, name: str = "") -> None:
+        self.hop_length = int(module.downsample_rate)
+        sample_rate, width = module.sample_rate, module.encoder.dimension
+        rate = sample_rate / self.hop_length
+        sites = [
+            *stack_sites(module, "encoder.model", sample_rate, None),
+            Site("latent", "encoder", "BDT", width=width, frame_rate=rate),
+            Site("semantic", "quantizer.vq.layers.0", "BDT", element=0, width=width, frame_rate=rate),
+            Site("decoder_input", "decoder", "BDT", "input", width=width, frame_rate=rate),
+            *stack_sites(module, "decoder.model", rate, None),
+        ]
+        super().__init__(module, sites, name=name or "speechtokenizer", sample_rate=sample_rate)
+
+    def encode(self, audio_BCN: Tensor) -> Tensor:
+        return self.module.encoder(audio_BCN).transpose(1, 2)
+
+    def decode(self, z_BTD: Tensor) -> Tensor:
+        return self.module.decoder(z_BTD.transpose(1, 2))
+
+    @torch.no_grad()
+    def run(self, audio_BCN: Tensor) -> Tensor:
+        if self.quantize:
+            output_BCN, _, _ = self.module(audio_BCN, n_q=self.num_quantizers)
+        else:
+            output_BCN = self.decode(self.encode(audio_BCN))
+        return output_BCN[..., : audio_BCN.shape[-1]]
+
+
+def wrap(module: nn.Module, name: str = "") -> Codec:
+    return SpeechTokenizerCodec(module, name)
+
+
+def knows(config: dict[str, Any]) -> bool:
+    """Whether a configuration is one of the package's, which name no type."""
+    return {"n_q", "strides", "semantic_dimension"} <= config.keys()
+
+
+def open_name(rest: str, name: str) -> Codec:
+    """`speechtokenizer:hubert_avg` or `:snake` from the hub, a folder, or a checkpoint with `config.json` beside it.
+
+    Raises:
+        ModelError: there is no such model, or its files cannot be had or read.
+    """
+    if rest in RELEASES:
+        repository, checkpoint = RELEASES[rest]
+        path = download(repository, folder=str(Path(checkpoint).parent)) / checkpoint
+    else:
+        path = Path(rest)
+    if path.is_dir():
+        return open_folder(path, name)
+    if path.is_file():
+        return load(path.with_name("config.json"), path, name)
+    raise ModelError(f"{name}: no such file or folder, and published models are {', '.join(NAMES)}")
+
+
+def open_folder(folder: Path, name: str) -> Codec:
+    """A folder with `config.json` and one file of weights."""
+    return load(folder / "config.json", folder, name)
+
+
+def load(config: Path, weights: Path, name: str) -> Codec:
+    """Build the model and fill it with tensors; the library's own loader would unpickle anything.
+
+    Raises:
+        ModelError: one of the two cannot be read, or they do not fit each other.
+    """
+    package = require("speechtokenizer", "speechtokenizer")
+    try:
+        module = package.SpeechTokenizer(json.loads(config.read_text(encoding="utf-8")))
+        module.load_state_dict(read_state(weights))
+    except (TypeError, AttributeError, ValueError, RuntimeError, OSError) as error:
+        raise ModelError(f"{name}: not a SpeechTokenizer that can be opened ({one_line(error)})") from error
+    return SpeechTokenizerCodec(module, name)
