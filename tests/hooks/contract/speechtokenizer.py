@@ -1,4 +1,4 @@
-"""SpeechTokenizer with both activations; a forward of 0.5 s at its published size takes a fifth of a second."""
+"""SpeechTokenizer with both activations of its releases; reduced unless PUBLISHED (104 M parameters)."""
 
 from __future__ import annotations
 
