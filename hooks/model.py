@@ -26,6 +26,8 @@ class AudioModel:
     """
 
     kind = "model"
+    envoy: Any = None
+    """The nnsight wrapper in which the module was handed over."""
 
     def __init__(
         self,

@@ -110,16 +110,20 @@ def download(repository: str, revision: str | None = None, folder: str = "") -> 
 
 
 def wrap_model(
-    module: nn.Module | AudioModel, *sites: Site, sample_rate: int | None = None, channels: int = 1
+    module: nn.Module | AudioModel | Any, *sites: Site, sample_rate: int | None = None, channels: int = 1
 ) -> AudioModel:
     """Recognise a loaded module of a known family; any other module gets just the `sites` that are given.
 
     Such a module can be given audio if it is said how its forward takes it: as [B, channels, samples] at `sample_rate`.
+    What comes in an nnsight wrapper is recognised as any other; the wrapper is kept as the model's `envoy`.
 
     Raises:
         ModelError: the module is compiled.
         SiteError: a site's module does not exist.
     """
+    envoy = module if is_envoy(module) else None
+    if envoy is not None:
+        module = unwrapped(envoy)
     if type(module).__name__ == "OptimizedModule":
         raise ModelError(
             "the model is compiled by torch.compile, and hooks on it would never run; pass the module that was compiled"
@@ -134,7 +138,21 @@ def wrap_model(
             if parents & set(candidate.CLASSES):
                 model = candidate.wrap(module)
                 break
+    if envoy is not None:
+        model.envoy = envoy
     for site in sites:
         site.find(model.module)
         model.sites[site.name] = site
     return model
+
+
+def is_envoy(module: object) -> bool:
+    """Whether it is one of nnsight's wrappers (told without importing nnsight)."""
+    return any(cls.__module__.split(".")[0] == "nnsight" for cls in type(module).__mro__)
+
+
+def unwrapped(envoy: Any) -> nn.Module:
+    """The module in an nnsight wrapper, with its weights."""
+    if not vars(envoy).get("dispatched", True):
+        envoy.dispatch()
+    return envoy._module

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,16 @@ from torch import Tensor, nn
 from hooks import AudioModel, Handle, Site, SiteError, attach, wrap_model
 from hooks.attach import current_time
 from hooks.capture import Recorder
+from hooks.errors import require
 from hooks.model import Source
 from hooks.padding import real_frames
 from steer.delta import Mode, SiteEdit
 from steer.edits import Edit, Frames
 from steer.errors import EditError, SAEError
 from steer.sae import SAE, EncodesAndDecodes
+
+if TYPE_CHECKING:
+    from steer.tracing import SiteTracer
 
 SAEs = EncodesAndDecodes | Mapping[str, EncodesAndDecodes]
 
@@ -99,15 +104,15 @@ class SteeredModel:
         Raises:
             EditError: a feature that is not there, or a site without an SAE.
         """
+        if in_trace():
+            raise EditError("inside a trace edits are made with tracer.edit(...), or with steered.edit(...) around it")
         handles: list[Handle] = []
-        for name, chosen in self._by_site(edits, site, mode).items():
-            site_edit = SiteEdit(self.saes[name], chosen, mode)
-            if chosen or mode == "reconstruct":
-                try:
-                    handles.append(attach(self.model.module, self.sites[name], self._change(name, site_edit, padding)))
-                except BaseException:
-                    EditHandle(handles).remove()
-                    raise
+        for name, change in self.changes(*edits, site=site, mode=mode, padding=padding).items():
+            try:
+                handles.append(attach(self.model.module, self.sites[name], change))
+            except BaseException:
+                EditHandle(handles).remove()
+                raise
         return EditHandle(handles)
 
     @contextmanager
@@ -124,6 +129,21 @@ class SteeredModel:
             yield self
         finally:
             handle.remove()
+
+    def changes(
+        self,
+        *edits: Edit | Mapping[str, Edit | Sequence[Edit]],
+        site: str | None = None,
+        mode: Mode = "delta",
+        padding: bool = True,
+    ) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What `apply` attaches, {site: change}."""
+        chosen = self._by_site(edits, site, mode)
+        return {
+            name: self._change(name, SiteEdit(self.saes[name], some, mode), padding)
+            for name, some in chosen.items()
+            if some or mode == "reconstruct"
+        }
 
     def _by_site(self, edits: tuple[Any, ...], site: str | None, mode: Mode) -> dict[str, list[Edit]]:
         # reconstruction without edits is a measurement of its own, at every site
@@ -145,7 +165,7 @@ class SteeredModel:
                 chosen.setdefault(name, []).append(one)
         return chosen
 
-    def _change(self, name: str, site_edit: SiteEdit, padding: bool) -> Any:
+    def _change(self, name: str, site_edit: SiteEdit, padding: bool) -> Callable[[Tensor], Tensor]:
         site = self.sites[name]
         timed = any(edit.timed for edit in site_edit.edits)
         width = width_of(self.saes[name])
@@ -188,6 +208,34 @@ class SteeredModel:
         with Recorder(self.model.module, list(self.sites.values())) as recorder:
             self.model.run(audio_BCN)
         return {name: self.saes[name].encode(x_BTD) for name, x_BTD in recorder.take().items()}
+
+    # --- nnsight ---
+
+    def trace(self, *args: Any, fn: str | Callable[..., Any] | None = None, **kwargs: Any) -> SiteTracer:
+        """An nnsight trace, `with steered.trace(x) as tracer:`, in whose body sites have their names.
+
+        `tracer.sites[NAME].activation` and `.features` can be read (`.save()` keeps them), changed in place and
+        assigned; `tracer.edit` is `edit` from there to the end; all else is nnsight's, `tracer.result` among it.
+        `fn` is what runs, by default the model's forward: a method of the model (`"run"`, `"generate"`, `"transcribe"`)
+        or a callable. The envoys of a model that was handed over in an nnsight wrapper can be used beside the sites.
+
+        The body asks in the order in which the model passes, each time for the first pass; where a site is passed
+        several times (chunks, tokens) `for step in tracer.iter[:]` takes them one by one.
+
+        Raises:
+            MissingExtraError: nnsight is not installed.
+            SiteError, SAEError, EditError: in the body: an unknown site, no SAE there, a value of another shape.
+        """
+        require("nnsight", "nnsight")
+        from steer.tracing import trace
+
+        return trace(self, fn, *args, **kwargs)
+
+
+def in_trace() -> bool:
+    """Whether the body of an nnsight trace runs: it has a context of its own, so edits made there would not be seen."""
+    greenlet = sys.modules.get("greenlet")
+    return greenlet is not None and hasattr(greenlet.getcurrent(), "mediator")
 
 
 def width_of(sae: EncodesAndDecodes) -> int | None:
