@@ -215,12 +215,15 @@ class SteeredModel:
         """An nnsight trace, `with steered.trace(x) as tracer:`, in whose body sites have their names.
 
         `tracer.sites[NAME].activation` and `.features` can be read (`.save()` keeps them), changed in place and
-        assigned; `tracer.edit` is `edit` from there to the end; all else is nnsight's, `tracer.result` among it.
-        `fn` is what runs, by default the model's forward: a method of the model (`"run"`, `"generate"`, `"transcribe"`)
-        or a callable. The envoys of a model that was handed over in an nnsight wrapper can be used beside the sites.
+        assigned; `tracer.edit` is `edit` from there to the end of the trace, and edits around a trace hold in it. All
+        else is nnsight's, `tracer.result` among it. `fn` is what runs, by default the model's forward: a method of the
+        model (`"run"`, `"generate"`, `"transcribe"`) or a callable. Beside the sites, the envoys of a model that was
+        handed over in an nnsight wrapper (or was given one, `model.envoy = NNsight(model.module)`) can be used.
 
         The body asks in the order in which the model passes, each time for the first pass; where a site is passed
-        several times (chunks, tokens) `for step in tracer.iter[:]` takes them one by one.
+        several times (chunks, tokens) `for step in tracer.iter[:]` takes them one by one. nnsight reads the body's
+        source: it has to stand in a file, a notebook cell or `python -c`. A plain module can be traced in several
+        threads, one nnsight wrapper in one at a time.
 
         Raises:
             MissingExtraError: nnsight is not installed.

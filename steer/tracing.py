@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 
 class TracedSite:
-    """A site inside a trace. What is read can be changed in place, and both values can be assigned.
+    """A site inside a trace: its activation and its features can be read, changed in place and assigned.
 
-    Both are clones, so that what was saved stays what it was. A change in place is taken over when the body asks for
-    something else. Gradients (nnsight's `with loss.backward():`) reach both.
+    Both are copies, which the model does not change later on. A change in place is taken over when the body asks for
+    something else; until then the same value is given again, so save a clone of what is changed afterwards. Gradients
+    (nnsight's `with loss.backward():`) reach both.
     """
 
     def __init__(self, site: Site, sae: EncodesAndDecodes | None, interleaver: Interleaver) -> None:
@@ -103,6 +104,12 @@ class TracedSite:
 
 
 class TracedSites(dict[str, TracedSite]):
+    """All named sites of a model.
+
+    Raises:
+        SiteError: where another one is asked for.
+    """
+
     def __init__(self, steered: SteeredModel, interleaver: Interleaver) -> None:
         sites = {**steered.model.sites, **steered.sites}
         super().__init__({name: TracedSite(site, steered.saes.get(name), interleaver) for name, site in sites.items()})
