@@ -28,6 +28,8 @@ FAMILIES: dict[str, str] = {
     "mert_model": "hooks.families.ssl",
     "mimi": "hooks.families.mimi",
     "speechtokenizer": "hooks.families.speechtokenizer",
+    "oobleck": "hooks.families.oobleck",
+    "AutoencoderOobleck": "hooks.families.oobleck",
 }
 """Name of the family, as in `encodec:24khz` and in a folder's `config.json`, and where it lives."""
 
@@ -69,14 +71,14 @@ def open_model(name: str | Path, revision: str | None = None) -> AudioModel:
 
 
 def open_folder(folder: Path, name: str) -> AudioModel:
-    """Open a folder by the `architecture` or `model_type` in its `config.json`."""
+    """Open a folder by the `architecture`, `model_type` or (diffusers) `_class_name` in its `config.json`."""
     path = folder / "config.json"
     if not path.is_file():
         hint = f"; a Whisper checkpoint opens as whisper:{name}" if folder.suffix == ".pt" else ""
         raise ModelError(f"{name}: {folder} has no config.json, so it is not known what model that is{hint}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        kind = config.get("architecture") or config.get("model_type") or untyped(config)
+        kind = config.get("architecture") or config.get("model_type") or config.get("_class_name") or untyped(config)
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{name}: {path} is not a JSON object ({error})") from error
     if kind not in FAMILIES:
@@ -96,12 +98,13 @@ def untyped(config: dict[str, Any]) -> str | None:
     return None
 
 
-def download(repository: str, revision: str | None = None, folder: str = "") -> Path:
-    """Folder of a hub repository, from the local cache or the network; of its files only those in `folder`."""
+def download(repository: str, revision: str | None = None, only: list[str] | None = None) -> Path:
+    """Folder of a hub repository, or `only` the files of these patterns, from the local cache or the network."""
     hub = require("huggingface_hub", "all")
-    wanted = {"allow_patterns": f"{folder}/*"} if folder else {}
     try:
-        return Path(hub.snapshot_download(repository, revision=revision, ignore_patterns=FOREIGN_WEIGHTS, **wanted))
+        return Path(
+            hub.snapshot_download(repository, revision=revision, allow_patterns=only, ignore_patterns=FOREIGN_WEIGHTS)
+        )
     except Exception as error:  # the hub raises its own, httpx's and OS errors: none of them is worth a stack trace
         raise ModelError(
             f"hf:{repository}: could not be downloaded ({one_line(error)}); "

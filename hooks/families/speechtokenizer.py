@@ -85,7 +85,7 @@ def open_name(rest: str, name: str) -> Codec:
     """
     if rest in RELEASES:
         repository, checkpoint = RELEASES[rest]
-        path = download(repository, folder=str(Path(checkpoint).parent)) / checkpoint
+        path = download(repository, only=[f"{Path(checkpoint).parent}/*"]) / checkpoint
     else:
         path = Path(rest)
     if path.is_dir():
