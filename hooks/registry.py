@@ -30,6 +30,7 @@ FAMILIES: dict[str, str] = {
     "speechtokenizer": "hooks.families.speechtokenizer",
     "oobleck": "hooks.families.oobleck",
     "AutoencoderOobleck": "hooks.families.oobleck",
+    "diffrhythm": "hooks.families.diffrhythm",
 }
 """Name of the family, as in `encodec:24khz` and in a folder's `config.json`, and where it lives."""
 
