@@ -84,6 +84,9 @@ class Site:
             raise SiteError(
                 f"site {self.name!r}: the change has shape {list(new.shape)}, the activation {list(old.shape)}"
             )
+        if old.is_contiguous():
+            # later modules, and noise drawn like this tensor, may depend on how it lies in memory
+            new = new.contiguous()
         if isinstance(value, Tensor):
             return new
         key = self._key(value)

@@ -213,7 +213,7 @@ class TestOpening:
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
         assert open_model(f"speechtokenizer:{release}").name == f"speechtokenizer:{release}"
         # a repository may hold other models, some of them large
-        assert (asked["name"], asked["allow_patterns"]) == (repository, f"{Path(file).parent}/*")
+        assert (asked["name"], asked["allow_patterns"]) == (repository, [f"{Path(file).parent}/*"])
 
     def test_offline_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def offline(*args: object, **options: object) -> None:
