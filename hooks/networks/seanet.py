@@ -1,7 +1,6 @@
 """SEANet encoder (EnCodec, arXiv 2210.13438, section 3.1), as WavTokenizer uses it: non-causal, weight-normalised.
 
-Parameter names are EnCodec's (`model.0.conv.conv.weight_g`, ...). Weight norm is computed in forward from `weight_g`
-and `weight_v` instead of by torch's hooks, so that copies, pickles and the hooks of this project stay simple.
+Parameter names are EnCodec's (`model.0.conv.conv.weight_g`, ...).
 """
 
 from __future__ import annotations
@@ -9,26 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class WeightNormConv1d(nn.Module):
-    """Conv1d whose weight is `weight_g * weight_v / |weight_v|`, the norm taken over all but the output channels."""
-
-    def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__()
-        reference = nn.Conv1d(c_in, c_out, kernel_size)
-        assert reference.bias is not None
-        self.stride, self.dilation = stride, dilation
-        self.weight_g = nn.Parameter(reference.weight.detach().norm(dim=(1, 2), keepdim=True))
-        self.weight_v = nn.Parameter(reference.weight.detach().clone())
-        self.bias = nn.Parameter(reference.bias.detach().clone())
-
-    def forward(self, x_BCT: Tensor) -> Tensor:
-        weight = torch._weight_norm(self.weight_v, self.weight_g, 0)
-        return F.conv1d(x_BCT, weight, self.bias, stride=self.stride, dilation=self.dilation)
+from hooks.networks.weight_norm import WeightNormConv1d
 
 
 class NormConv1d(nn.Module):

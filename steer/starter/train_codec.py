@@ -29,8 +29,8 @@ import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hooks.networks.seanet import WeightNormConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
+from hooks.networks.weight_norm import WeightNormConv1d
 from steer.starter.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, tilt
 from steer.starter.sounds import Sound, cached
 from steer.starter.timed import TimedTraining
