@@ -1,5 +1,7 @@
 """WavTokenizer: published checkpoints and the project's own small ones (among them `starter:codec`).
 
+`wavtokenizer:/path/WavTokenizer_small_320_24k_4096.ckpt` needs no configuration: the shapes in it tell 75 from 40 Hz.
+
 Sites: `encoder.N` (layers of the SEANet encoder), `latent` (what it gives, before the quantiser), `decoder_input`
 (what the Vocos backbone gets), `decoder.N` (its ConvNeXt blocks) and `decoder_output` (what the ISTFT head gets).
 """
@@ -7,25 +9,39 @@ Sites: `encoder.N` (layers of the SEANet encoder), `latent` (what it gives, befo
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line
+from hooks.hub import hub_file
 from hooks.model import Codec
 from hooks.networks.seanet import PaddedConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from hooks.site import Site
+from hooks.weights import read_state
 
 CLASSES = ("hooks.networks.wavtokenizer.WavTokenizer",)
-NAMES: tuple[str, ...] = ()
+PUBLISHED = {
+    "small-320-24k-4096": ("novateur/WavTokenizer", "WavTokenizer_small_320_24k_4096.ckpt"),
+    "small-600-24k-4096": ("novateur/WavTokenizer", "WavTokenizer_small_600_24k_4096.ckpt"),
+    "medium-speech-320-24k": (
+        "novateur/WavTokenizer-medium-speech-75token",
+        "wavtokenizer_medium_speech_320_24k_v2.ckpt",
+    ),
+    "medium-music-audio-320-24k": (
+        "novateur/WavTokenizer-medium-music-audio-75token",
+        "wavtokenizer_medium_music_audio_320_24k_v2.ckpt",
+    ),
+    "large-speech-320-24k": ("novateur/WavTokenizer-large-speech-75token", "wavtokenizer_large_speech_320_v2.ckpt"),
+    "large-unify-600-24k": ("novateur/WavTokenizer-large-unify-40token", "wavtokenizer_large_unify_600_24k.ckpt"),
+}
+"""Hub repository and file of the published models: 320 samples a frame are 75 Hz, 600 are 40 Hz."""
+NAMES = tuple(f"wavtokenizer:{size}" for size in PUBLISHED)
 ENCODER = "feature_extractor.encodec.encoder"
-UNREADABLE = (TypeError, KeyError, ValueError, RuntimeError, OSError, EOFError, SafetensorError, UnpicklingError)
 
 
 class WavTokenizerCodec(Codec):
@@ -69,30 +85,56 @@ def wrap(module: WavTokenizer, name: str = "") -> Codec:
     return WavTokenizerCodec(module, name)
 
 
+def open_name(rest: str, name: str) -> Codec:
+    """`wavtokenizer:small-320-24k-4096` (a published model), or `wavtokenizer:` and the path of a checkpoint or folder.
+
+    Raises:
+        ModelError: there is no such model, it can be had neither from the cache nor from the network, or its file is
+            no WavTokenizer.
+    """
+    path = Path(rest)
+    if path.is_dir():
+        return open_folder(path, name)
+    if path.is_file():
+        return open_weights(path, name)
+    if rest not in PUBLISHED:
+        raise ModelError(f"unknown model {name!r}; there are {', '.join(NAMES)}, or wavtokenizer: and a path")
+    return open_weights(hub_file(*PUBLISHED[rest], name), name)
+
+
 def open_folder(folder: Path, name: str) -> Codec:
-    """A folder with `config.json` (the fields of `WavTokenizerConfig`) and `model.safetensors` or a published `.ckpt`.
+    """A folder with weights, and perhaps `config.json`: `quantize` and the fields of `WavTokenizerConfig`.
 
     Raises:
         ModelError: the configuration or the weights do not fit or cannot be read.
     """
-    values: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    values.pop("architecture", None)
-    quantize = bool(values.pop("quantize", True))
-    try:
-        module = WavTokenizer(WavTokenizerConfig.from_dict(values))
-        module.load_checkpoint_(read_weights(folder))
-    except UNREADABLE as error:
-        raise ModelError(f"{name}: not a WavTokenizer that can be opened ({one_line(error)})") from error
+    config, quantize = None, True
+    if (folder / "config.json").is_file():
+        with fitting(name):
+            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            values.pop("architecture", None)
+            quantize = bool(values.pop("quantize", True))
+            config = WavTokenizerConfig.from_dict(values)
+    return open_weights(folder, name, config, quantize)
+
+
+def open_weights(path: Path, name: str, config: WavTokenizerConfig | None = None, quantize: bool = True) -> Codec:
+    """A file or folder of weights, alone or in a checkpoint of a training; without a `config` their shapes tell it.
+
+    Raises:
+        ModelError: they cannot be read, or do not fit.
+    """
+    state = read_state(path)
+    with fitting(name):
+        module = WavTokenizer(config or WavTokenizerConfig.of_checkpoint(state))
+        module.load_checkpoint_(state)
     return WavTokenizerCodec(module, name, quantize)
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The state dict in a folder, in fp32; pickled checkpoints are read as tensors only."""
-    weights = folder / "model.safetensors"
-    if weights.exists():
-        return {key: value.float() for key, value in load_file(weights).items()}
-    checkpoints = sorted([*folder.glob("*.ckpt"), *folder.glob("*.pt"), *folder.glob("*.bin")])
-    if not checkpoints:
-        raise ModelError(f"{folder}: no model.safetensors, .ckpt, .pt or .bin file")
-    state = torch.load(checkpoints[0], map_location="cpu", weights_only=True)
-    return state.get("state_dict", state)
+@contextmanager
+def fitting(name: str) -> Iterator[None]:
+    """What a configuration or weights of something else raise, as a ModelError."""
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{name}: not a WavTokenizer that can be opened ({one_line(error)})") from error

@@ -1,7 +1,8 @@
 """WavTokenizer (arXiv 2408.16532): SEANet encoder, one vector quantiser, Vocos decoder with an inverse STFT head.
 
-Module and parameter names are those of the published checkpoints. What they hold beside the codec (the unused SEANet
-decoder, discriminators, losses) is listed in `IGNORED_PREFIXES` and dropped by `load_checkpoint_`.
+Module and parameter names are those of the published checkpoints, and none of the authors' code
+(jishengpeng/WavTokenizer, MIT licence) is here. What those hold beside the codec's `PARTS` (discriminators, losses) is
+dropped by `load_checkpoint_`, and so is the SEANet decoder in them, which nothing uses.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import count, takewhile
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +19,10 @@ from hooks.networks.residual_vq import ResidualVectorQuantizer
 from hooks.networks.seanet import SEANetEncoder
 from hooks.networks.vocos import ISTFTHead, VocosBackbone
 
-IGNORED_PREFIXES = (
-    "feature_extractor.encodec.decoder.",
-    "multiperioddisc.",
-    "multiresddisc.",
-    "dac.",
-    "dacdiscriminator.",
-    "disc_loss.",
-    "gen_loss.",
-    "feat_matching_loss.",
-    "melspec_loss.",
-    "melspec_loss_coeff",
-)
+PARTS = ("feature_extractor.", "backbone.", "head.")
+UNUSED = "feature_extractor.encodec.decoder."
+ENCODER = "feature_extractor.encodec.encoder.model"
+CODEBOOKS = "feature_extractor.encodec.quantizer.vq.layers"
 
 
 @dataclass(frozen=True)
@@ -63,6 +57,35 @@ class WavTokenizerConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> WavTokenizerConfig:
         return cls(**{**values, "ratios": tuple(values["ratios"])})  # type: ignore[arg-type]
+
+    @classmethod
+    def of_checkpoint(cls, state: Mapping[str, Tensor]) -> WavTokenizerConfig:
+        """Read off the shapes of a state dict; its sampling rate is not among them and stays 24 kHz.
+
+        Raises:
+            KeyError: it is not one of WavTokenizer.
+        """
+        # a stage of the encoder is residual unit, ELU, down; behind the last one comes an LSTM instead of a unit
+        units = takewhile(lambda index: f"{ENCODER}.{index}.shortcut.conv.conv.bias" in state, count(1, 3))
+        ratios = [state[f"{ENCODER}.{index + 2}.conv.conv.weight_v"].shape[-1] // 2 for index in units]
+        books = takewhile(state.__contains__, (f"{CODEBOOKS}.{index}._codebook.embed" for index in count()))
+        blocks = takewhile(state.__contains__, (f"backbone.convnext.{index}.gamma" for index in count()))
+        conditions = state.get("backbone.norm.scale.weight")
+        n_fft = len(state["head.istft.window"])
+        return cls(
+            dimension=state["backbone.embed.weight"].shape[1],
+            n_filters=len(state[f"{ENCODER}.0.conv.conv.bias"]),
+            ratios=tuple(reversed(ratios)),
+            bins=len(state[f"{CODEBOOKS}.0._codebook.embed"]),
+            num_quantizers=len(list(books)),
+            width=len(state["backbone.embed.bias"]),
+            hidden=len(state["backbone.convnext.0.pwconv1.bias"]),
+            num_layers=len(list(blocks)),
+            num_conditions=None if conditions is None else len(conditions),
+            attention="backbone.pos_net.0.conv1.weight" in state,
+            n_fft=n_fft,
+            phase_pair=len(state["head.out.bias"]) == 3 * (n_fft // 2 + 1),
+        )
 
 
 class _Encodec(nn.Module):
@@ -119,5 +142,5 @@ class WavTokenizer(nn.Module):
 
     def load_checkpoint_(self, state: Mapping[str, Tensor]) -> None:
         """Load a state dict with `strict=True`, without the parts that a codec does not need."""
-        kept = {key: value for key, value in state.items() if not key.startswith(IGNORED_PREFIXES)}
+        kept = {key: value for key, value in state.items() if key.startswith(PARTS) and not key.startswith(UNUSED)}
         self.load_state_dict(kept, strict=True)

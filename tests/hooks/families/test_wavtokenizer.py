@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hooks import ModelError, attach, capture, open_model
-from hooks.families.wavtokenizer import WavTokenizerCodec
-from hooks.networks.wavtokenizer import IGNORED_PREFIXES, WavTokenizer, WavTokenizerConfig
+from hooks.families.wavtokenizer import PUBLISHED, WavTokenizerCodec
+from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 
 
 @pytest.fixture
@@ -90,8 +90,7 @@ class TestFolders:
         self, config: WavTokenizerConfig, codec: WavTokenizerCodec, audio_BCN: Tensor, tmp_path: Path
     ) -> None:
         write_config(tmp_path, config)
-        extra = {f"{prefix}x": torch.zeros(1) for prefix in IGNORED_PREFIXES}
-        torch.save({"state_dict": codec.state_dict() | extra, "epoch": 3}, tmp_path / "last.ckpt")
+        torch.save({"state_dict": codec.state_dict(), "epoch": 3}, tmp_path / "last.ckpt")
         model = open_model(tmp_path)
         assert isinstance(model, WavTokenizerCodec)
         assert model.quantize  # as the published models are used
@@ -105,7 +104,7 @@ class TestFolders:
 
         write_config(tmp_path, config)
         torch.save({"state_dict": Trap()}, tmp_path / "model.ckpt")
-        with pytest.raises(ModelError, match="not a WavTokenizer that can be opened"):
+        with pytest.raises(ModelError, match="holds more than tensors"):
             open_model(tmp_path)
         assert not (tmp_path / "sprung").exists()
 
@@ -128,3 +127,86 @@ class TestFolders:
         with pytest.raises(ModelError) as caught:
             open_model(tmp_path)
         assert "\n" not in str(caught.value)
+
+
+class TestPublishedFiles:
+    """Checkpoints as the authors' training with Lightning left them, small but with the published strides."""
+
+    SIZES = {  # noqa: RUF012
+        "WavTokenizer_small_320_24k_4096.ckpt": ((8, 5, 4, 2), 1280, 75.0),
+        "WavTokenizer_small_600_24k_4096.ckpt": ((6, 5, 5, 4), 2400, 40.0),
+    }
+
+    @pytest.fixture(params=list(SIZES))
+    def file(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        ratios, n_fft, _ = self.SIZES[request.param]
+        config = WavTokenizerConfig(
+            dimension=16, n_filters=2, ratios=ratios, bins=32, width=32, hidden=48, num_layers=2, n_fft=n_fft
+        )
+        module = WavTokenizer(config)
+        for book in module.quantizer.codebooks():
+            book.embed.normal_()
+        training = {
+            "feature_extractor.encodec.decoder.model.0.conv.conv.weight_g": torch.ones(3, 1, 1),
+            "multiperioddisc.discriminators.0.convs.0.weight_g": torch.ones(2, 1, 1, 1),
+            "multiresddisc.discriminators.0.emb.weight": torch.ones(4, 2),
+            "dac.discriminators.0.convs.0.0.bias": torch.ones(2),
+            "dacdiscriminator.discriminator.discriminators.0.convs.0.0.bias": torch.ones(2),
+            "melspec_loss.mel_spec.spectrogram.window": torch.ones(8),
+        }
+        checkpoint = {
+            "epoch": 31,
+            "global_step": 157_696,
+            "pytorch-lightning_version": "1.8.6",
+            "state_dict": module.state_dict() | training,
+            "loops": {"fit_loop": {"state_dict": {}}},
+            "callbacks": {"ModelCheckpoint{'monitor': 'val_loss'}": {"best_model_score": torch.tensor(5.9)}},
+            "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"betas": (0.9, 0.9)}]}],
+            "lr_schedulers": [{"last_epoch": 1, "lr_lambdas": [{}]}],
+            "hparams_name": "kwargs",
+            "hyper_parameters": {"sample_rate": 24_000, "initial_learning_rate": 2e-4, "resume": False},
+        }
+        torch.save(checkpoint, tmp_path / request.param)
+        return tmp_path / request.param
+
+    @pytest.mark.parametrize("as_folder", [True, False])
+    def test_it_opens_without_a_configuration(self, file: Path, as_folder: bool) -> None:
+        model = open_model(f"wavtokenizer:{file.parent if as_folder else file}")
+        ratios, n_fft, rate = self.SIZES[file.name]
+        assert isinstance(model, WavTokenizerCodec)
+        assert (model.module.config.ratios, model.module.config.n_fft) == (ratios, n_fft)
+        assert (model.sample_rate, model.frame_rate, model.quantize) == (24_000, rate, True)
+        audio_BCN = 0.1 * torch.randn(1, 1, 4_800)
+        assert model.encode(audio_BCN).shape == (1, rate * 0.2, 16)
+        state = torch.load(file, weights_only=True)["state_dict"]
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+    def test_the_published_ones_come_from_their_hub(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        hub = pytest.importorskip("huggingface_hub", reason="extra all")
+        asked = []
+
+        def download(repository: str, name: str) -> str:
+            asked.append((repository, name))
+            return str(file)
+
+        monkeypatch.setattr(hub, "hf_hub_download", download)
+        for name, (repository, published) in PUBLISHED.items():
+            open_model(f"wavtokenizer:{name}")
+            assert asked.pop() == (repository, published)
+            assert ("600" in name) == ("600" in published)
+
+    def test_without_a_network_it_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("huggingface_hub", reason="extra all")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(ModelError, match=r"_small_320_24k_4096\.ckpt could not be downloaded") as caught:
+            open_model("wavtokenizer:small-320-24k-4096")
+        assert "\n" not in str(caught.value)
+
+    def test_unknown_names(self) -> None:
+        with pytest.raises(ModelError, match="unknown model 'wavtokenizer:tiny'; there are wavtokenizer:small-320"):
+            open_model("wavtokenizer:tiny")
+
+    def test_a_checkpoint_of_something_else(self, tmp_path: Path) -> None:
+        torch.save({"state_dict": {"encoder.weight": torch.ones(2)}}, tmp_path / "x.ckpt")
+        with pytest.raises(ModelError, match=r"not a WavTokenizer that can be opened .*head\.istft\.window"):
+            open_model(f"wavtokenizer:{tmp_path / 'x.ckpt'}")

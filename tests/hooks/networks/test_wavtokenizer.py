@@ -1,11 +1,25 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from hooks.networks.wavtokenizer import IGNORED_PREFIXES, WavTokenizer, WavTokenizerConfig
+from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
+
+HZ_75 = WavTokenizerConfig()
+HZ_40 = WavTokenizerConfig(ratios=(6, 5, 5, 4), n_fft=2400)
+TRAINING = (
+    "feature_extractor.encodec.decoder.model.0.conv.conv.weight_g",
+    "feature_extractor.encodec.decoder.model.1.lstm.weight_ih_l0",
+    "multiperioddisc.discriminators.0.convs.0.weight_g",
+    "multiresddisc.discriminators.0.conv_post.bias",
+    "dac.discriminators.0.convs.0.0.weight_v",
+    "dacdiscriminator.discriminator.discriminators.0.convs.0.0.bias",
+    "melspec_loss.mel_spec.spectrogram.window",
+)
+"""Some of what the published checkpoints hold beside the codec; the large ones name more discriminators."""
 
 
 def published_names() -> Iterator[str]:
@@ -48,30 +62,63 @@ def published_names() -> Iterator[str]:
     yield "head.istft.window"
 
 
-def test_names_and_shapes_are_those_of_the_published_checkpoints() -> None:
+@pytest.mark.parametrize(
+    ("config", "rate", "parameters", "down", "outputs", "window"),
+    [
+        (HZ_75, 75.0, 71_750_146, (512, 256, 16), 1282, 1280),
+        (HZ_40, 40.0, 72_111_714, (512, 256, 12), 2402, 2400),
+    ],
+)
+def test_both_published_sizes(
+    config: WavTokenizerConfig, rate: float, parameters: int, down: tuple[int, ...], outputs: int, window: int
+) -> None:
     with torch.device("meta"):
-        state = WavTokenizer().state_dict()
+        module = WavTokenizer(config)
+    state = module.state_dict()
     assert set(state) == set(published_names())
     shapes = {
         "feature_extractor.encodec.encoder.model.0.conv.conv.weight_g": (32, 1, 1),
-        "feature_extractor.encodec.encoder.model.12.conv.conv.weight_v": (512, 256, 16),
+        "feature_extractor.encodec.encoder.model.12.conv.conv.weight_v": down,
         "feature_extractor.encodec.encoder.model.15.conv.conv.weight_v": (512, 512, 7),
         "feature_extractor.encodec.quantizer.vq.layers.0._codebook.embed": (4096, 512),
         "backbone.pos_net.2.q.weight": (768, 768, 1),
         "backbone.norm.scale.weight": (4, 768),
         "backbone.convnext.0.pwconv1.weight": (2304, 768),
-        "head.out.weight": (1282, 768),
-        "head.istft.window": (1280,),
+        "head.out.weight": (outputs, 768),
+        "head.istft.window": (window,),
     }
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
+    assert config.frame_rate == rate
+    assert WavTokenizerConfig.of_checkpoint(state) == config
+    # 80.6 M and 80.9 M with the SEANet decoder of 8.8 M, which the checkpoints hold and nothing uses
+    assert sum(p.numel() for p in module.parameters()) == parameters
+    z_BDT = module.encode(torch.zeros(1, 24_000, device="meta"))
+    assert z_BDT.shape == (1, 512, rate)
+    assert module.decode(z_BDT).shape == (1, 24_000)
+
+
+def test_the_unused_decoder_of_the_checkpoints_makes_up_the_published_size() -> None:
+    modules = pytest.importorskip("encodec.modules", reason="extra encodec")
+    with torch.device("meta"):
+        unused = modules.SEANetDecoder(dimension=512, n_filters=32, ratios=[8, 5, 4, 2], norm="weight_norm")
+    extra = sum(p.numel() for p in unused.parameters())
+    assert [round((own + extra) / 1e6, 1) for own in (71_750_146, 72_111_714)] == [80.6, 80.9]
 
 
 def test_a_checkpoint_with_its_training_parts_loads(config: WavTokenizerConfig) -> None:
     module, other = WavTokenizer(config), WavTokenizer(config)
-    extra = {f"{prefix}x.weight": torch.zeros(1) for prefix in IGNORED_PREFIXES}
-    other.load_checkpoint_(module.state_dict() | extra)
+    other.load_checkpoint_(module.state_dict() | {name: torch.zeros(1) for name in TRAINING})
     audio_BN = torch.randn(2, 400)
     assert torch.equal(module(audio_BN), other(audio_BN))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"phase_pair": True}, {"num_conditions": 4}, {"attention": True, "num_quantizers": 1}, {"ratios": (3, 2)}],
+)
+def test_shapes_tell_the_configuration(config: WavTokenizerConfig, change: dict[str, object]) -> None:
+    changed = dataclasses.replace(config, sample_rate=24_000, **change)  # type: ignore[arg-type]
+    assert WavTokenizerConfig.of_checkpoint(WavTokenizer(changed).state_dict()) == changed
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown"])
