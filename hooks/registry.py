@@ -20,6 +20,7 @@ from hooks.site import Site
 FAMILIES: dict[str, str] = {
     "encodec": "hooks.families.encodec",
     "wavtokenizer": "hooks.families.wavtokenizer",
+    "bigcodec": "hooks.families.bigcodec",
     "whisper": "hooks.families.whisper",
     "whisper_compact": "hooks.families.whisper_compact",
     "hubert": "hooks.families.ssl",

@@ -1,0 +1,114 @@
+"""BigCodec (arXiv 2409.05377): speech at 16 kHz, 80 frames a second, by the network in `hooks/networks/bigcodec.py`.
+
+Sites: `encoder.N` (its layers: convolution, five blocks that halve or fifth the rate, LSTM, activation, convolution),
+`latent` (what the encoder gives, before the quantiser), `decoder_input` (what the decoder's network gets, behind it)
+and `decoder.N` (convolution, LSTM, five blocks, activation, convolution, tanh).
+
+The authors' script adds a whole frame of silence where the sound already fills its frames; here none is added there.
+Weights that are held as modules of their code open with `BigCodec().load_checkpoint_({"CodecEnc":
+encoder.state_dict(), "generator": decoder.state_dict()})` and `wrap_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hooks.errors import ModelError, one_line
+from hooks.hub import hub_file
+from hooks.model import Codec
+from hooks.networks.bigcodec import BigCodec, BigCodecConfig, flat
+from hooks.networks.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
+from hooks.site import Site
+from hooks.weights import checked, read_checkpoint, weight_files
+
+CLASSES = ("hooks.networks.bigcodec.BigCodec",)
+PUBLISHED = {"16khz": ("Alethia/BigCodec", "bigcodec.pt")}
+"""Hub repository and file of the published model."""
+NAMES = tuple(f"bigcodec:{size}" for size in PUBLISHED)
+
+
+def stack_sites(stack: nn.Sequential, side: str, path: str, rate: float) -> Iterator[Site]:
+    """A site for each layer, with the width and the frame rate that its convolutions make."""
+    width = None
+    for index, layer in enumerate(stack):
+        for module in layer.modules():
+            if isinstance(module, WeightNormConv1d):
+                width, rate = len(module.bias), rate / module.stride
+            elif isinstance(module, WeightNormConvTranspose1d):
+                width, rate = len(module.bias), rate * module.stride
+        yield Site(f"{side}.{index}", f"{path}.{index}", "BDT", width=width, frame_rate=rate)
+
+
+class BigCodecCodec(Codec):
+    """A `BigCodec` module; `quantize=False` goes through the continuous latent."""
+
+    module: BigCodec
+
+    def __init__(self, module: BigCodec, name: str = "") -> None:
+        config = module.config
+        self.hop_length = config.hop_length
+        coded: dict[str, Any] = {"width": config.dimension, "frame_rate": config.frame_rate}
+        sites = [
+            *stack_sites(module.encoder.block, "encoder", "encoder.block", config.sample_rate),
+            Site("latent", "encoder", "BDT", **coded),
+            Site("decoder_input", "decoder.model", "BDT", "input", 0, **coded),
+            *stack_sites(module.decoder.model, "decoder", "decoder.model", config.frame_rate),
+        ]
+        super().__init__(module, sites, name=name or "bigcodec", sample_rate=config.sample_rate)
+
+    def encode(self, audio_BCN: Tensor) -> Tensor:
+        return self.module.encode(audio_BCN[:, 0]).transpose(1, 2)
+
+    def decode(self, z_BTD: Tensor) -> Tensor:
+        return self.module.decode(z_BTD.transpose(1, 2))[:, None]
+
+    @torch.no_grad()
+    def run(self, audio_BCN: Tensor) -> Tensor:
+        return self.module(audio_BCN[:, 0], quantize=self.quantize)[:, None]
+
+
+def wrap(module: BigCodec, name: str = "") -> Codec:
+    return BigCodecCodec(module, name)
+
+
+def open_name(rest: str, name: str) -> Codec:
+    """`bigcodec:16khz` (the published model), or `bigcodec:` and the path of a checkpoint or a folder with one.
+
+    Raises:
+        ModelError: there is no such model, it can be had neither from the cache nor from the network, or its file is
+            no BigCodec.
+    """
+    path = Path(rest)
+    if path.is_dir():
+        return open_folder(path, name)
+    if path.is_file():
+        return open_weights(path, name)
+    if rest not in PUBLISHED:
+        raise ModelError(f"unknown model {name!r}; there are {', '.join(NAMES)}, or bigcodec: and a path")
+    return open_weights(hub_file(*PUBLISHED[rest], name), name)
+
+
+def open_folder(folder: Path, name: str) -> Codec:
+    """A folder with one checkpoint."""
+    return open_weights(weight_files(folder)[0], name)
+
+
+def open_weights(path: Path, name: str) -> Codec:
+    """The published checkpoint or the state dict of a `BigCodec`; its shapes tell the configuration.
+
+    Raises:
+        ModelError: it cannot be read, or does not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        state = checked(flat(checkpoint), path)
+        module = BigCodec(BigCodecConfig.of_checkpoint(state))
+        module.load_checkpoint_(state)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{name}: not a BigCodec that can be opened ({one_line(error)})") from error
+    return BigCodecCodec(module, name)
