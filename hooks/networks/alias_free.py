@@ -1,7 +1,8 @@
 """SnakeBeta at twice the sampling rate (BigVGAN, arXiv 2206.04658).
 
 A periodic activation makes overtones, and those above half the rate would fold back as noise. So the signal is doubled
-in rate, activated, low-passed and halved again. Names are BigVGAN's: its filters are buffers in the state dict.
+in rate, activated, low-passed and halved again. Names are BigVGAN's: its filters are buffers in the state dict. Written
+here from the paper and from Kaiser's formulas for the window.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """BigCodec (arXiv 2409.05377): convolutions with an LSTM on both sides, and one codebook of 8192 in 8 dimensions.
 
-16 kHz speech, 80 frames a second, 159 M parameters. Written here from the paper; module and parameter names and the
-sizes the paper leaves out are those of the published checkpoint (`bigcodec.pt` of hub Alethia/BigCodec), so that it
-loads with `strict=True`. The authors' code (Aria-K-Alethia/BigCodec) is under the MIT licence and none of it is here;
-the hub page is where to look for the terms of the weights, which are not part of this package.
+16 kHz speech, 80 frames a second, 159 M parameters. Written here from the paper; what that leaves out (parameter names
+and sizes) was read off the authors' code (Aria-K-Alethia/BigCodec, MIT licence), of which nothing is copied, so that
+the published checkpoint (`bigcodec.pt` of hub Alethia/BigCodec) loads with `strict=True`. The weights are not part of
+this package; their terms are told where they are fetched.
 """
 
 from __future__ import annotations
