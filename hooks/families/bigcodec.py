@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from hooks.errors import ModelError, one_line
-from hooks.hub import hub_file
 from hooks.model import Codec
 from hooks.networks.bigcodec import BigCodec, BigCodecConfig, flat
 from hooks.networks.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
+from hooks.registry import download
 from hooks.site import Site
 from hooks.weights import checked, read_checkpoint, weight_files
 
@@ -90,7 +90,8 @@ def open_name(rest: str, name: str) -> Codec:
         return open_weights(path, name)
     if rest not in PUBLISHED:
         raise ModelError(f"unknown model {name!r}; there are {', '.join(NAMES)}, or bigcodec: and a path")
-    return open_weights(hub_file(*PUBLISHED[rest], name), name)
+    repository, file = PUBLISHED[rest]
+    return open_weights(download(repository, only=[file]) / file, name)
 
 
 def open_folder(folder: Path, name: str) -> Codec:

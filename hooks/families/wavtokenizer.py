@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line
-from hooks.hub import hub_file
 from hooks.model import Codec
 from hooks.networks.seanet import PaddedConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
+from hooks.registry import download
 from hooks.site import Site
 from hooks.weights import read_state
 
@@ -99,7 +99,8 @@ def open_name(rest: str, name: str) -> Codec:
         return open_weights(path, name)
     if rest not in PUBLISHED:
         raise ModelError(f"unknown model {name!r}; there are {', '.join(NAMES)}, or wavtokenizer: and a path")
-    return open_weights(hub_file(*PUBLISHED[rest], name), name)
+    repository, file = PUBLISHED[rest]
+    return open_weights(download(repository, only=[file]) / file, name)
 
 
 def open_folder(folder: Path, name: str) -> Codec:

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hooks import ModelError, attach, capture, open_model, wrap_model
+from hooks.families import bigcodec
 from hooks.families.bigcodec import BigCodecCodec
 from hooks.networks.bigcodec import BigCodec
 from tests.hooks.contract.bigcodec import SMALL, build
@@ -141,23 +142,22 @@ class TestOpening:
     def test_the_published_model_comes_from_its_hub(
         self, codec: BigCodecCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        hub = pytest.importorskip("huggingface_hub", reason="extra all")
         torch.save(published(codec.module), tmp_path / "bigcodec.pt")
         asked = []
 
-        def download(repository: str, file: str) -> str:
-            asked.append((repository, file))
-            return str(tmp_path / file)
+        def download(repository: str, only: list[str]) -> Path:
+            asked.append((repository, only))
+            return tmp_path
 
-        monkeypatch.setattr(hub, "hf_hub_download", download)
+        monkeypatch.setattr(bigcodec, "download", download)
         assert open_model("bigcodec:16khz").name == "bigcodec:16khz"
-        assert asked == [("Alethia/BigCodec", "bigcodec.pt")]
+        assert asked == [("Alethia/BigCodec", ["bigcodec.pt"])]
 
     def test_without_a_network_it_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("huggingface_hub", reason="extra all")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nonexistent")
-        with pytest.raises(ModelError, match=r"bigcodec:16khz: bigcodec\.pt could not be downloaded") as caught:
+        with pytest.raises(ModelError, match="hf:Alethia/BigCodec: ") as caught:
             open_model("bigcodec:16khz")
         assert "\n" not in str(caught.value)
 

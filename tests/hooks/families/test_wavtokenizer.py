@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hooks import ModelError, attach, capture, open_model
+from hooks.families import wavtokenizer
 from hooks.families.wavtokenizer import PUBLISHED, WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 
@@ -181,24 +182,28 @@ class TestPublishedFiles:
         state = torch.load(file, weights_only=True)["state_dict"]
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
-    def test_the_published_ones_come_from_their_hub(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        hub = pytest.importorskip("huggingface_hub", reason="extra all")
+    def test_the_published_ones_come_from_their_hub(
+        self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         asked = []
 
-        def download(repository: str, name: str) -> str:
-            asked.append((repository, name))
-            return str(file)
+        def download(repository: str, only: list[str]) -> Path:
+            asked.append((repository, only))
+            folder = tmp_path / repository / only[0]
+            folder.mkdir(parents=True)
+            (folder / only[0]).symlink_to(file)
+            return folder
 
-        monkeypatch.setattr(hub, "hf_hub_download", download)
+        monkeypatch.setattr(wavtokenizer, "download", download)
         for name, (repository, published) in PUBLISHED.items():
             open_model(f"wavtokenizer:{name}")
-            assert asked.pop() == (repository, published)
+            assert asked.pop() == (repository, [published])
             assert ("600" in name) == ("600" in published)
 
     def test_without_a_network_it_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("huggingface_hub", reason="extra all")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        with pytest.raises(ModelError, match=r"_small_320_24k_4096\.ckpt could not be downloaded") as caught:
+        with pytest.raises(ModelError, match="hf:novateur/WavTokenizer: ") as caught:
             open_model("wavtokenizer:small-320-24k-4096")
         assert "\n" not in str(caught.value)
 
