@@ -32,6 +32,8 @@ FAMILIES: dict[str, str] = {
     "oobleck": "hooks.families.oobleck",
     "AutoencoderOobleck": "hooks.families.oobleck",
     "diffrhythm": "hooks.families.diffrhythm",
+    "dac": "hooks.families.dac",
+    "snac": "hooks.families.snac",
 }
 """Name of the family, as in `encodec:24khz` and in a folder's `config.json`, and where it lives."""
 
