@@ -1,4 +1,4 @@
-"""DAC (arXiv 2306.06546): the `dac` package (descript-audio-codec) and transformers' `DacModel`, at 16, 24 and 44.1 kHz.
+"""DAC (arXiv 2306.06546) at 16, 24 and 44.1 kHz: the `dac` package (descript-audio-codec), transformers' `DacModel`.
 
 Sites, the same in both: `encoder.N` (0: first convolution, then a block for each stride, a snake, the last
 convolution), `latent` (what the encoder gives, before the quantiser), `decoder_input` (what the decoder gets, behind
@@ -31,8 +31,9 @@ NAMES = (*(f"dac:{size}" for size in SIZES), *(f"hf:descript/dac_{size}" for siz
 
 
 def layer_sites(module: nn.Module, side: str, paths: Iterable[str], sample_rate: int, hop: int = 1) -> Iterator[Site]:
-    """A site for each layer, with the width and frame rate that its convolutions make; `hop` samples make a frame before
-    the first of them.
+    """A site for each layer, with the width and frame rate that its convolutions make.
+
+    Before the first of them `hop` samples make a frame.
     """
     width = None
     for index, path in enumerate(paths):
@@ -184,7 +185,7 @@ def open_file(path: Path, name: str) -> Codec:
         ModelError: the file is damaged, holds more than tensors, or another network.
     """
     dac = require("dac", "dac")
-    if zipfile.is_zipfile(path) and any(".data/extern_modules" in entry for entry in zipfile.ZipFile(path).namelist()):
+    if is_package(path):
         raise ModelError(
             f"{name}: is a torch.package, which brings code of its own and is not opened; "
             "open the weights.pth beside it, or write one with save(path, package=False)"
@@ -199,6 +200,15 @@ def open_file(path: Path, name: str) -> Codec:
         raise ModelError(f"{name}: not a DAC that can be opened ({one_line(error)})") from error
     refuse_absent(absent, name)
     return DacPackage(module, name)
+
+
+def is_package(path: Path) -> bool:
+    """Whether a file is what torch.package writes, as the package's own `save` does unless told otherwise."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".data/extern_modules") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def open_folder(folder: Path, name: str) -> Codec:

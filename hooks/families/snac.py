@@ -49,8 +49,8 @@ class SnacCodec(Codec):
         window = math.lcm(module.vq_strides[0], module.attn_window_size or 1)
         # long sounds are cut between windows, where the model would cut them
         self.chunk_s = window * self.hop_length / sample_rate
-        # convolutions reach less far; two rounds of attention with convolutions between them see three windows
-        self.context_s = max(0.4, 3 * self.chunk_s)
+        # convolutions reach 0.42 s at 24 kHz; two rounds of attention with convolutions between them see three windows
+        self.context_s = max(0.5, 3 * self.chunk_s)
         rate = sample_rate / self.hop_length
         encoder = [f"encoder.block.{index}" for index in range(len(module.encoder.block))]
         decoder = [f"decoder.model.{index}" for index in range(len(module.decoder.model))]
