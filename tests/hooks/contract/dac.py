@@ -115,12 +115,14 @@ TRANSFORMERS = {
     ),
 }
 
+# no whole frames: of those the package's decompress fails at 16 and 24 kHz, where its output is 8 samples short
+SECONDS = 0.31
 # at 16 kHz only the number of codebooks is another than at 24 kHz
 CASES = [
     case
     for rate in (RATES if PUBLISHED else (24_000, 44_100))
     for case in (
-        Case(f"dac package {rate} Hz", partial(package, rate), PACKAGE, save_to_folder, 0.3),
-        Case(f"dac transformers {rate} Hz", partial(of_transformers, rate), TRANSFORMERS, save_pretrained, 0.3),
+        Case(f"dac package {rate} Hz", partial(package, rate), PACKAGE, save_to_folder, SECONDS),
+        Case(f"dac transformers {rate} Hz", partial(of_transformers, rate), TRANSFORMERS, save_pretrained, SECONDS),
     )
 ]
