@@ -3,7 +3,8 @@
 What the SAE cannot explain stays, and the decoder's bias cancels. Where features are decided one by one (relu,
 jumprelu, batchtopk, gated) only the touched columns of W_enc and rows of W_dec are used, gathered once per edit. Top-k
 encodes in full, because a feature's rank needs the others, but changes only the touched rows. With RMS-normalised
-features every feature moves when one does, so both ends are computed in full.
+features every feature moves when one does, so both ends are computed in full. An SAE that normalises each activation
+changes it in the activation's own scale.
 """
 
 from __future__ import annotations
@@ -97,8 +98,9 @@ class SiteEdit:
     def _apply_touched(self, x_BTD: Tensor, frames: Frames) -> Tensor:
         assert isinstance(self.sae, SAE)
         change_BTD = torch.zeros((), dtype=self.W_dec.dtype, device=x_BTD.device)
+        seen_BTD, scale_BT1 = self.sae.normalized(x_BTD)
         if len(self.touched):
-            f_BTF = ACTIVATIONS[self.sae.activation](self.encoder, x_BTD.to(self.W_dec.dtype))
+            f_BTF = ACTIVATIONS[self.sae.activation](self.encoder, seen_BTD)
             f_BTS = f_BTF if self.sae.separable else f_BTF[..., self.touched.to(x_BTD.device)]
             change_BTD = (self._edited(f_BTS, frames, everything=False) - f_BTS) @ self.W_dec
         for index, (_, direction_D) in self.vectors.items():
@@ -108,6 +110,8 @@ class SiteEdit:
             if edit.during is not None:
                 amount = amount * frames.within(edit.during)  # type: ignore[arg-type]
             change_BTD = change_BTD + amount * direction_D
+        if scale_BT1 is not None:
+            change_BTD = change_BTD * scale_BT1
         return self._added(x_BTD, change_BTD, frames)
 
     def _apply_full(self, x_BTD: Tensor, frames: Frames) -> Tensor:
@@ -117,9 +121,12 @@ class SiteEdit:
         if getattr(self.sae, "rms_norm", False) and self.edits:
             # "after re-normalizing to maintain valid activation magnitudes" (arXiv 2510.23802, section 2.2)
             edited_BTF = torch.where((edited_BTF != f_BTF).any(-1, keepdim=True), rms_normalized(edited_BTF), f_BTF)
+        # only ours takes the activations, which undoing a normalisation needs
+        given = (x_BTD,) if isinstance(self.sae, SAE) else ()
+        decoded_BTD = self.sae.decode(edited_BTF, *given)
         if self.mode == "reconstruct":
-            return self.sae.decode(edited_BTF).to(x_BTD.dtype)
-        return self._added(x_BTD, self.sae.decode(edited_BTF) - self.sae.decode(f_BTF), frames)
+            return decoded_BTD.to(x_BTD.dtype)
+        return self._added(x_BTD, decoded_BTD - self.sae.decode(f_BTF, *given), frames)
 
     def _added(self, x_BTD: Tensor, change_BTD: Tensor, frames: Frames) -> Tensor:
         new_BTD = (x_BTD + change_BTD).to(x_BTD.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from steer.activations import ACTIVATIONS, SEPARABLE, Encoder
 from steer.errors import EditError, SAEError
+from steer.normalize import NORMALIZATIONS
 
 MIN_RMS = 1e-6
 
@@ -47,10 +48,12 @@ class SAE(nn.Module):
 
     `activation` is relu, topk, batchtopk, jumprelu or gated; `k` is for topk and batchtopk. With `rms_norm` the
     features are divided by their root mean square over the dictionary (arXiv 2510.23802, eq. 2). `center` says whether
-    b_dec is subtracted from the input (SAELens's `apply_b_dec_to_input`).
+    b_dec is subtracted from the input (SAELens's `apply_b_dec_to_input`). `normalize` (layer_norm or
+    constant_norm_rescale) is done to each activation before all that and undone at the end: `decode` then needs the
+    activations too.
 
     Raises:
-        SAEError: an unknown activation, or a k that is missing or out of range.
+        SAEError: an unknown activation or normalisation, or a k that is missing or out of range.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class SAE(nn.Module):
         *,
         rms_norm: bool = False,
         center: bool = True,
+        normalize: str | None = None,
         info: SAEInfo | None = None,
     ) -> None:
         super().__init__()
@@ -69,7 +73,10 @@ class SAE(nn.Module):
             raise SAEError(f"unknown activation {activation!r}; there are {', '.join(ACTIVATIONS)}")
         if activation in ("topk", "batchtopk") and not (k and 0 < k <= d_sae):
             raise SAEError(f"{activation} needs k between 1 and d_sae = {d_sae}, not {k}")
+        if normalize is not None and normalize not in NORMALIZATIONS:
+            raise SAEError(f"unknown normalisation {normalize!r}; there are {', '.join(NORMALIZATIONS)}")
         self.d_in, self.d_sae, self.activation, self.rms_norm, self.center = d_in, d_sae, activation, rms_norm, center
+        self.normalize = normalize
         self.k = k if activation in ("topk", "batchtopk") else None
         self.info = info or SAEInfo()
         directions = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
@@ -83,7 +90,7 @@ class SAE(nn.Module):
             self.r_mag, self.b_mag = nn.Parameter(torch.zeros(d_sae)), nn.Parameter(torch.zeros(d_sae))
 
     def extra_repr(self) -> str:
-        norm = ", rms_norm" if self.rms_norm else ""
+        norm = (", rms_norm" if self.rms_norm else "") + (f", {self.normalize}" if self.normalize else "")
         return f"{self.d_in} -> {self.d_sae}, {self.activation}{f', k={self.k}' if self.k else ''}{norm}"
 
     @property
@@ -92,7 +99,7 @@ class SAE(nn.Module):
         return self.activation in SEPARABLE and not self.rms_norm
 
     def encoder(self) -> Encoder:
-        """The encoder's weights for inputs that are not centred: b_dec is folded into the biases."""
+        """The encoder's weights for inputs that are not centred (but normalised): b_dec is folded into the biases."""
         optional = {name: getattr(self, name, None) for name in ("threshold", "r_mag", "b_mag")}
         if not self.center:
             return Encoder(self.W_enc, self.b_enc, k=self.k, **optional)
@@ -101,17 +108,35 @@ class SAE(nn.Module):
             optional["b_mag"] = self.b_mag - centre_F * self.r_mag.exp()
         return Encoder(self.W_enc, self.b_enc - centre_F, k=self.k, **optional)
 
+    def normalized(self, x_XD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the encoder sees of activations [..., d_in], in the SAE's dtype, and the scale [..., 1] taken away."""
+        x_XD = x_XD.to(self.W_enc.dtype)
+        if self.normalize is None:
+            return x_XD, None
+        normalized = NORMALIZATIONS[self.normalize](x_XD)
+        return normalized.n_XD, normalized.scale_X1
+
     def encode(self, x_XD: Tensor) -> Tensor:
         """Features [..., d_sae] of activations [..., d_in], in the SAE's own dtype."""
-        f_XF = ACTIVATIONS[self.activation](self.encoder(), x_XD.to(self.W_enc.dtype))
+        f_XF = ACTIVATIONS[self.activation](self.encoder(), self.normalized(x_XD)[0])
         return rms_normalized(f_XF) if self.rms_norm else f_XF
 
-    def decode(self, f_XF: Tensor) -> Tensor:
-        """Activations [..., d_in] of features [..., d_sae]."""
-        return f_XF.to(self.W_dec.dtype) @ self.W_dec + self.b_dec
+    def decode(self, f_XF: Tensor, x_XD: Tensor | None = None) -> Tensor:
+        """Activations [..., d_in] of features [..., d_sae].
+
+        Raises:
+            SAEError: an SAE with `normalize` is not told of which activations `x_XD` these are the features.
+        """
+        out_XD = f_XF.to(self.W_dec.dtype) @ self.W_dec + self.b_dec
+        if self.normalize is None:
+            return out_XD
+        if x_XD is None:
+            raise SAEError(f"this SAE does {self.normalize} to each activation: pass them too, decode(features, x)")
+        _, scale_X1, shift_X1 = NORMALIZATIONS[self.normalize](x_XD.to(self.W_dec.dtype))
+        return out_XD * scale_X1 + shift_X1
 
     def forward(self, x_XD: Tensor) -> Tensor:
-        return self.decode(self.encode(x_XD))
+        return self.decode(self.encode(x_XD), x_XD)
 
     def check_features(self, features: Sequence[int] | Tensor) -> Tensor:
         """Feature ids as a long tensor [j].
@@ -122,11 +147,18 @@ class SAE(nn.Module):
         return check_features(features, self.d_sae)
 
     @classmethod
-    def load(cls, source: str | Path) -> SAE:
+    def load(cls, source: str | Path, k: int | None = None) -> SAE:
         """Load a folder, a file, a hub id or `starter:codec/latent`; see `steer.formats.load_sae`."""
         from steer.formats import load_sae
 
-        return load_sae(source)
+        return load_sae(source, k)
+
+    @classmethod
+    def from_module(cls, module: nn.Module, k: int | None = None) -> SAE:
+        """The same SAE as one of another library in memory; see `steer.formats.from_module`."""
+        from steer.formats import from_module
+
+        return from_module(module, k)
 
     def save(self, folder: str | Path) -> Path:
         """Write `cfg.json` and `sae_weights.safetensors`, which SAELens opens too; see `steer.formats.save_sae`."""

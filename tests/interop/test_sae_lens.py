@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from steer.sae import SAE
 
-pytestmark = pytest.mark.sae_lens
+pytestmark = pytest.mark.interop
 KINDS = ["relu", "topk", "batchtopk", "jumprelu", "gated"]
 X = torch.randn(64, 12, generator=torch.Generator().manual_seed(1))
 READER = """

@@ -64,12 +64,16 @@ def test_reads_what_sae_lens_writes(random_sae: Callable[..., SAE], tmp_path: Pa
     ("cfg", "message"),
     [
         ({"architecture": "matching_pursuit"}, "'matching_pursuit' is not supported"),
-        ({"normalize_activations": "layer_norm"}, "not folded into the weights"),
-        ({"reshape_activations": "hook_z"}, "not folded"),
+        ({"normalize_activations": "expected_average_only_in"}, "not folded into the weights"),
+        ({"normalize_activations": "covariance_whitening"}, "there is no activation_whitening.safetensors"),
+        ({"normalize_activations": "batch_norm"}, "'batch_norm' is not supported"),
+        ({"reshape_activations": "hook_z"}, "'hook_z' is not supported"),
+        ({"metadata": []}, "metadata in its config is not an object"),
+        ({"k": "many"}, "k is 'many', not a number"),
+        ({"k": 2.5}, "k is 2.5, not a whole number"),
         ({"d_sae": 41}, "cfg says 12 x 41, W_enc is 12 x 40"),
         ({"architecture": "jumprelu"}, "tensors are missing: threshold"),
         ({"k": 99}, "needs k between 1 and d_sae"),
-        ({"rescale_acts_by_decoder_norm": True}, "decoder rows of length 1"),
     ],
 )
 def test_refuses_rather_than_reads_wrongly(

@@ -1,0 +1,118 @@
+"""An SAE out of tensors in our names and shapes, whatever file they come from, and what formats have in common."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steer.errors import SAEError
+from steer.sae import SAE, SAEInfo
+
+VECTORS = {"jumprelu": ("threshold",), "batchtopk": ("threshold",), "gated": ("r_mag", "b_mag")}
+"""Tensors [d_sae] that an activation needs besides W_enc, b_enc, W_dec and b_dec."""
+
+
+def assemble(
+    name: str,
+    activation: str,
+    tensors: Mapping[str, Any],
+    k: Any = None,
+    *,
+    center: bool = True,
+    normalize: str | None = None,
+    rms_norm: bool = False,
+    info: SAEInfo | None = None,
+) -> SAE:
+    """An SAE in fp32 with copies of `tensors`: W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] and what else it needs.
+
+    Raises:
+        SAEError: tensors that are missing, do not fit each other or are not finite, or a k that makes no sense.
+    """
+    needed = ("W_enc", "b_enc", "W_dec", "b_dec", *VECTORS.get(activation, ()))
+    missing = [key for key in needed if not isinstance(tensors.get(key), Tensor)]
+    if missing:
+        raise SAEError(f"{name}: tensors are missing: {', '.join(missing)}")
+    if tensors["W_enc"].ndim != 2:
+        raise SAEError(f"{name}: W_enc is {list(tensors['W_enc'].shape)}, not [d_in, d_sae]")
+    d_in, d_sae = tensors["W_enc"].shape
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    for key in needed:
+        value, shape = tensors[key], shapes.get(key, (d_sae,))
+        if tuple(value.shape) != shape:
+            raise SAEError(f"{name}: {key} is {list(value.shape)}, and {list(shape)} is needed")
+        if not value.is_floating_point() or not torch.isfinite(value).all():
+            raise SAEError(f"{name}: {key} is not finite numbers")
+    k = whole(k, "k", name) if k is not None else None
+    sae = SAE(d_in, d_sae, activation, k, center=center, normalize=normalize, rms_norm=rms_norm, info=info)
+    for key in needed:
+        getattr(sae, key).data = tensors[key].detach().float().clone(memory_format=torch.contiguous_format)
+    return sae.eval().requires_grad_(False)
+
+
+def taken(state: Mapping[str, Any], names: Mapping[str, str], name: str) -> dict[str, Tensor]:
+    """Tensors in our names, {ours: theirs}; a linear layer's weight, [out, in], is turned round.
+
+    Raises:
+        SAEError: one is missing, or a weight is no matrix.
+    """
+    missing = [theirs for theirs in names.values() if not isinstance(state.get(theirs), Tensor)]
+    if missing:
+        raise SAEError(f"{name}: tensors are missing: {', '.join(missing)}")
+    found = {}
+    for ours, theirs in names.items():
+        value = state[theirs].float()
+        if theirs.endswith(".weight"):
+            if value.ndim != 2:
+                raise SAEError(f"{name}: {theirs} is {list(value.shape)}, not a matrix")
+            value = value.T
+        found[ours] = value
+    return found
+
+
+def whole(value: Any, what: str, name: str) -> int:
+    """A count, which some formats write as a float or a tensor; raises SAEError for what is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SAEError(f"{name}: {what} is {value!r}, not a number") from error
+    if not number.is_integer() or number < 1:
+        raise SAEError(f"{name}: {what} is {value!r}, not a whole number above 0")
+    return int(number)
+
+
+def check_sizes(tensors: Mapping[str, Tensor], d_in: Any, d_sae: Any, name: str) -> None:
+    """Raises SAEError where a config says another size than W_enc [d_in, d_sae] has; None says nothing."""
+    shape = tuple(tensors["W_enc"].shape)
+    if len(shape) != 2 or any(said not in (None, size) for said, size in zip((d_in, d_sae), shape, strict=True)):
+        raise SAEError(f"{name}: cfg says {d_in} x {d_sae}, W_enc is {' x '.join(map(str, shape))}")
+
+
+def biases(sae: SAE, center: bool) -> dict[str, Tensor]:
+    """`b_enc`, and `b_mag` of gated SAEs, for a format that subtracts b_dec from its input, or one that does not."""
+    shift_F = (sae.b_dec @ sae.W_enc) * (int(center) - int(sae.center))
+    found = {"b_enc": sae.b_enc + shift_F}
+    if sae.activation == "gated":
+        found["b_mag"] = sae.b_mag + shift_F * sae.r_mag.exp()
+    return found
+
+
+def without_threshold(name: str, k: Any) -> str:
+    """What a BatchTopK SAE without its threshold runs as, and a warning that says so."""
+    warnings.warn(
+        f"{name}: a BatchTopK SAE without its threshold; it runs as top-k, {k} features for each frame "
+        "(steer.thresholds.calibrate_threshold finds one on activations)",
+        stacklevel=2,
+    )
+    return "topk"
+
+
+def only_plain(sae: SAE, package: str) -> None:
+    """Raises SAEError for what no package but SAELens (or none) can hold."""
+    if sae.rms_norm:
+        raise SAEError(f"{package} has no RMS-normalised features: the SAE cannot be written for it")
+    if sae.normalize:
+        raise SAEError(f"{package} does not do {sae.normalize} to its inputs: the SAE cannot be written for it")
