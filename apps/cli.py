@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from apps import edit, evaluate, export, features, models, probe, train, transcribe
+from apps import convert, edit, evaluate, export, features, models, probe, train, transcribe
 
 app = typer.Typer(
     help="Edit sound, and study audio models, through sparse autoencoders.",
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("convert")(convert.convert)
 app.command("edit")(edit.edit)
 app.command("export")(export.export)
 app.command("features")(features.features)

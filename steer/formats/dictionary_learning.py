@@ -142,4 +142,4 @@ def save(sae: SAE, folder: Path) -> None:
     with whole_file(folder / WEIGHTS) as partial:
         torch.save(state, partial)
     with whole_file(folder / CONFIG) as partial:
-        partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")

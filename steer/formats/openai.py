@@ -75,4 +75,4 @@ def save(sae: SAE, folder: Path) -> None:
     with whole_file(folder / WEIGHTS) as partial:
         torch.save(state, partial)
     with whole_file(folder / CONFIG) as partial:
-        partial.write_text(json.dumps({"audio": sae.info.to_dict()}, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps({"audio": sae.info.to_dict()}, indent=2, default=str) + "\n", encoding="utf-8")

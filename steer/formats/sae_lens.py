@@ -79,7 +79,7 @@ def save_sae(sae: SAE, folder: str | Path, dtype: torch.dtype | None = None) -> 
         with whole_file(folder / WEIGHTS) as partial:
             save_file(weights, partial)
         with whole_file(folder / CFG) as partial:
-            partial.write_text(json.dumps(cfg, indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(cfg, indent=2, default=str) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise SAEError(f"{folder}: the SAE could not be written ({error})") from error
     return folder

@@ -65,4 +65,4 @@ def save(sae: SAE, folder: Path) -> None:
     with whole_file(folder / WEIGHTS) as partial:
         save_file(state, partial)
     with whole_file(folder / CFG) as partial:
-        partial.write_text(json.dumps(cfg, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(cfg, indent=2, default=str) + "\n", encoding="utf-8")

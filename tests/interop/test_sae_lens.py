@@ -1,71 +1,30 @@
-"""The released sae-lens opens what `SAE.save` writes and gives the same features; in an environment of its own."""
+"""The released sae-lens opens what `SAE.save` writes and the other way round, with the same features."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from steer.sae import SAE
+from tests.interop.peer import Peer, random_sae
 
 pytestmark = pytest.mark.interop
 KINDS = ["relu", "topk", "batchtopk", "jumprelu", "gated"]
-X = torch.randn(64, 12, generator=torch.Generator().manual_seed(1))
-READER = """
-import sys
-from pathlib import Path
-from safetensors.torch import load_file, save_file
-from sae_lens import SAE
-folder = Path(sys.argv[1])
-x = load_file(folder / "x.safetensors")["x"]
-for name in sys.argv[2:]:
-    sae = SAE.load_from_disk(folder / name)
-    f = sae.encode(x)
-    save_file({"f": f.detach(), "x": sae.decode(f).detach()}, folder / f"{name}.safetensors")
-try:
-    SAE.load_from_disk(folder / "rms")
-except Exception as error:
-    print("refused:", error)
-"""
+SAES = {f"{kind}-{center}": random_sae(kind, center=center) for kind in KINDS for center in (True, False)} | {
+    "topk-layer_norm": random_sae("topk", normalize="layer_norm"),
+    "jumprelu-constant_norm": random_sae("jumprelu", normalize="constant_norm_rescale"),
+}
 
 
-@pytest.fixture(scope="module")
-def sae_lens_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with sae-lens, which uses this environment's torch and leaves this environment alone."""
-    folder = tmp_path_factory.mktemp("sae_lens")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    script = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = subprocess.run([python, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
-    (Path(site) / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "sae-lens>=6,<7"]
-    done = subprocess.run(install, capture_output=True, text=True)
-    if done.returncode and not os.environ.get("CI"):
-        pytest.skip(f"sae-lens could not be installed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    return python
-
-
-def test_sae_lens_gives_the_same(random_sae: Callable[..., SAE], sae_lens_python: Path, tmp_path: Path) -> None:
-    saes = {f"{kind}-{center}": random_sae(kind, center=center) for kind in KINDS for center in (True, False)}
-    for name, sae in saes.items():
-        sae.save(tmp_path / name)
-    random_sae("relu", rms_norm=True).save(tmp_path / "rms")
-    save_file({"x": X}, tmp_path / "x.safetensors")
-    command = [str(sae_lens_python), "-c", READER, str(tmp_path), *saes]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
-    assert done.returncode == 0, done.stderr
-    assert "refused:" in done.stdout  # it has no RMS norm: reading it as a plain SAE would be wrong
-    for name, sae in saes.items():
-        theirs = load_file(tmp_path / f"{name}.safetensors")
-        f_NF = sae.encode(X)
-        # b_dec is folded into our bias, which rounds otherwise
-        torch.testing.assert_close(theirs["f"], f_NF, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(theirs["x"], sae.decode(f_NF), atol=1e-5, rtol=1e-5)
+def test_the_same_features_both_ways(peer: Callable[..., Peer]) -> None:
+    ours = {name: sae.save for name, sae in SAES.items()} | {"rms": random_sae("relu", rms_norm=True).save}
+    sae_lens = peer("with_sae_lens.py", ours, "sae-lens>=6,<7")
+    for name, sae in SAES.items():
+        sae_lens.agrees(f"ours/{name}", sae)
+    # it has no RMS norm: reading it as a plain SAE would be wrong
+    assert "rms refused:" in sae_lens.output
+    names = sorted(path.name for path in (sae_lens.folder / "theirs").iterdir() if path.is_dir())
+    assert len(names) == 8 + 2 * 7
+    for name in names:
+        sae_lens.agrees(f"theirs/{name}", SAE.load(sae_lens.folder / "theirs" / name))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from steer.errors import SAEError
-from steer.sae import SAE
+from steer.formats import write_sae
+from steer.sae import SAE, SAEInfo
 
 D, F, K = 12, 40, 5
 GENERATOR = torch.Generator().manual_seed(0)
@@ -150,3 +152,105 @@ def test_one_layer_of_a_hub_repository_is_fetched_alone(tmp_path: Path, monkeypa
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert SAE.load("hf:owner/Audio-SAE/layer_2@v1").info.site == "encoder.1"
     assert asked == {"repository": "owner/Audio-SAE", "revision": "v1", "allow_patterns": ["layer_2/*"]}
+
+
+def normal(*shape: int) -> Tensor:
+    return 0.5 * torch.randn(*shape, generator=GENERATOR)
+
+
+def linear(**more: Tensor) -> dict[str, Tensor]:
+    return {"encoder.weight": normal(F, D), "decoder.weight": normal(D, F), **more}
+
+
+def upright(**more: Tensor) -> dict[str, Tensor]:
+    return {"W_enc": normal(D, F), "b_enc": normal(F), "W_dec": normal(F, D), "b_dec": normal(D), **more}
+
+
+def auto_encoder(s: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Opened, it gets decoder columns of length 1; reconstructions stay."""
+    f = ((X - s["bias"]) @ s["encoder.weight"].T + s["encoder.bias"]).relu()
+    return f * s["decoder.weight"].norm(dim=0), f @ s["decoder.weight"].T + s["bias"]
+
+
+def auto_encoder_new(s: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    f = (X @ s["encoder.weight"].T + s["encoder.bias"]).relu()
+    return f, f @ s["decoder.weight"].T + s["decoder.bias"]
+
+
+def gated(s: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    pre = (X - s["decoder_bias"]) @ s["encoder.weight"].T
+    f = (pre + s["gate_bias"] > 0) * (s["r_mag"].exp() * pre + s["mag_bias"]).relu()
+    return f, f @ s["decoder.weight"].T + s["decoder_bias"]
+
+
+def jump_relu(s: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    pre = X @ s["W_enc"] + s["b_enc"]
+    f = (pre * (pre > s["threshold"])).relu()
+    return f, f @ s["W_dec"] + s["b_dec"]
+
+
+def matryoshka(s: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    pre = ((X - s["b_dec"]) @ s["W_enc"] + s["b_enc"]).relu()
+    f = pre * (pre > s["threshold"])
+    return f, f @ s["W_dec"] + s["b_dec"]
+
+
+DICTIONARIES = {
+    "AutoEncoder": (auto_encoder, linear(**{"encoder.bias": normal(F), "bias": normal(D)})),
+    "AutoEncoderNew": (auto_encoder_new, linear(**{"encoder.bias": normal(F), "decoder.bias": normal(D)})),
+    "GatedAutoEncoder": (
+        gated,
+        linear(decoder_bias=normal(D), r_mag=normal(F), gate_bias=normal(F), mag_bias=normal(F)),
+    ),
+    "JumpReluAutoEncoder": (jump_relu, upright(threshold=normal(F))),
+    "MatryoshkaBatchTopKSAE": (
+        matryoshka,
+        upright(threshold=torch.tensor(0.7), k=torch.tensor(K), group_sizes=torch.tensor([10, 30])),
+    ),
+}
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["by its class", "by its keys"])
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_every_dictionary_by_its_formula(kind: str, named: bool, tmp_path: Path) -> None:
+    reference, state = DICTIONARIES[kind]
+    sae = SAE.load(written(tmp_path, state, {"trainer": {"dict_class": kind, "dict_size": F}} if named else None))
+    f, decoded = reference(state)
+    torch.testing.assert_close(sae.encode(X), f, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sae(X), decoded, atol=1e-5, rtol=1e-5)
+
+
+def test_a_backup_is_of_normalised_activations(tmp_path: Path) -> None:
+    """At the end of a training the package multiplies biases and threshold by the factor; a backup is before that."""
+    state = tensors(threshold=torch.tensor(0.5))
+    sae = SAE.load(written(tmp_path, {"ae": state, "norm_factor": 3.0, "config": AUDIOSAE["trainer"]}, None))
+    scaled = {**state, "encoder.bias": 3 * state["encoder.bias"], "b_dec": 3 * state["b_dec"]}
+    pre = positive(scaled)
+    torch.testing.assert_close(sae.encode(X), torch.where(pre > 1.5, pre, 0), atol=1e-5, rtol=1e-5)
+    with pytest.raises(SAEError, match="norm_factor is -1.0, not a number above 0"):
+        SAE.load(written(tmp_path, {"ae": state, "norm_factor": -1.0}))
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("kind", ["relu", "topk", "batchtopk", "jumprelu", "gated"])
+def test_what_is_written_comes_back(random_sae: Callable[..., SAE], kind: str, center: bool, tmp_path: Path) -> None:
+    sae = random_sae(kind, center=center)
+    sae.info = SAEInfo("m", "encoder.3", 16_000, 50.0)
+    loaded = SAE.load(write_sae(sae, tmp_path / "out", "dictionary_learning"))
+    torch.testing.assert_close(loaded.encode(X), sae.encode(X), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loaded(X), sae(X), atol=1e-5, rtol=1e-5)
+    assert loaded.info == sae.info
+
+
+def test_one_threshold_stays_a_batch_top_k(random_sae: Callable[..., SAE], tmp_path: Path) -> None:
+    sae = random_sae("batchtopk")
+    sae.threshold.fill_(0.4)
+    loaded = SAE.load(write_sae(sae, tmp_path, "dictionary_learning"))
+    assert (loaded.activation, loaded.k) == ("batchtopk", 5)
+    assert torch.equal(loaded.threshold, sae.threshold)
+
+
+def test_what_it_has_not_is_not_written(random_sae: Callable[..., SAE], tmp_path: Path) -> None:
+    for options in ({"rms_norm": True}, {"normalize": "layer_norm"}):
+        with pytest.raises(SAEError, match="cannot be written for it"):
+            write_sae(random_sae("relu", **options), tmp_path, "dictionary_learning")

@@ -30,12 +30,22 @@ def test_comes_back_as_it_was(any_sae: SAE, center: bool, tmp_path: Path) -> Non
     any_sae.info = SAEInfo("m", "latent", 24000, 75.0, "tones", "CC0", {"l0": 5.0}, {"seed": 3})
     loaded = SAE.load(any_sae.save(tmp_path / "deep" / "sae"))
     assert loaded.info == any_sae.info
-    for name in ("activation", "rms_norm", "center", "k", "d_in", "d_sae"):
+    for name in ("activation", "rms_norm", "center", "normalize", "k", "d_in", "d_sae"):
         assert getattr(loaded, name) == getattr(any_sae, name)
     assert torch.equal(loaded.encode(X), any_sae.encode(X))
     assert torch.equal(loaded(X), any_sae(X))
     assert not any(value.requires_grad for value in loaded.parameters())
     assert {path.name for path in (tmp_path / "deep" / "sae").iterdir()} == {CFG, WEIGHTS}
+
+
+@pytest.mark.parametrize("normalize", ["layer_norm", "constant_norm_rescale"])
+def test_normalisations_of_single_activations_are_kept(
+    random_sae: Callable[..., SAE], normalize: str, tmp_path: Path
+) -> None:
+    sae = random_sae("topk", normalize=normalize)
+    loaded = SAE.load(sae.save(tmp_path))
+    assert loaded.normalize == json.loads((tmp_path / CFG).read_text())["normalize_activations"] == normalize
+    assert torch.equal(loaded(X), sae(X))
 
 
 def test_half_precision_on_disk_keeps_thresholds_whole(random_sae: Callable[..., SAE], tmp_path: Path) -> None:
@@ -123,3 +133,97 @@ def test_a_folder_that_cannot_be_written(random_sae: Callable[..., SAE], tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(SAEError, match="could not be written"):
         random_sae("relu").save(tmp_path / "file" / "sae")
+
+
+def by_hand(folder: Path, cfg: dict[str, Any], **more: torch.Tensor) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"W_enc": (12, 40), "b_enc": (40,), "W_dec": (40, 12), "b_dec": (12,)}
+    state = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()} | more
+    save_file(state, folder / WEIGHTS)
+    (folder / CFG).write_text(json.dumps({"d_in": 12, "d_sae": 40, "dtype": "torch.float32"} | cfg))
+    return state
+
+
+def top5(pre: torch.Tensor) -> torch.Tensor:
+    values, places = pre.topk(5)
+    return torch.zeros_like(pre).scatter(1, places, values.relu())
+
+
+def agree(sae: SAE, f: torch.Tensor, decoded: torch.Tensor) -> None:
+    torch.testing.assert_close(sae.encode(X), f, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sae(X), decoded, atol=1e-4, rtol=1e-5)  # values of about 30
+
+
+def test_flat_files_of_before_6_0(tmp_path: Path) -> None:
+    flat = {"model_name": "gpt2", "hook_point": "blocks.3", "normalize_activations": False}
+    s = by_hand(tmp_path, flat | {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 5}})
+    f = top5((X - s["b_dec"]) @ s["W_enc"] + s["b_enc"])
+    sae = SAE.load(tmp_path)
+    agree(sae, f, f @ s["W_dec"] + s["b_dec"])
+    assert (sae.info.model, sae.info.site) == ("gpt2", "blocks.3")
+    factors = torch.rand(40)
+    tuned = flat | {"finetuning_scaling_factor": True, "apply_b_dec_to_input": False}
+    s = by_hand(tmp_path, tuned, scaling_factor=factors)
+    f = (X @ s["W_enc"] + s["b_enc"]).relu()
+    agree(SAE.load(tmp_path), f, (f * factors) @ s["W_dec"] + s["b_dec"])
+    edit_cfg(tmp_path, finetuning_scaling_factor=False)
+    with pytest.raises(SAEError, match="its cfg does not say that they are used"):
+        SAE.load(tmp_path)
+    for cfg, message in [
+        ({"activation_fn_str": "tanh-relu"}, "'tanh-relu' is not supported"),
+        ({"normalize_activations": True}, "not folded into the weights"),
+        ({"hook_point": "blocks.3.attn.hook_z"}, "'hook_z' is not supported"),
+    ]:
+        by_hand(tmp_path, flat | cfg)
+        with pytest.raises(SAEError, match=message):
+            SAE.load(tmp_path)
+
+
+def test_a_checkpoint_of_a_training(tmp_path: Path) -> None:
+    """Constants beside the weights are folded; the threshold counts features times the decoder's norms."""
+    cfg = {"architecture": "batchtopk", "k": 4.6, "rescale_acts_by_decoder_norm": True, "metadata": {}}
+    cfg["normalize_activations"] = "expected_average_only_in"
+    s = by_hand(tmp_path, cfg, topk_threshold=torch.tensor(4.0, dtype=torch.double))
+    (tmp_path / "activation_scaler.json").write_text('{"scaling_factor": 2.0}')
+    norms = s["W_dec"].norm(dim=1)
+    f = (((2 * X - s["b_dec"]) @ s["W_enc"] + s["b_enc"]) * norms).relu()
+    f = f * (f > 4)
+    sae = SAE.load(tmp_path)
+    # the package's own folding halves the decoder and with it the unit of the features
+    torch.testing.assert_close(sae.encode(X), f / 2, atol=1e-4, rtol=1e-5)  # values of about 50
+    torch.testing.assert_close(sae(X), ((f / norms) @ s["W_dec"] + s["b_dec"]) / 2, atol=1e-4, rtol=1e-5)
+    assert (sae.activation, sae.k) == ("batchtopk", 5)
+    by_hand(tmp_path, cfg, topk_threshold=torch.tensor(0.0, dtype=torch.double))
+    with pytest.warns(UserWarning, match="without its threshold; it runs as top-k, 5 features"):
+        assert SAE.load(tmp_path).activation == "topk"
+    by_hand(tmp_path, cfg, topk_threshold=torch.tensor(4.0))
+    for factor in ('"two"', "0", "null", "Infinity"):
+        (tmp_path / "activation_scaler.json").write_text(f'{{"scaling_factor": {factor}}}')
+        with pytest.raises(SAEError, match="not folded into the weights"):
+            SAE.load(tmp_path)
+
+
+def test_decoder_norms_are_folded(tmp_path: Path) -> None:
+    s = by_hand(tmp_path, {"architecture": "topk", "k": 5, "rescale_acts_by_decoder_norm": True, "metadata": {}})
+    norms = s["W_dec"].norm(dim=1)
+    f = top5(((X - s["b_dec"]) @ s["W_enc"] + s["b_enc"]) * norms)
+    agree(SAE.load(tmp_path), f, (f / norms) @ s["W_dec"] + s["b_dec"])
+
+
+def test_thresholds_as_logarithms(tmp_path: Path) -> None:
+    logarithms = torch.randn(40)
+    s = by_hand(tmp_path, {"architecture": "jumprelu", "metadata": {}}, log_threshold=logarithms)
+    pre = (X - s["b_dec"]) @ s["W_enc"] + s["b_enc"]
+    f = pre.relu() * (pre > logarithms.exp())
+    agree(SAE.load(tmp_path), f, f @ s["W_dec"] + s["b_dec"])
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_whitening_is_folded(center: bool, tmp_path: Path) -> None:
+    cfg = {"architecture": "standard", "normalize_activations": "covariance_whitening", "metadata": {}}
+    s = by_hand(tmp_path, cfg | {"apply_b_dec_to_input": center})
+    matrix, mean = torch.eye(12) + 0.1 * torch.randn(12, 12), torch.randn(12)
+    constants = {"mean": mean, "matrix": matrix, "inverse_matrix": matrix.inverse().contiguous()}
+    save_file(constants, tmp_path / "activation_whitening.safetensors")
+    f = (((X - mean) @ matrix - center * s["b_dec"]) @ s["W_enc"] + s["b_enc"]).relu()
+    agree(SAE.load(tmp_path), f, (f @ s["W_dec"] + s["b_dec"]) @ constants["inverse_matrix"] + mean)

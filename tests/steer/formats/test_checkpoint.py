@@ -1,0 +1,113 @@
+"""Files that mean harm, or are broken: refused with a reason, and nothing in them is run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from steer.errors import SAEError
+from steer.formats import checkpoint, load_sae
+from steer.formats.checkpoint import read_json, read_safetensors, read_torch
+
+MARK = Path("ran")
+
+
+class Trap:
+    """Unpickled, it would leave a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (MARK.write_text, ("ran",))
+
+
+def test_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"encoder.weight": Trap()}, "ae.pt")
+    with pytest.raises(SAEError, match="holds more than tensors, and is not loaded for safety's sake"):
+        load_sae(tmp_path)
+    Path("ae.pt").write_bytes(pickle.dumps({"encoder.weight": Trap()}))
+    with pytest.raises(SAEError, match="a bare pickle, which is not loaded for safety's sake"):
+        load_sae(tmp_path)
+    torch.save({"k": torch.tensor(3)}, "ae.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(SAEError, match="bare pickle"):
+        load_sae(tmp_path)
+    assert not MARK.exists()
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"encoder.weight": torch.zeros(1000, 1000)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "ae.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+    assert (tmp_path / "ae.pt").stat().st_size < 20_000
+    with pytest.raises(SAEError, match="would unpack to 4,0.* bytes"):
+        load_sae(tmp_path / "ae.pt")
+
+
+def test_a_view_that_claims_more_than_there_is(tmp_path: Path) -> None:
+    torch.save({"encoder.weight": torch.zeros(1).expand(10_000, 10_000), "b_dec": torch.zeros(3)}, tmp_path / "ae.pt")
+    with pytest.raises(SAEError, match=r"claims to be \[10000, 10000\], which the file has no room for"):
+        load_sae(tmp_path)
+    torch.save({"ae": {"b_dec": torch.zeros(1).expand(10_000)}}, tmp_path / "ae.pt")
+    with pytest.raises(SAEError, match=r"claims to be \[10000\]"):
+        load_sae(tmp_path)
+
+
+def test_truncated_and_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "ae.pt"
+    torch.save({"encoder.weight": torch.ones(9, 9)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SAEError, match="ae.pt: damaged file"):
+        read_torch(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    with pytest.raises(SAEError, match="ae.pt: damaged file"):
+        read_torch(path)
+    torch.save([torch.ones(2)], path)
+    with pytest.raises(SAEError, match="holds no dict of tensors but list"):
+        read_torch(path)
+    torch.save({"unheard.of": torch.ones(2)}, path)
+    with pytest.raises(SAEError, match="no known format.*unheard.of"):
+        load_sae(path)
+    (tmp_path / "sae.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(SAEError, match="damaged"):
+        read_safetensors(tmp_path / "sae.safetensors")
+
+
+def test_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cfg.json"
+    with pytest.raises(SAEError, match="no cfg.json in"):
+        read_json(path)
+    for text in ("{", "[]", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(SAEError, match="cfg.json: damaged file"):
+            read_json(path)
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(SAEError, match="damaged"):
+        read_json(path)
+    monkeypatch.setattr(checkpoint, "MAX_JSON_BYTES", 4)
+    with pytest.raises(SAEError, match="too large for a config"):
+        read_json(path)
+
+
+def test_names_inside_a_file_lead_nowhere(tmp_path: Path) -> None:
+    """No format of SAEs has an index of files, and none that lies there is followed."""
+    secret, folder = tmp_path / "secret.safetensors", tmp_path / "sae"
+    folder.mkdir()
+    secret.write_bytes(b"secret")
+    index = {"weight_map": {"W_enc": "../secret.safetensors"}, "weights": "../secret.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps(index | {"trainer": index}))
+    with pytest.raises(SAEError, match="no SAE in"):
+        load_sae(folder)
+    torch.save({"b_dec": "../secret.safetensors", "encoder.weight": "../../x"}, folder / "ae.pt")
+    with pytest.raises(SAEError, match="tensors are missing: encoder.weight"):
+        load_sae(folder)
