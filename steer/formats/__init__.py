@@ -75,7 +75,8 @@ def from_module(module: nn.Module, k: int | None = None) -> SAE:
 def described(module: nn.Module) -> dict[str, Any]:
     """What a module says of itself, in the words of its package's config files."""
     config: dict[str, Any] = {}
-    for given in (getattr(module, name, None) for name in ("cfg", "config", "hp")):
+    for name in ("cfg", "config", "hp"):
+        given: Any = getattr(module, name, None)
         given = given.to_dict() if hasattr(given, "to_dict") else given
         if isinstance(given, Mapping):
             config |= given
@@ -93,8 +94,12 @@ def described(module: nn.Module) -> dict[str, Any]:
 def build(checkpoint: Checkpoint) -> SAE:
     for known in FORMATS:
         if known.knows(checkpoint):
-            return known.build(checkpoint)
-    keys = ", ".join(list(checkpoint.state)[:8]) or "none"
+            try:
+                return known.build(checkpoint)
+            except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
+                # a file may say anything: numbers that are text, lists that are objects, tensors of other shapes
+                raise SAEError(f"{checkpoint.name}: what it says makes no sense ({one_line(error)})") from error
+    keys = ", ".join(map(str, list(checkpoint.state)[:8])) or "none"
     raise SAEError(f"{checkpoint.name}: an SAE of no known format (it has {keys})")
 
 

@@ -24,7 +24,7 @@ from hooks.errors import one_line
 from steer.errors import SAEError
 
 MAX_JSON_BYTES = 16 * 2**20
-NUMPY_NUMBERS = [
+NUMPY_NUMBERS: list[Any] = [
     # losses that a trainer left as numpy numbers beside its tensors; numpy 1 wrote the first name
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),

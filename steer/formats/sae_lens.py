@@ -117,10 +117,7 @@ def build(checkpoint: Checkpoint) -> SAE:
         k = max(1, round(float(k or 1)))
         if not tensors["threshold"][:1].gt(0).all():  # a training begins at 0
             activation = without_threshold(name, k)
-    try:
-        normalize = fold(tensors, cfg, checkpoint)
-    except (RuntimeError, TypeError) as error:
-        raise SAEError(f"{name}: tensors do not fit each other ({str(error).splitlines()[0]})") from error
+    normalize = fold(tensors, cfg, checkpoint)
     return assemble(
         name,
         activation,
@@ -135,7 +132,7 @@ def build(checkpoint: Checkpoint) -> SAE:
 
 def about(checkpoint: Checkpoint, cfg: dict[str, Any], audio: dict[str, Any]) -> SAEInfo:
     metadata = checkpoint.section("metadata") or cfg
-    found = {"model": metadata.get("model_name") or "", "site": metadata.get("hook_name") or ""}
+    found: dict[str, Any] = {"model": metadata.get("model_name") or "", "site": metadata.get("hook_name") or ""}
     return SAEInfo(**found | {field.name: audio[field.name] for field in fields(SAEInfo) if field.name in audio})
 
 

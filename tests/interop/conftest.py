@@ -10,6 +10,9 @@ from safetensors.torch import save_file
 
 from tests.interop.peer import Peer, X, environment
 
+ROOT = Path(__file__).parents[2]
+"""Our own code, for modules in memory."""
+
 
 @pytest.fixture
 def peer(tmp_path: Path) -> Callable[..., Peer]:
@@ -23,7 +26,7 @@ def peer(tmp_path: Path) -> Callable[..., Peer]:
         save_file({"x": X}, tmp_path / "x.safetensors")
         command = [str(python), str(Path(__file__).with_name(script)), str(tmp_path)]
         # without a GPU all of them use plain torch
-        variables = {**os.environ, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": "", "SPARSIFY_DISABLE_TRITON": "1"}
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "SPARSIFY_DISABLE_TRITON": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=variables)
         assert done.returncode == 0, done.stderr
         return Peer(tmp_path, done.stdout)

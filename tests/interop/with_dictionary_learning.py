@@ -11,6 +11,8 @@ from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchT
 from dictionary_learning.trainers.top_k import AutoEncoderTopK
 from safetensors.torch import load_file, save_file
 
+from steer.sae import SAE as OurSAE
+
 folder = Path(sys.argv[1])
 x = load_file(folder / "x.safetensors")["x"]
 CLASSES = {
@@ -30,6 +32,8 @@ CLASSES = {
 @torch.no_grad()
 def answer(sae, name):
     f = sae.encode(x)
+    if name.startswith("theirs"):
+        torch.testing.assert_close(OurSAE.from_module(sae).encode(x), f, atol=1e-5, rtol=1e-5)
     save_file({"f": f.contiguous(), "x": sae.decode(f).contiguous()}, folder / f"{name}.safetensors")
 
 

@@ -9,6 +9,8 @@ from sae_lens.registry import get_sae_training_class
 from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
 from safetensors.torch import load_file, save_file
 
+from steer.sae import SAE as OurSAE
+
 folder = Path(sys.argv[1])
 x = load_file(folder / "x.safetensors")["x"]
 
@@ -16,6 +18,8 @@ x = load_file(folder / "x.safetensors")["x"]
 @torch.no_grad()
 def answer(sae, name):
     f = sae.encode(x)
+    if name.startswith("theirs"):
+        torch.testing.assert_close(OurSAE.from_module(sae).encode(x), f, atol=1e-5, rtol=1e-5)
     save_file({"f": f.contiguous(), "x": sae.decode(f).contiguous()}, folder / f"{name}.safetensors")
 
 

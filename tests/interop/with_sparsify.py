@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from sparsify import SparseCoder, SparseCoderConfig
 
+from steer.sae import SAE as OurSAE
+
 folder = Path(sys.argv[1])
 x = load_file(folder / "x.safetensors")["x"]
 
@@ -15,6 +17,8 @@ x = load_file(folder / "x.safetensors")["x"]
 def answer(sae, name):
     values, places, _ = sae.encode(x)
     f = torch.zeros(len(x), sae.num_latents).scatter(1, places, values)
+    if name.startswith("theirs") and not sae.cfg.transcode:
+        torch.testing.assert_close(OurSAE.from_module(sae).encode(x), f, atol=1e-5, rtol=1e-5)
     save_file({"f": f, "x": sae.decode(values, places)}, folder / f"{name}.safetensors")
 
 

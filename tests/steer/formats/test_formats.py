@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from steer import formats
@@ -178,3 +181,31 @@ def test_schemes_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     random_sae("relu").save(tmp_path)
     monkeypatch.setitem(formats.SCHEMES, "mine", lambda rest: tmp_path / rest)
     assert load_sae("mine:.").activation == "relu"
+
+
+@pytest.mark.filterwarnings("ignore:.*without its threshold")
+@pytest.mark.parametrize("to", SAVERS)
+def test_nonsense_in_a_file_is_no_crash(random_sae: Callable[..., SAE], to: str, tmp_path: Path) -> None:
+    """Each value of the config and each tensor in turn is something else: an SAE or a reason, never another error."""
+    write_sae(random_sae("topk", normalize="layer_norm" if to == "openai" else None), tmp_path, to)
+    config_file = next(tmp_path.glob("*.json"))
+    config = json.loads(config_file.read_text())
+    for inside in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key, value in list(inside.items()):
+            for nonsense in (None, -1, 1e400, "x", [1], {"a": 1}, True):
+                inside[key] = nonsense
+                config_file.write_text(json.dumps(config))
+                with suppress(SAEError):
+                    load_sae(tmp_path)
+            inside[key] = value
+    config_file.write_text(json.dumps(config))
+    weights = next(path for path in tmp_path.iterdir() if path != config_file)
+    in_torch = weights.suffix == ".pt"
+    state = formats.read_torch(weights) if in_torch else formats.read_safetensors(weights)
+    tensors = [torch.zeros(0), torch.ones(3, 2, 2), torch.ones(40).long(), torch.full((12, 40), torch.nan)]
+    for key in state:
+        for nonsense in tensors + (["x", [1], {}, None] if in_torch else []):
+            changed = {name: value for name, value in state.items() if name != key} | {key: nonsense}
+            torch.save(changed, weights) if in_torch else save_file(changed, weights)
+            with suppress(SAEError):
+                load_sae(tmp_path)
