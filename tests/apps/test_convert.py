@@ -69,5 +69,5 @@ def test_nothing_is_overwritten_unasked(steer: Run, sae: Path, tmp_path: Path) -
 def test_its_help_says_what_there_is(steer: Run) -> None:
     code, shown, _ = steer("convert", "--help")
     assert code == 0
-    for name in ("saelens", "dictionary_learning", "sparsify", "openai", "FREUD", "whisper-sae"):
+    for name in ("SAELens", "dictionary_learning", "sparsify", "OpenAI", "FREUD", "whisper-sae"):
         assert name in shown
