@@ -34,6 +34,8 @@ FAMILIES: dict[str, str] = {
     "diffrhythm": "hooks.families.diffrhythm",
     "dac": "hooks.families.dac",
     "snac": "hooks.families.snac",
+    "audio-spectrogram-transformer": "hooks.families.ast",
+    "crepe": "hooks.families.crepe",
 }
 """Name of the family, as in `encodec:24khz` and in a folder's `config.json`, and where it lives."""
 
