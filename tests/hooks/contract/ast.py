@@ -16,9 +16,7 @@ transformers = pytest.importorskip("transformers", reason="extra ssl")
 pytest.importorskip("torchaudio", reason="AST's spectrograms")
 
 SIZE: dict[str, Any] = (
-    {}
-    if PUBLISHED
-    else {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+    {} if PUBLISHED else {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
 )
 
 

@@ -37,20 +37,21 @@ REDUCED = {
     "num_buckets": 32,
 }
 MERT: dict[str, dict[str, Any]] = {
-    "95M": {"architectures": ["MERTModel"], "do_stable_layer_norm": False},
-    # the published configuration: layer norms before, but a front with a group norm and no bias
-    "330M": {"architectures": ["MERTModel"]} | LARGE | {"feat_extract_norm": "group", "conv_bias": False},
+    "95M": BASE | {"attention_relax": -1.0},
+    # layer norms come first, as in "large" models, but the front has a group norm and no bias
+    "330M": LARGE | {"feat_extract_norm": "group", "conv_bias": False, "attention_relax": 32.0},
 }
-"""What `config.json` of the published models says besides HuBERT's own keys, and beside `MERT_COMMON`."""
+"""How the published sizes differ from HuBERT's defaults."""
 MERT_COMMON: dict[str, Any] = {
+    "architectures": ["MERTModel"],
     "model_type": "mert_model",
     "auto_map": {"AutoConfig": "configuration_MERT.MERTConfig", "AutoModel": "modeling_MERT.MERTModel"},
     "sample_rate": 24_000,
     "feature_extractor_cqt": False,
     "feature_extractor_cqt_bins": 336,
     "deepnorm": False,
-    "attention_relax": -1.0,
 }
+"""What else their `config.json` says that HuBERT's does not."""
 
 
 def build(family: str, head: str, config: dict[str, Any]) -> Any:
@@ -60,8 +61,7 @@ def build(family: str, head: str, config: dict[str, Any]) -> Any:
 
 
 def build_mert(size: str) -> Any:
-    extra = {key: value for key, value in MERT_COMMON.items() if key not in ("model_type", "auto_map")}
-    return build("Hubert", "Model", MERT[size] | extra)
+    return build("Hubert", "Model", MERT[size] | {"sample_rate": 24_000})
 
 
 def save(module: Any, folder: Path) -> str:
@@ -72,7 +72,7 @@ def save(module: Any, folder: Path) -> str:
 def save_mert(module: Any, folder: Path) -> str:
     """As MERT's authors did: another `model_type`, a pickled state dict, names of the old weight norm."""
     folder.mkdir()
-    config = module.config.to_dict() | MERT_COMMON | {"architectures": ["MERTModel"]}
+    config = module.config.to_dict() | MERT_COMMON
     (folder / "config.json").write_text(json.dumps(config))
     old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
     state = module.state_dict()

@@ -1,4 +1,4 @@
-"""Whisper in both implementations, with the same weights. Reduced, it is two blocks of width 32; a window stays 30 s."""
+"""Whisper in both implementations, with the same weights. Reduced: two blocks of width 32, a window of 30 s."""
 
 from __future__ import annotations
 
