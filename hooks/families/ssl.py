@@ -10,8 +10,8 @@ Sites, in the order in which they are passed:
 - `encoder.norm`, only where there is a final norm: what it gives, which is `last_hidden_state`. In the other models
   that is the last layer's output itself.
 
-The frame rate of all sites is the hop rate, 16000 / 320 = 50 Hz (MERT: 24000 / 320 = 75 Hz); a frame sees 400 samples and nothing is padded, so
-that N samples make (N - 400) // 320 + 1 frames: 499, not 500, in 10 s.
+The frame rate of all sites is the hop rate, 16000 / 320 = 50 Hz (MERT: 24000 / 320 = 75 Hz); a frame sees 400 samples
+and nothing is padded, so that N samples make (N - 400) // 320 + 1 frames: 499, not 500, in 10 s.
 
 Read edited activations with `capture`: the library's `output_hidden_states` shows a layer before or after an edit,
 depending on which of the two was asked for first.
@@ -36,8 +36,8 @@ from hooks.site import Site
 PREFIXES = {"hubert": "Hubert", "wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "mert_model": "Hubert"}
 """What the library's classes begin with, by `model_type`.
 
-MERT's own code is never run: it is a HuBERT, with post layer norm (95M) or pre layer norm behind a front with group norm
-(330M). Its `attention_relax` only guards the softmax in half precision and changes nothing.
+MERT's own code is never run: it is a HuBERT, with post layer norm (95M), or with pre layer norm behind a front with
+group norm (330M). Its `attention_relax` only guards a softmax in half precision and changes nothing.
 """
 CLASSES = tuple(
     f"transformers.models.{kind}.modeling_{kind}.{PREFIXES[kind]}{head}"
@@ -144,8 +144,10 @@ def open_folder(folder: Path, name: str) -> Encoder:
     if unlike:
         raise ModelError(f"{name}: a MERT with {' and '.join(unlike)} is another network than HuBERT, not supported")
     head = "ForCTC" if any(one.endswith("ForCTC") for one in config.get("architectures") or ()) else "Model"
-    cls = getattr(transformers, PREFIXES[config["model_type"]] + head)
-    module, loading = cls.from_pretrained(folder, output_loading_info=True)
+    cls = getattr(transformers, PREFIXES[config.pop("model_type")] + head)
+    # read by the library it would come with a warning of MERT's name
+    own_config = cls.config_class.from_dict(config)
+    module, loading = cls.from_pretrained(folder, config=own_config, output_loading_info=True)
     # the library starts what is not in the file at random, with a warning only; the mask is for training
     absent = sorted(key for key in loading["missing_keys"] if not key.endswith("masked_spec_embed"))
     if absent:

@@ -115,3 +115,14 @@ def test_the_code_beside_the_weights_is_never_run(folder: Path) -> None:
     (folder / "configuration_MERT.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass MERTConfig: pass\n")
     open_model(folder)
     assert not ran.exists()
+
+
+def test_opening_says_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The library warns of a `model_type` that it does not know."""
+    logger = transformers.utils.logging.get_logger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        open_model(folder)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records
