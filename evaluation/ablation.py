@@ -18,7 +18,7 @@ from hooks.errors import AudioSteerError
 from hooks.padding import real_frames
 from steer.delta import Mode, SiteEdit
 from steer.edits import Ablate, Frames
-from steer.sae import SAE
+from steer.sae import SAE, decoded
 from steer.steered import SteeredModel
 
 STRETCH_S = 30.0
@@ -85,7 +85,7 @@ class Explained:
         """Encode."""
         f_BTF = self.sae.encode(x_BTD)
         x_BTD = x_BTD.double()
-        self.error += float((x_BTD - self.sae.decode(f_BTF)).square().sum())
+        self.error += float((x_BTD - decoded(self.sae, f_BTF, x_BTD)).square().sum())
         self.square += float(x_BTD.square().sum())
         self.total = self.total.to(x_BTD) + x_BTD.sum((0, 1))
         self.frames += x_BTD.shape[0] * x_BTD.shape[1]
@@ -214,7 +214,7 @@ class Blank:
         if frames == x_BTD.shape[1]:
             return x_BTD
         f_11F = torch.zeros_like(self.sae.encode(x_BTD[:1, :1]))
-        rest_BTD = self.sae.decode(f_11F).to(x_BTD).expand_as(x_BTD[:, frames:])
+        rest_BTD = decoded(self.sae, f_11F, x_BTD[:1, :1]).to(x_BTD).expand_as(x_BTD[:, frames:])
         return torch.cat([x_BTD[:, :frames], rest_BTD], dim=1)
 
 
@@ -250,7 +250,7 @@ def together(
         frames = Frames.of(x_1TD, origin.frame_rate or 1.0, current_time() or 0.0)
         rows_KTD = torch.cat([edit(x_1TD, frames) for edit in edits])
         if mode == "reconstruct":  # decode(f') = x + decode(f') - decode(f), less what the SAE leaves of x
-            rows_KTD = rows_KTD + (sae.decode(sae.encode(x_1TD)) - x_1TD).to(rows_KTD)
+            rows_KTD = rows_KTD + (decoded(sae, sae.encode(x_1TD), x_1TD) - x_1TD).to(rows_KTD)
         return rows_KTD
 
     here = Widened(**vars(origin), rows=len(edits))

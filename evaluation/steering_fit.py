@@ -38,7 +38,7 @@ from hooks import Clip, attach
 from hooks.clip import as_clip
 from hooks.errors import require
 from hooks.families.whisper import Whisper
-from steer.sae import SAE
+from steer.sae import SAE, decoded
 from steer.steered import SteeredModel
 
 What = Literal["features", "activation"]
@@ -224,9 +224,9 @@ def pushed(steered: SteeredModel, vectors: Mapping[str, Tensor], what: What) -> 
         sae, v_F = steered.saes[site], vectors[site]
         with torch.no_grad():
             f_BTF = sae.encode(x_BTD)
-        if isinstance(sae, SAE) and not sae.rms_norm:  # a linear decoder
+        if isinstance(sae, SAE) and not sae.rms_norm and sae.normalize is None:  # a linear decoder
             return x_BTD + (f_BTF * v_F) @ sae.W_dec
-        return x_BTD + sae.decode(f_BTF * (1 + v_F)) - sae.decode(f_BTF)
+        return x_BTD + decoded(sae, f_BTF * (1 + v_F), x_BTD) - decoded(sae, f_BTF, x_BTD)
 
     with ExitStack() as stack:
         for site in vectors:

@@ -18,7 +18,7 @@ from torch import Tensor
 from steer.activations import ACTIVATIONS
 from steer.edits import Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError
-from steer.sae import SAE, EncodesAndDecodes, check_features, rms_normalized
+from steer.sae import SAE, EncodesAndDecodes, check_features, decoded, rms_normalized
 
 Mode = Literal["delta", "reconstruct"]
 
@@ -121,12 +121,10 @@ class SiteEdit:
         if getattr(self.sae, "rms_norm", False) and self.edits:
             # "after re-normalizing to maintain valid activation magnitudes" (arXiv 2510.23802, section 2.2)
             edited_BTF = torch.where((edited_BTF != f_BTF).any(-1, keepdim=True), rms_normalized(edited_BTF), f_BTF)
-        # only ours takes the activations, which undoing a normalisation needs
-        given = (x_BTD,) if isinstance(self.sae, SAE) else ()
-        decoded_BTD = self.sae.decode(edited_BTF, *given)
+        new_BTD = decoded(self.sae, edited_BTF, x_BTD)
         if self.mode == "reconstruct":
-            return decoded_BTD.to(x_BTD.dtype)
-        return self._added(x_BTD, decoded_BTD - self.sae.decode(f_BTF, *given), frames)
+            return new_BTD.to(x_BTD.dtype)
+        return self._added(x_BTD, new_BTD - decoded(self.sae, f_BTF, x_BTD), frames)
 
     def _added(self, x_BTD: Tensor, change_BTD: Tensor, frames: Frames) -> Tensor:
         new_BTD = (x_BTD + change_BTD).to(x_BTD.dtype)

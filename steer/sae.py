@@ -167,6 +167,12 @@ class SAE(nn.Module):
         return save_sae(self, folder)
 
 
+def decoded(sae: EncodesAndDecodes, f_XF: Tensor, x_XD: Tensor) -> Tensor:
+    """Activations [..., d_in] of features that belong to the activations `x_XD`, by ours or another library's SAE."""
+    # only ours takes the activations, which undoing a normalisation of each needs
+    return sae.decode(f_XF, x_XD) if isinstance(sae, SAE) else sae.decode(f_XF)
+
+
 def rms_normalized(f_XF: Tensor) -> Tensor:
     """Divided by the root mean square over the dictionary; all-zero vectors stay zero."""
     return f_XF / f_XF.square().mean(-1, keepdim=True).sqrt().clamp(min=MIN_RMS)

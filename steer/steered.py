@@ -179,8 +179,8 @@ class SteeredModel:
             start_s = current_time()
             if timed and site.frame_rate is None:
                 raise EditError(
-                    f"site {name!r}: its frame rate is not known, so `during` and curves have no meaning; "
-                    "declare Site(frame_rate=...)"
+                    f"site {name!r}: no frame rate is known there, so `during` and curves have no meaning "
+                    "(declare it, Site(frame_rate=...), where frames follow each other in time)"
                 )
             if timed and site.chunk_s is not None and start_s is None:
                 raise EditError(

@@ -48,10 +48,10 @@ class SpectrogramTransformer(Encoder):
 
     def __init__(self, module: Any, name: str = "", feature_extractor: Any = None) -> None:
         # without torchaudio the library computes its spectrograms another way
-        require("torchaudio.compliance.kaldi", "models")
+        require("torchaudio.compliance.kaldi", "ast")
         config = module.config
         if feature_extractor is None:
-            feature_extractor = require("transformers", "ssl").ASTFeatureExtractor(
+            feature_extractor = require("transformers", "ast").ASTFeatureExtractor(
                 num_mel_bins=config.num_mel_bins, max_length=config.max_length
             )
         self.feature_extractor = feature_extractor
@@ -125,7 +125,7 @@ def open_folder(folder: Path, name: str) -> Encoder:
     Raises:
         ModelError: weights are missing, or the feature extractor does not fit the model.
     """
-    transformers = require("transformers", "ssl")
+    transformers = require("transformers", "ast")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     has_head = "ASTForAudioClassification" in (config.get("architectures") or ())
     cls = transformers.ASTForAudioClassification if has_head else transformers.ASTModel
@@ -139,7 +139,7 @@ def open_folder(folder: Path, name: str) -> Encoder:
 
 def extractor(origin: str) -> Any:
     """The feature extractor that lies in a folder, or with a hub model in the local cache; None if there is none."""
-    part = require("transformers", "ssl").ASTFeatureExtractor
+    part = require("transformers", "ast").ASTFeatureExtractor
     if Path(origin).is_dir():
         files = ("preprocessor_config.json", "processor_config.json")
         return part.from_pretrained(origin) if any((Path(origin) / file).is_file() for file in files) else None

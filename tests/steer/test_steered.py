@@ -310,7 +310,7 @@ def test_any_module_by_path(random_sae: MakeSAE) -> None:
     expected = model.second(model.first(x) + VECTOR @ sae.W_dec)
     torch.testing.assert_close(edited, expected, atol=1e-5, rtol=1e-5)
     for edit in (Ablate([3], during=(0, 1)), Scale([3], Curve(((0.0, 1.0),)))):
-        with steered.edit(edit), pytest.raises(EditError, match="frame rate is not known"):
+        with steered.edit(edit), pytest.raises(EditError, match="no frame rate is known"):
             steered(x)
     timed = SteeredModel(model, sae, Site.of(model, "first", frame_rate=10.0))
     plain = model(x)

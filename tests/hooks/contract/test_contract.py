@@ -149,7 +149,7 @@ def hooks_on(module: nn.Module) -> list[tuple[str, int]]:
 
 def random_sae(width: int) -> SAE:
     torch.manual_seed(3)
-    return SAE(width, 2 * width + 8, "topk", k=8).requires_grad_(False)
+    return SAE(width, 32, "topk", k=8).requires_grad_(False)
 
 
 # --- sites ---
@@ -363,7 +363,9 @@ def test_saved_and_opened_again_it_is_the_same(case: Case, model: AudioModel, tm
     assert list(again.sites.values()) == list(model.sites.values())
     assert (again.sample_rate, again.channels) == (model.sample_rate, model.channels)
     audio_BCN = case.audio(model)
-    assert same(seeded(again.run, audio_BCN), seeded(model.run, audio_BCN))
+    one, other = (plain_types(seeded(which.run, audio_BCN)) for which in (again, model))
+    # weights from a file lie otherwise in memory, and kernels then sum in another order
+    assert equal(one, other, rounding=1e-5)
 
 
 def test_sites_are_the_modules_own(case: Case, model: AudioModel) -> None:

@@ -114,7 +114,7 @@ def test_tokens_have_no_time(model: SpectrogramTransformer) -> None:
         assert not torch.equal(steered.embed(noise()), plain)
     with (
         steered.edit(Ablate([0], during=(0.0, 1.0))),
-        pytest.raises(EditError, match=r"site 'encoder.0': its frame rate"),
+        pytest.raises(EditError, match=r"site 'encoder.0': no frame rate"),
     ):
         steered.embed(noise())
     assert current_time() is None

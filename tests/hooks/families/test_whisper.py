@@ -314,7 +314,7 @@ def test_the_librarys_own_calls_have_no_time_unless_it_is_said(package: WhisperP
         with at_time(0.0):
             steered.decode(mel, options)
     with (
-        pytest.raises(EditError, match="frame rate is not known"),
+        pytest.raises(EditError, match="no frame rate is known"),
         steer(package, sae, "decoder.0").edit(Ablate([1], during=(0.0, 1.0))) as on_tokens,
     ):
         on_tokens.transcribe(noise(1.0))
