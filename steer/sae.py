@@ -166,6 +166,29 @@ class SAE(nn.Module):
 
         return save_sae(self, folder)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        folder_in_repo: str | None = None,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Put it on the Hugging Face hub with a card; see `steer.hub.push`."""
+        from steer.hub import push
+
+        return push(self, repo_id, folder_in_repo, private=private, revision=revision, token=token)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, subfolder: str | None = None, *, revision: str | None = None, token: str | None = None
+    ) -> SAE:
+        """Load it from the Hugging Face hub; see `steer.hub.fetch`."""
+        from steer.hub import fetch
+
+        return fetch(repo_id, subfolder, revision=revision, token=token)
+
 
 def decoded(sae: EncodesAndDecodes, f_XF: Tensor, x_XD: Tensor) -> Tensor:
     """Activations [..., d_in] of features that belong to the activations `x_XD`, by ours or another library's SAE."""
