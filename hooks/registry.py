@@ -7,15 +7,17 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
-from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
-from hooks.errors import ModelError, one_line, require
+from hooks.errors import AudioSteerError, ModelError, one_line
+from hooks.hub import HubError, snapshot
 from hooks.model import AudioModel
 from hooks.site import Site
+from hooks.weights import check_finite, check_folder, refusal
 
 FAMILIES: dict[str, str] = {
     "encodec": "hooks.families.encodec",
@@ -42,6 +44,9 @@ FAMILIES: dict[str, str] = {
 FOREIGN_WEIGHTS = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", "*.mlmodel")
 """Files of a hub repository that are for other frameworks, as large as the weights themselves."""
 
+HUB_LIBRARIES = ("transformers", "diffusers")
+"""Libraries whose models are folders with a `config.json`; others are opened by a family's own names."""
+
 SCHEMES: dict[str, Callable[[str], Path]] = {}
 """Prefixes that stand for a folder: `starter:codec` is resolved by whoever registered `starter`."""
 
@@ -50,13 +55,48 @@ def family(name: str) -> ModuleType:
     return importlib.import_module(FAMILIES[name])
 
 
+def requirement(key: str, name: str = "") -> tuple[str, str] | None:
+    """The library that a family needs to open a name or a folder, and the extra that brings it; None if it needs none.
+
+    Told from the family's `CLASSES` (or `LIBRARIES`, if those are not its own) and its file's name (or `EXTRA`).
+    """
+    module = family(key)
+    libraries = [path.split(".")[0] for path in getattr(module, "LIBRARIES", module.CLASSES)]
+    libraries = [library for library in libraries if library not in ("hooks", "torch")]
+    if not libraries:
+        return None
+    by_own_name = name.partition(":")[0] == key
+    fitting = [library for library in libraries if (library in HUB_LIBRARIES) != by_own_name]
+    return (fitting or libraries)[0], getattr(module, "EXTRA", module.__name__.rsplit(".", 1)[-1])
+
+
 def open_model(name: str | Path, revision: str | None = None) -> AudioModel:
     """Open `encodec:24khz`, `hf:facebook/encodec_24khz` (with a `revision`), `starter:codec` or a folder.
 
+    Nothing that a file says is ever run, whatever its name.
+
     Raises:
-        ModelError: no such model, or its files cannot be had or read; the message says what to do.
+        ModelError: no such model, or its files cannot be had or read, or hold numbers that are not finite; the message
+            says what to do.
         MissingExtraError: the model's library is not installed.
     """
+    try:
+        model = find_model(name, revision)
+    except AudioSteerError:
+        raise
+    except UnpicklingError as error:
+        raise ModelError(f"{name}: {refusal(error)}") from error
+    except Exception as error:  # there is no end to what the libraries raise for damaged files
+        raise ModelError(
+            f"{name}: could not be opened ({one_line(error)}); check its config.json, or fetch it again"
+        ) from error
+    state = model.module.state_dict()
+    check_finite({key: value for key, value in state.items() if isinstance(value, Tensor)}, str(name))
+    return model
+
+
+def find_model(name: str | Path, revision: str | None) -> AudioModel:
+    """The model that a name stands for; damaged files may raise anything."""
     text = str(name)
     if isinstance(name, Path) or os.path.exists(text):
         return open_folder(Path(name), text)
@@ -86,13 +126,11 @@ def open_folder(folder: Path, name: str) -> AudioModel:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config.get("architecture") or config.get("model_type") or config.get("_class_name") or untyped(config)
     except (ValueError, AttributeError) as error:
-        raise ModelError(f"{name}: {path} is not a JSON object ({error})") from error
+        raise ModelError(f"{name}: {path} is not a JSON object ({error}); fetch it again") from error
     if kind not in FAMILIES:
         raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {', '.join(FAMILIES)}")
-    try:
-        return family(kind).open_folder(folder, name)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{name}: could not be opened ({one_line(error)})") from error
+    check_folder(folder)
+    return family(kind).open_folder(folder, name)
 
 
 def untyped(config: dict[str, Any]) -> str | None:
@@ -106,16 +144,10 @@ def untyped(config: dict[str, Any]) -> str | None:
 
 def download(repository: str, revision: str | None = None, only: list[str] | None = None) -> Path:
     """Folder of a hub repository, or `only` the files of these patterns, from the local cache or the network."""
-    hub = require("huggingface_hub", "all")
     try:
-        return Path(
-            hub.snapshot_download(repository, revision=revision, allow_patterns=only, ignore_patterns=FOREIGN_WEIGHTS)
-        )
-    except Exception as error:  # the hub raises its own, httpx's and OS errors: none of them is worth a stack trace
-        raise ModelError(
-            f"hf:{repository}: could not be downloaded ({one_line(error)}); "
-            "check the name, the revision and the network, or open a folder that holds it"
-        ) from error
+        return snapshot(repository, revision, only=only, without=FOREIGN_WEIGHTS)
+    except HubError as error:
+        raise ModelError(str(error)) from error
 
 
 def wrap_model(

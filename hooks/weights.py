@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -71,11 +72,42 @@ def weight_files(folder: Path) -> list[Path]:
     raise ModelError(f"{folder}: there are no weights (no {', '.join((*SAFE, *PICKLED))} file)")
 
 
-def shards(index: Path) -> list[Path]:
-    """The files that an index (`model.safetensors.index.json`) names; each has to lie beside it.
+def check_folder(folder: Path) -> None:
+    """What can be told of a folder before another library reads it: `check_file` of what holds its weights.
 
     Raises:
-        ModelError: it is damaged, names a file elsewhere, or one that is not there.
+        ModelError: one of them is damaged or not there, or an index leads out of the folder.
+    """
+    for kinds in (SAFE, PICKLED):
+        whole = [path for kind in kinds for stem in STANDARD if (path := folder / (stem + kind)).is_file()]
+        indices = [path for kind in kinds for path in folder.glob(f"*{kind}.index.json")]
+        # where there is a whole file, an index of shards that were not fetched does no harm
+        parts = [path for index in indices for path in (named_files(index) if whole else shards(index))]
+        for path in (*whole, *parts):
+            if path.is_file():
+                check_file(path)
+        if whole or parts:
+            return
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index (`model.safetensors.index.json`) names.
+
+    Raises:
+        ModelError: as `named_files`, or one of them is not there.
+    """
+    files = named_files(index)
+    for path in files:
+        if not path.is_file():
+            raise ModelError(f"{index}: names {path.name}, which is not there; fetch the whole folder again")
+    return files
+
+
+def named_files(index: Path) -> list[Path]:
+    """The files that an index names, whether they are there or not; each has to be beside it.
+
+    Raises:
+        ModelError: it is damaged, or names a file elsewhere.
     """
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -84,8 +116,6 @@ def shards(index: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or name != re.split(r"[/\\]", name)[-1] or not name.endswith((*SAFE, *PICKLED)):
             raise ModelError(f"{index}: names {name!r}, which is no file of weights beside it; it is not to be trusted")
-        if not index.with_name(name).is_file():
-            raise ModelError(f"{index}: names {name}, which is not there; fetch the whole folder again")
     if not names:
         raise ModelError(f"{index}: names no files; {AGAIN}")
     return [index.with_name(name) for name in names]
@@ -103,15 +133,20 @@ def read_checkpoint(path: Path) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        if wanted is None:
-            raise ModelError(f"{path}: cannot be unpickled as tensors; {AGAIN}") from error
-        raise ModelError(
-            f"{path}: holds more than tensors ({wanted[1]}) and is not loaded, since that could run code; "
-            "get the weights as safetensors"
-        ) from error
+        raise ModelError(f"{path}: {refusal(error)}") from error
     except Exception as error:  # there is no end to what torch raises for damaged files
         raise ModelError(f"{path}: cannot be read ({one_line(error)}); {AGAIN}") from error
+
+
+def refusal(error: pickle.UnpicklingError) -> str:
+    """Why torch did not unpickle a file as tensors, and what to do."""
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    if wanted is None:
+        return f"cannot be unpickled as tensors; {AGAIN}"
+    return (
+        f"holds more than tensors ({wanted[1]}) and is not loaded, since that could run code; "
+        "get the weights as safetensors"
+    )
 
 
 def check_file(path: Path) -> None:
@@ -129,9 +164,13 @@ def check_file(path: Path) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise ModelError(f"{path}: only points to the weights; fetch them with `git lfs pull`")
     if path.suffix in SAFE:
-        # the header and the length of the rest are checked by the library, before it gives memory to anything
         if head[8:9] != b"{":
             raise ModelError(f"{path}: is called safetensors and holds something else; {AGAIN}")
+        try:
+            with safe_open(path, framework="pt"):  # compares what the header says with the length of the file
+                pass
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path}: cannot be read ({one_line(error)}); {AGAIN}") from error
     elif head.startswith(b"PK\x03\x04"):
         try:
             with zipfile.ZipFile(path) as archive:

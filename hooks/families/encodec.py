@@ -18,11 +18,14 @@ from torch import Tensor, nn
 from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, one_line, require
 from hooks.model import Codec
+from hooks.pretrained import from_pretrained
 from hooks.site import Site
 from hooks.weights import read_state
 
 CLASSES = ("encodec.model.EncodecModel", "transformers.models.encodec.modeling_encodec.EncodecModel")
 NAMES = ("encodec:24khz", "encodec:48khz", "hf:facebook/encodec_24khz", "hf:facebook/encodec_48khz")
+CHECKPOINTS = {"24khz": "encodec_24khz-d7cc33bc.th", "48khz": "encodec_48khz-7e698e3e.th"}
+"""The package's own files, with the beginning of their SHA-256."""
 
 
 def stack_sites(model: nn.Module, stack: str, rate: float, chunk_s: float | None) -> Iterator[Site]:
@@ -162,19 +165,24 @@ def open_name(size: str, name: str) -> Codec:
         ModelError: another size, weights that can be had neither from the cache nor from the network, or a file that
             holds another network.
     """
-    encodec = require("encodec", "encodec")
+    encodec = require("encodec.model", "encodec")
     if Path(size).is_file():
         return open_file(Path(size), name)
-    if size not in ("24khz", "48khz"):
+    if size not in CHECKPOINTS:
         raise ModelError(f"unknown model {name!r}; there are encodec:24khz, encodec:48khz, or encodec: and a .th file")
+    file = CHECKPOINTS[size]
+    path = Path(torch.hub.get_dir(), "checkpoints", file)
     try:
-        module = getattr(encodec.EncodecModel, f"encodec_model_{size}")(pretrained=True)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(encodec.ROOT_URL + file, str(path), Path(file).stem.split("-")[1])
     except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; RuntimeError: another checksum
         raise ModelError(
             f"{name}: the weights could not be downloaded ({one_line(error)}); "
             "fetch them once where there is a network, or open a folder"
         ) from error
-    return EncodecPackage(module, name)
+    # the package itself would unpickle whatever is in the cache
+    return open_file(path, name)
 
 
 def open_file(path: Path, name: str) -> Codec:
@@ -197,9 +205,4 @@ def open_file(path: Path, name: str) -> Codec:
 def open_folder(folder: Path, name: str) -> Codec:
     """A folder that `EncodecModel.save_pretrained` wrote, or its hub cache."""
     transformers = require("transformers", "encodec")
-    module, loading = transformers.EncodecModel.from_pretrained(folder, output_loading_info=True)
-    # the library starts what is not in the file at random, with a warning only
-    absent = sorted(loading["missing_keys"])
-    if absent:
-        raise ModelError(f"{name}: {len(absent)} weights are not in its file, among them {absent[0]}")
-    return EncodecTransformers(module, name)
+    return EncodecTransformers(from_pretrained(transformers.EncodecModel, folder, name), name)

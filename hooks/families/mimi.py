@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from hooks.errors import ModelError, require
 from hooks.families.encodec import stack_sites
 from hooks.model import Codec
+from hooks.pretrained import from_pretrained
 from hooks.site import Site
-from hooks.weights import check_finite
 
 CLASSES = ("transformers.models.mimi.modeling_mimi.MimiModel",)
 NAMES = ("hf:kyutai/mimi",)
@@ -142,13 +142,7 @@ def open_folder(folder: Path, name: str) -> Codec:
     """A folder that `MimiModel.save_pretrained` wrote, or its hub cache.
 
     Raises:
-        ModelError: weights are missing or not finite.
+        ModelError: weights are missing or of other shapes.
     """
     transformers = require("transformers", "mimi")
-    module, loading = transformers.MimiModel.from_pretrained(folder, output_loading_info=True)
-    # the library starts what is not in the file at random, with a warning only
-    absent = sorted(loading["missing_keys"])
-    if absent:
-        raise ModelError(f"{name}: {len(absent)} weights are not in its file, among them {absent[0]}")
-    check_finite(module.state_dict(), name)
-    return MimiCodec(module, name)
+    return MimiCodec(from_pretrained(transformers.MimiModel, folder, name), name)

@@ -41,6 +41,7 @@ from hooks.weights import read_state
 
 CLASSES = ("diffusers.models.autoencoders.autoencoder_oobleck.AutoencoderOobleck",)
 NAMES = ("oobleck:stabilityai/stable-audio-open-1.0",)
+EXTRA = "vae"
 
 
 @dataclass(frozen=True)

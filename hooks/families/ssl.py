@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from hooks.clip import as_clip
 from hooks.errors import ModelError, require
 from hooks.model import Encoder, Source
+from hooks.pretrained import from_pretrained
 from hooks.site import Site
 
 PREFIXES = {"hubert": "Hubert", "wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "mert_model": "Hubert"}
@@ -147,11 +148,8 @@ def open_folder(folder: Path, name: str) -> Encoder:
     cls = getattr(transformers, PREFIXES[config.pop("model_type")] + head)
     # read by the library it would come with a warning of MERT's name
     own_config = cls.config_class.from_dict(config)
-    module, loading = cls.from_pretrained(folder, config=own_config, output_loading_info=True)
-    # the library starts what is not in the file at random, with a warning only; the mask is for training
-    absent = sorted(key for key in loading["missing_keys"] if not key.endswith("masked_spec_embed"))
-    if absent:
-        raise ModelError(f"{name}: {len(absent)} weights are not in its file, among them {absent[0]}")
+    # the mask is for training
+    module = from_pretrained(cls, folder, name, optional=("masked_spec_embed",), config=own_config)
     return SpeechEncoder(module, name, **extractor(folder))
 
 

@@ -35,6 +35,7 @@ from hooks.errors import ModelError, one_line, require
 from hooks.model import Source, Transcriber, Transcript
 from hooks.padding import frames_in, real_frames, sound_until
 from hooks.site import Site
+from hooks.weights import check_file
 
 TRANSFORMERS = "transformers.models.whisper.modeling_whisper"
 CLASSES = (
@@ -245,6 +246,8 @@ def open_name(size: str, name: str) -> Whisper:
         known = ", ".join(f"whisper:{one}" for one in whisper.available_models())
         raise ModelError(f"unknown model {name!r}; there are {known}, or whisper: and the path of a .pt file")
     try:
+        if path.is_file():
+            check_file(path)  # the library then unpickles tensors only
         module = whisper.load_model(size, device="cpu")
     except Exception as error:  # there is no end to what a torn download or a damaged pickle raises
         if path.is_file():

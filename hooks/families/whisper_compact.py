@@ -20,6 +20,7 @@ from hooks.families.whisper import WhisperPackage
 
 CLASSES: tuple[str, ...] = ()
 NAMES: tuple[str, ...] = ()
+LIBRARIES, EXTRA = ("whisper",), "whisper"
 EMBEDDING = "decoder.token_embedding.weight"
 SINUSOIDS = "encoder.positional_embedding"
 """Not in the file: the module makes them."""

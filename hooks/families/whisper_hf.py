@@ -13,6 +13,7 @@ from hooks.attach import current_time
 from hooks.errors import ModelError, require
 from hooks.families.whisper import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.model import Source, Transcript
+from hooks.pretrained import from_pretrained
 
 
 class WhisperTransformers(Whisper):
@@ -117,9 +118,4 @@ def open_folder(folder: Path, name: str) -> WhisperTransformers:
         ModelError: weights are missing in its file.
     """
     transformers = require("transformers", "whisper")
-    module, loading = transformers.WhisperForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
-    # the library starts what is not in the file at random, with a warning only
-    absent = sorted(loading["missing_keys"])
-    if absent:
-        raise ModelError(f"{name}: {len(absent)} weights are not in its file, among them {absent[0]}")
-    return WhisperTransformers(module, name)
+    return WhisperTransformers(from_pretrained(transformers.WhisperForConditionalGeneration, folder, name), name)

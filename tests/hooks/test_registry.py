@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
+import sys
+import tomllib
+import zipfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -10,8 +14,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hooks import AudioModel, ModelError, Site, SiteError, open_model, wrap_model
+from hooks.errors import MissingExtraError
 from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
+from hooks.registry import FAMILIES, requirement
+from tests.endpoint import a_hub
 
 
 def save(module: WavTokenizer, folder: Path) -> Path:
@@ -98,9 +105,8 @@ class TestOpen:
 
     def test_a_hub_model_without_a_network_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        with pytest.raises(ModelError, match=r"hf:nobody/nothing: could not be downloaded .* check the name") as caught:
+        with pytest.raises(ModelError, match=r"hf:nobody/nothing: could not be downloaded .* check the name"):
             open_model("hf:nobody/nothing")
-        assert "\n" not in str(caught.value)
 
     def test_a_packages_own_download_without_a_network_is_one_line(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,3 +120,151 @@ class TestOpen:
         monkeypatch.setattr("torch.hub.download_url_to_file", offline)
         with pytest.raises(ModelError, match=r"encodec:24khz: the weights could not be downloaded .*no network"):
             open_model("encodec:24khz")
+
+
+class TestHub:
+    def test_a_model_and_its_revisions(
+        self, config: WavTokenizerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        audio_BCN = torch.randn(1, 1, 500)
+        old, new = WavTokenizer(config), WavTokenizer(config)
+        with a_hub(tmp_path / "cache", monkeypatch) as hub:
+            repository = hub.add("who/codec", contents(save(old, tmp_path / "old")) | {"tf_model.h5": b"not for us"})
+            first = repository.branches["main"]
+            repository.commit("main", contents(save(new, tmp_path / "new")))
+            for revision, module in ((None, new), (first, old)):
+                model = open_model("hf:who/codec", revision)
+                assert torch.equal(model.run(audio_BCN), wrap_model(module).run(audio_BCN))
+            assert not any("tf_model.h5" in request for request in hub.requests)
+            for faults, message in (
+                ({}, "has no revision 'v3'"),
+                ({"status": 503}, r"the hub answered with error 503\); try again later"),
+            ):
+                hub.faults = faults
+                with pytest.raises(
+                    ModelError, match=rf"^hf:who/codec: could not be downloaded \(.*{message}"
+                ) as caught:
+                    open_model("hf:who/codec", "v3")
+                assert "\n" not in str(caught.value)
+
+    def test_torn_and_spoiled_downloads_leave_nothing_behind(
+        self, config: WavTokenizerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with a_hub(tmp_path / "cache", monkeypatch) as hub:
+            hub.add("who/codec", contents(save(WavTokenizer(config), tmp_path / "model")))
+            for fault in ({"cut": 1000}, {"flip": True}):
+                hub.faults = fault
+                with pytest.raises(ModelError, match="^hf:who/codec: .*(try again|cannot be reached)"):
+                    open_model("hf:who/codec")
+            hub.faults = {}
+            assert isinstance(open_model("hf:who/codec"), WavTokenizerCodec)
+
+
+class TestPackagesOwnCaches:
+    """The checkpoints that the packages themselves download: torn, spoiled, or made to do harm."""
+
+    @pytest.fixture
+    def cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        cache = tmp_path / "hub" / "checkpoints"
+        cache.mkdir(parents=True)
+        return cache
+
+    def test_a_wrong_checksum(self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("encodec", reason="extra encodec")
+        whisper = pytest.importorskip("whisper", reason="extra whisper")
+        served = tmp_path / "served" / ("0" * 64)
+        served.mkdir(parents=True)
+        (served / "encodec_24khz-d7cc33bc.th").write_bytes(b"something else")
+        (served / "tiny.pt").write_bytes(b"something else")
+        monkeypatch.setattr("encodec.model.ROOT_URL", f"{served.as_uri()}/")
+        monkeypatch.setitem(whisper._MODELS, "tiny", f"{served.as_uri()}/tiny.pt")
+        for name, message in (("encodec:24khz", "invalid hash value"), ("whisper:tiny", "checksum does not")):
+            with pytest.raises(ModelError, match=f"^{name}: the weights could not be downloaded .*{message}") as caught:
+                open_model(name)
+            assert "\n" not in str(caught.value)
+        assert list(cache.iterdir()) == []
+
+    def test_code_in_the_cache_is_not_run(self, cache: Path, tmp_path: Path) -> None:
+        pytest.importorskip("encodec", reason="extra encodec")
+
+        class Trap:
+            def __reduce__(self) -> tuple[object, ...]:
+                return Path.touch, (tmp_path / "sprung",)
+
+        torch.save({"x": Trap()}, cache / "encodec_24khz-d7cc33bc.th")
+        with pytest.raises(ModelError, match="holds more than tensors"):
+            open_model("encodec:24khz")
+        assert not (tmp_path / "sprung").exists()
+
+    def test_a_zip_bomb_given_as_a_whisper(self, tmp_path: Path) -> None:
+        pytest.importorskip("whisper", reason="extra whisper")
+        with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("bomb/data.pkl", bytes(5_000_000))
+        with pytest.raises(ModelError, match=r"not a Whisper checkpoint that can be opened .*unpack to 5,000,000"):
+            open_model(f"whisper:{tmp_path / 'bomb.pt'}")
+
+    def test_the_packages_own_checkpoint(self, cache: Path) -> None:
+        encodec = pytest.importorskip("encodec", reason="extra encodec")
+        module = encodec.EncodecModel.encodec_model_24khz(pretrained=False)
+        torch.save(module.state_dict(), cache / "encodec_24khz-d7cc33bc.th")
+        found = open_model("encodec:24khz").module.state_dict()
+        assert all(torch.equal(found[name], value) for name, value in module.state_dict().items())
+
+    def test_a_full_disk(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("encodec", reason="extra encodec")
+
+        def full(*args: object, **options: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("torch.hub.download_url_to_file", full)
+        with pytest.raises(ModelError, match=r"^encodec:24khz: .*No space left on device"):
+            open_model("encodec:24khz")
+
+
+def test_numbers_that_are_not_finite_are_refused_whatever_the_family(
+    config: WavTokenizerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a family reads its weights in a way of its own."""
+    folder, spoiled = save(WavTokenizer(config), tmp_path / "model"), WavTokenizer(config)
+    with torch.no_grad():
+        spoiled.head.out.bias[0] = torch.nan
+    monkeypatch.setattr("hooks.families.wavtokenizer.open_folder", lambda folder, name: wrap_model(spoiled))
+    with pytest.raises(ModelError, match=r"head\.out\.bias has values that are not finite"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("opener", ["open_folder", "open_name"])
+def test_whatever_a_library_raises_is_one_line(
+    opener: str, config: WavTokenizerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*args: object) -> None:
+        raise ZeroDivisionError("several\nlines")
+
+    folder = save(WavTokenizer(config), tmp_path / "model")
+    monkeypatch.setattr(f"hooks.families.wavtokenizer.{opener}", opened, raising=False)
+    name = f"wavtokenizer:{folder}" if opener == "open_name" else str(folder)
+    with pytest.raises(ModelError, match=rf"^{name}: could not be opened \(several lines\); check its config.json"):
+        open_model(name)
+
+
+def test_a_library_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'audiosteer\[ssl\]'"):
+        open_model(tmp_path)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("key", FAMILIES)
+def test_what_a_family_needs_is_an_extra_of_the_package(key: str) -> None:
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for name in ("", f"{key}:x", "hf:x/y"):
+        needs = requirement(key, name)
+        assert needs is None or needs[1] in extras

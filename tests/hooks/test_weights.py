@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hooks import ModelError
-from hooks.weights import check_finite, read_checkpoint, read_state, weight_files
+from hooks.weights import check_finite, check_folder, read_checkpoint, read_state, weight_files
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.steps": torch.tensor(7)}
 
@@ -191,6 +191,30 @@ class TestRefuses:
             torch.save(STATE, tmp_path / name)
         with pytest.raises(ModelError, match=r"not known which of a\.ckpt, b\.ckpt is meant"):
             read_state(tmp_path)
+
+
+class TestCheckFolder:
+    def test_a_folder_without_weights_or_with_good_ones(self, tmp_path: Path) -> None:
+        check_folder(tmp_path)
+        save_file(STATE, tmp_path / "model.safetensors")
+        # another library will not read these
+        (tmp_path / "pytorch_model.bin").write_bytes(b"junk")
+        (tmp_path / "pytorch_model.bin.index.json").write_text("junk")
+        # nor these, which were not fetched
+        (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-1.safetensors"}}')
+        check_folder(tmp_path)
+
+    def test_what_another_library_would_read_is_looked_at(self, tmp_path: Path) -> None:
+        torch.save(STATE, tmp_path / "diffusion_pytorch_model.bin")
+        check_folder(tmp_path)
+        (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"PK\x03\x04junk")
+        with pytest.raises(ModelError, match="fetch it again"):
+            check_folder(tmp_path)
+        save_file(STATE, tmp_path / "model.safetensors")
+        check_folder(tmp_path)
+        (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "../model.safetensors"}}')
+        with pytest.raises(ModelError, match="no file of weights beside it"):
+            check_folder(tmp_path)
 
 
 def test_check_finite_names_the_tensor() -> None:

@@ -397,7 +397,7 @@ def test_missing_weights_are_not_made_up(hubert: Path) -> None:
 @pytest.mark.parametrize("file", ["model.safetensors", "preprocessor_config.json"])
 def test_damaged_folders_are_one_line(hubert: Path, file: str) -> None:
     (hubert / file).write_bytes(b"junk")
-    with pytest.raises(ModelError, match="could not be opened") as caught:
+    with pytest.raises(ModelError, match="could not be opened|fetch it again") as caught:
         open_model(hubert)
     assert "\n" not in str(caught.value)
 

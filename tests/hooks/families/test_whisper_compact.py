@@ -70,5 +70,5 @@ def test_files_that_do_not_fit_are_one_line(folder: Path) -> None:
             open_model(folder)
         assert "\n" not in str(caught.value)
     (folder / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ModelError, match="not a compact Whisper"):
+    with pytest.raises(ModelError, match="is called safetensors and holds something else"):
         open_model(folder)
