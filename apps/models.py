@@ -1,38 +1,40 @@
-"""`steer models`: which models there are, and the sites of one."""
+"""`steer models`: which models there are, and whether what they need is installed here."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+import json
+from typing import Any
 
 from apps.options import Json
 
 
-def models(
-    name: Annotated[str | None, typer.Argument(help="A model, to see its sites.", show_default=False)] = None,
-    as_json: Json = False,
-) -> None:
-    """List models that can be opened, or the sites of one."""
+def models(as_json: Json = False) -> None:
+    """List models that can be opened, the extra that each needs, and whether it is installed here."""
+    show("models", known_models(), as_json)
+
+
+def show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print rows as a table, or as JSON."""
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     from apps.files import to_json
 
-    rows = known_models() if name is None else sites_of(name)
     if as_json:
         print(to_json(rows))
         return
-    from rich.table import Table
-
-    table = Table(title=name or "models")
-    for head in rows[0]:
-        table.add_column(head)
+    table = Table(title=Text(title))
+    for head in rows[0] if rows else ():
+        table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
+        table.add_row(*(Text(cell(value)) for value in row.values()))
     Console().print(table)
 
 
 def cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "–" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
 
 
@@ -41,29 +43,28 @@ def known_models() -> list[dict[str, Any]]:
     from hooks.registry import FAMILIES, family
     from steer import starter
 
-    rows = [{"model": name, "family": "starter", "SAEs": starter.saes(name)} for name in starter.models()]
+    rows = []
+    for name in starter.models():
+        config = json.loads((starter.model_folder(name.removeprefix("starter:")) / "config.json").read_text())
+        key = config.get("architecture") or config["model_type"]
+        rows.append({"model": name, "family": "starter", **needed(key, name), "SAEs": starter.saes(name)})
     for module in dict.fromkeys(FAMILIES.values()):
         keys = [key for key in FAMILIES if FAMILIES[key] == module]
         names = [*family(keys[0]).NAMES, *(f"a folder with a config.json of {key}" for key in keys)]
-        rows += [{"model": name, "family": module.rsplit(".", 1)[-1], "SAEs": []} for name in names]
+        rows += [
+            {"model": name, "family": module.rsplit(".", 1)[-1], **needed(keys[0], name), "SAEs": []} for name in names
+        ]
     return rows
 
 
-def sites_of(name: str) -> list[dict[str, Any]]:
-    """The sites of a model.
+def needed(family: str, name: str) -> dict[str, Any]:
+    """What has to be installed to open a name: `extra` is None where nothing has."""
+    from importlib.util import find_spec
 
-    Raises:
-        ModelError: it cannot be opened.
-    """
-    from hooks import open_model
+    from hooks.registry import requirement
 
-    return [
-        {
-            "site": site.name,
-            "width": site.width,
-            "frame rate (Hz)": site.frame_rate,
-            "module": site.module or "(all)",
-            "port": site.port,
-        }
-        for site in open_model(name).sites.values()
-    ]
+    needs = requirement(family, name)
+    if needs is None:
+        return {"needs": None, "installed": True}
+    library, extra = needs
+    return {"needs": f"audiosteer[{extra}]", "installed": find_spec(library) is not None}

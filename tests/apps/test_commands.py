@@ -1,4 +1,4 @@
-"""`steer features`, `models`, `probe`."""
+"""`steer features`, `probe`."""
 
 from __future__ import annotations
 
@@ -38,20 +38,6 @@ def test_features(steer: Run, sound: Write, codec_folder: Path, sae_folder: Path
     code, _, err = steer("features", tmp_path / "none.wav", "--sae", sae_folder)
     assert code == 2
     assert "no such file" in err
-
-
-def test_models(steer: Run, codec_folder: Path) -> None:
-    code, out, _ = steer("models", "--json")
-    assert code == 0
-    assert "encodec:24khz" in [row["model"] for row in json.loads(out)]
-    code, out, _ = steer("models", codec_folder, "--json")
-    assert code == 0
-    assert {"site": "latent", "width": 16, "frame rate (Hz)": 75.0}.items() <= next(
-        row.items() for row in json.loads(out) if row["site"] == "latent"
-    )
-    code, _, err = steer("models", "none:such")
-    assert code == 2
-    assert err.count("\n") == 1
 
 
 def test_probe_loudness_and_brightness(steer: Run, sound: Write, sae_folder: Path, tmp_path: Path) -> None:
