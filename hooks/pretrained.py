@@ -9,7 +9,9 @@ from hooks.errors import ModelError
 
 
 def from_pretrained(cls: Any, folder: Path, name: str, optional: tuple[str, ...] = (), **options: Any) -> Any:
-    """`cls.from_pretrained(folder, **options)`, without the network; weights whose names end in one of `optional` may be missing.
+    """`cls.from_pretrained(folder, **options)`, without the network.
+
+    Weights whose names end in one of `optional` may be missing.
 
     Raises:
         ModelError: the file lacks weights, or has them in other shapes: the library starts them at random, with a

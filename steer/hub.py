@@ -108,6 +108,7 @@ def card_of(sae: SAE, repo_id: str, folder: str = "") -> str:
         "features": sae.d_sae,
         "activation": sae.activation,
         "k": sae.k,
+        "done to each activation": sae.normalize,
         "features divided by their RMS": "yes" if sae.rms_norm else None,
         "frame rate": None if info.frame_rate is None else f"{info.frame_rate:g} Hz",
         "sampling rate": None if info.sample_rate is None else f"{info.sample_rate} Hz",

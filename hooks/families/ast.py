@@ -29,6 +29,7 @@ from hooks.attach import at_time, current_time
 from hooks.clip import as_clip
 from hooks.errors import ModelError, require
 from hooks.model import Encoder, Source
+from hooks.pretrained import from_pretrained
 from hooks.site import Site
 
 TRANSFORMERS = "transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer"
@@ -129,12 +130,7 @@ def open_folder(folder: Path, name: str) -> Encoder:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     has_head = "ASTForAudioClassification" in (config.get("architectures") or ())
     cls = transformers.ASTForAudioClassification if has_head else transformers.ASTModel
-    module, loading = cls.from_pretrained(folder, output_loading_info=True)
-    # the library starts what is not in the file at random, with a warning only
-    absent = sorted(loading["missing_keys"])
-    if absent:
-        raise ModelError(f"{name}: {len(absent)} weights are not in its file, among them {absent[0]}")
-    return SpectrogramTransformer(module, name, extractor(str(folder)))
+    return SpectrogramTransformer(from_pretrained(cls, folder, name), name, extractor(str(folder)))
 
 
 def extractor(origin: str) -> Any:

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from hooks.errors import ModelError, one_line, require
 from hooks.model import Codec
+from hooks.pretrained import from_pretrained
 from hooks.site import Site
-from hooks.weights import check_finite, checked, read_checkpoint
+from hooks.weights import checked, read_checkpoint
 
 CLASSES = ("dac.model.dac.DAC", "transformers.models.dac.modeling_dac.DacModel")
 SIZES = ("16khz", "24khz", "44khz", "44khz-16kbps")
@@ -198,7 +199,8 @@ def open_file(path: Path, name: str) -> Codec:
         absent = module.load_state_dict(state, strict=False).missing_keys
     except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name}: not a DAC that can be opened ({one_line(error)})") from error
-    refuse_absent(absent, name)
+    if absent:
+        raise ModelError(f"{name}: {len(absent)} weights are not in its file, among them {absent[0]}; fetch it again")
     return DacPackage(module, name)
 
 
@@ -214,13 +216,4 @@ def is_package(path: Path) -> bool:
 def open_folder(folder: Path, name: str) -> Codec:
     """A folder that `DacModel.save_pretrained` wrote, or its hub cache."""
     transformers = require("transformers", "dac")
-    module, loading = transformers.DacModel.from_pretrained(folder, output_loading_info=True)
-    refuse_absent(sorted(loading["missing_keys"]), name)
-    check_finite(module.state_dict(), name)
-    return DacTransformers(module, name)
-
-
-def refuse_absent(absent: list[str], name: str) -> None:
-    """Raises ModelError if weights are missing: both libraries would go on with random ones."""
-    if absent:
-        raise ModelError(f"{name}: {len(absent)} weights are not in its file, among them {absent[0]}")
+    return DacTransformers(from_pretrained(transformers.DacModel, folder, name), name)

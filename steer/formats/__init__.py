@@ -22,7 +22,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from hooks.errors import one_line, require
+from hooks.errors import one_line
+from hooks.hub import HubError, snapshot
 from steer.errors import SAEError
 from steer.formats import dictionary_learning, openai, sae_lens, sparsify
 from steer.formats.audio_saes import Freud, WhisperSAE
@@ -187,13 +188,10 @@ def downloaded(text: str, rest: str) -> Path:
     patterns = ["/".join([*inner, "*"])] if inner else None
     if is_file:
         patterns = ["/".join(inner), "/".join([*inner[:-1], "*.json"])]
-    hub = require("huggingface_hub", "all")
     try:
-        root = hub.snapshot_download(f"{owner}/{repository}", revision=revision or None, allow_patterns=patterns)
-    except Exception as error:  # the hub raises its own, httpx's and OS errors
-        raise SAEError(
-            f"{text}: could not be downloaded ({one_line(error)}); check name, revision and network"
-        ) from error
+        root = snapshot(f"{owner}/{repository}", revision or None, only=patterns)
+    except HubError as error:
+        raise SAEError(f"{text}: could not be downloaded ({error.reason}); {error.remedy}") from error
     path = Path(root, *inner)
     if not path.exists():
         raise SAEError(f"{text}: the repository has no {'/'.join(inner)}")
