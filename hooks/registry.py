@@ -73,7 +73,8 @@ def requirement(key: str, name: str = "") -> tuple[str, str] | None:
 def open_model(name: str | Path, revision: str | None = None) -> AudioModel:
     """Open `encodec:24khz`, `hf:facebook/encodec_24khz` (with a `revision`), `starter:codec` or a folder.
 
-    Nothing that a file says is ever run, whatever its name.
+    Nothing that a file says is ever run, whatever its name; a TorchScript file, which is a program, is opened only where
+    its family says so (`diffrhythm:`), and only computes.
 
     Raises:
         ModelError: no such model, or its files cannot be had or read, or hold numbers that are not finite; the message
@@ -120,7 +121,11 @@ def open_folder(folder: Path, name: str) -> AudioModel:
     """Open a folder by the `architecture`, `model_type` or (diffusers) `_class_name` in its `config.json`."""
     path = folder / "config.json"
     if not path.is_file():
-        hint = f"; a Whisper checkpoint opens as whisper:{name}" if folder.suffix == ".pt" else ""
+        hint = ""
+        if folder.is_file():
+            hint = f"; a file of weights opens behind the name of its family, as in whisper:{name}"
+        elif (folder / "model_index.json").is_file():
+            hint = f"; the VAE of a pipeline opens as oobleck:{name.removeprefix('hf:')}"
         raise ModelError(f"{name}: {folder} has no config.json, so it is not known what model that is{hint}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -173,7 +178,8 @@ def wrap_model(
         model = module
     else:
         model = AudioModel(module, sample_rate=sample_rate, channels=channels)
-        parents = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(module).__mro__}
+        # torch.package puts its own name before that of a module: <torch_package_0>.dac.model.dac
+        parents = {f"{cls.__module__.rpartition('>.')[2]}.{cls.__qualname__}" for cls in type(module).__mro__}
         for name in FAMILIES:
             candidate = family(name)
             if parents & set(candidate.CLASSES):

@@ -8,8 +8,8 @@
 | OpenAI sparse_autoencoder | one `.pt` | ReLU, TopK | relu, top-k with layer norm |
 | FREUD, whisper-sae | one `.pth`, `.pt` | L1 / ReLU, TopK | |
 
-Which way a matrix lies is told by its key, never by its size. Nothing is ever unpickled: see
-`steer.formats.checkpoint`.
+Which way a matrix lies is told by its key, never by its size. Nothing that a file says is run:
+see `hooks.weights`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hooks.hub import HubError, snapshot
 from steer.errors import SAEError
 from steer.formats import dictionary_learning, openai, sae_lens, sparsify
 from steer.formats.audio_saes import Freud, WhisperSAE
-from steer.formats.checkpoint import Checkpoint, read_json, read_safetensors, read_torch
+from steer.formats.checkpoint import Checkpoint, read_json, read_weights
 from steer.formats.sae_lens import CFG, RMS_ARCHITECTURE, WEIGHTS, save_sae
 from steer.sae import SAE
 
@@ -57,8 +57,7 @@ def load_sae(source: str | Path, k: int | None = None) -> SAE:
     path = locate(source)
     weights = path if path.is_file() else weights_in(path)
     config = config_beside(weights)
-    state = read_safetensors(weights) if weights.suffix == ".safetensors" else read_torch(weights)
-    return build(Checkpoint(str(weights), state, config, weights.parent, k))
+    return build(Checkpoint(str(weights), read_weights(weights), config, weights.parent, k))
 
 
 def from_module(module: nn.Module, k: int | None = None) -> SAE:

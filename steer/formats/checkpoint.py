@@ -1,26 +1,21 @@
-"""Reading what others wrote, without trusting it: JSON, safetensors, and torch files as tensors and plain values.
+"""Reading what others wrote, without trusting it: JSON, and weights as `hooks.weights` reads them.
 
-Nothing is ever unpickled as Python would: `torch.load(weights_only=True)` makes tensors, numbers, text and containers
-of them, and refuses the rest. Before it may look at a file, what the file claims to unpack to is compared with its
-size; and files are only ever found by names written here, never by names written in a file.
+Files are only ever found by names written here, never by names written in a file.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from hooks.errors import one_line
+from hooks.errors import ModelError, one_line
+from hooks.weights import read_checkpoint
 from steer.errors import SAEError
 
 MAX_JSON_BYTES = 16 * 2**20
@@ -73,51 +68,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return config
 
 
-def read_safetensors(path: Path) -> dict[str, Any]:
-    """All tensors of a safetensors file, which can hold nothing else.
-
-    Raises:
-        SAEError: it is damaged, truncated or no such file.
-    """
-    try:
-        return dict(load_file(path))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise SAEError(f"{path}: damaged file ({one_line(error)})") from error
-
-
-def read_torch(path: Path) -> dict[str, Any]:
-    """The dict in a file of torch.save.
+def read_weights(path: Path) -> dict[str, Any]:
+    """The dict in a safetensors file, or in one of torch.save.
 
     Raises:
         SAEError: it is damaged, holds more than tensors and plain values, or unpacks to more than it holds.
     """
-    check_size(path)
     try:
         with torch.serialization.safe_globals(NUMPY_NUMBERS):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise SAEError(f"{path}: holds more than tensors, and is not loaded for safety's sake") from error
-    except Exception as error:  # torch raises a dozen kinds for damaged files
-        raise SAEError(f"{path}: damaged file ({one_line(error)})") from error
+            state = read_checkpoint(path)
+    except ModelError as error:
+        raise SAEError(str(error)) from error
     if not isinstance(state, dict):
         raise SAEError(f"{path}: holds no dict of tensors but {type(state).__name__}")
     check_tensors(state, path)
     return state
-
-
-def check_size(path: Path) -> None:
-    """Raises SAEError unless it is a zip, as torch.save writes since 1.6, that unpacks to no more than its own size."""
-    try:
-        size = path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile as error:
-        raise SAEError(f"{path}: damaged file, or a bare pickle, which is not loaded for safety's sake") from error
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise SAEError(f"{path}: damaged file ({one_line(error)})") from error
-    # torch.save does not compress
-    if claimed > size:
-        raise SAEError(f"{path}: would unpack to {claimed:,} bytes out of {size:,}; it is not loaded for safety's sake")
 
 
 def check_tensors(value: Any, path: Path) -> None:

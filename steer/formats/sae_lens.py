@@ -23,7 +23,7 @@ from torch import Tensor
 from hooks.files import whole_file
 from steer.errors import SAEError
 from steer.formats.assemble import assemble, check_sizes, without_threshold
-from steer.formats.checkpoint import Checkpoint, read_json, read_safetensors
+from steer.formats.checkpoint import Checkpoint, read_json, read_weights
 from steer.normalize import NORMALIZATIONS
 from steer.sae import SAE, SAEInfo
 
@@ -206,7 +206,7 @@ def fold_whitening(tensors: dict[str, Tensor], center: bool, checkpoint: Checkpo
         raise SAEError(
             f"{checkpoint.name}: normalize_activations = 'covariance_whitening', and there is no {WHITENING}"
         )
-    found = {key: value.float() for key, value in read_safetensors(path).items()}
+    found = {key: value.float() for key, value in read_weights(path).items()}
     missing = [key for key in ("mean", "matrix", "inverse_matrix") if key not in found]
     if missing:
         raise SAEError(f"{path}: tensors are missing: {', '.join(missing)}")

@@ -100,7 +100,7 @@ class TestOpen:
 
     def test_a_checkpoint_of_whisper_is_told_how_it_opens(self, tmp_path: Path) -> None:
         (tmp_path / "tiny.pt").write_bytes(b"")
-        with pytest.raises(ModelError, match=r"has no config.json.*opens as whisper:.*tiny\.pt"):
+        with pytest.raises(ModelError, match=r"has no config.json.*as in whisper:.*tiny\.pt"):
             open_model(tmp_path / "tiny.pt")
 
     def test_a_hub_model_without_a_network_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:

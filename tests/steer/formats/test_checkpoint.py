@@ -13,7 +13,7 @@ import torch
 
 from steer.errors import SAEError
 from steer.formats import checkpoint, load_sae
-from steer.formats.checkpoint import read_json, read_safetensors, read_torch
+from steer.formats.checkpoint import read_json, read_weights
 
 MARK = Path("ran")
 
@@ -28,13 +28,13 @@ class Trap:
 def test_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"encoder.weight": Trap()}, "ae.pt")
-    with pytest.raises(SAEError, match="holds more than tensors, and is not loaded for safety's sake"):
+    with pytest.raises(SAEError, match="holds more than tensors .* and is not loaded"):
         load_sae(tmp_path)
     Path("ae.pt").write_bytes(pickle.dumps({"encoder.weight": Trap()}))
-    with pytest.raises(SAEError, match="a bare pickle, which is not loaded for safety's sake"):
+    with pytest.raises(SAEError, match="is not loaded|cannot be unpickled"):
         load_sae(tmp_path)
-    torch.save({"k": torch.tensor(3)}, "ae.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(SAEError, match="bare pickle"):
+    torch.save({"k": Trap()}, "ae.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(SAEError, match="holds more than tensors .* and is not loaded"):
         load_sae(tmp_path)
     assert not MARK.exists()
 
@@ -48,7 +48,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
         for entry in plain.infolist():
             bomb.writestr(entry.filename, plain.read(entry))
     assert (tmp_path / "ae.pt").stat().st_size < 20_000
-    with pytest.raises(SAEError, match="would unpack to 4,0.* bytes"):
+    with pytest.raises(SAEError, match="would unpack to 4,0"):
         load_sae(tmp_path / "ae.pt")
 
 
@@ -65,21 +65,21 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
     path = tmp_path / "ae.pt"
     torch.save({"encoder.weight": torch.ones(9, 9)}, path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(SAEError, match="ae.pt: damaged file"):
-        read_torch(path)
+    with pytest.raises(SAEError, match="ae.pt: cannot be read"):
+        read_weights(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("hello.txt", "hello")
-    with pytest.raises(SAEError, match="ae.pt: damaged file"):
-        read_torch(path)
+    with pytest.raises(SAEError, match="ae.pt: cannot be read"):
+        read_weights(path)
     torch.save([torch.ones(2)], path)
     with pytest.raises(SAEError, match="holds no dict of tensors but list"):
-        read_torch(path)
+        read_weights(path)
     torch.save({"unheard.of": torch.ones(2)}, path)
     with pytest.raises(SAEError, match="no known format.*unheard.of"):
         load_sae(path)
     (tmp_path / "sae.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(SAEError, match="damaged"):
-        read_safetensors(tmp_path / "sae.safetensors")
+    with pytest.raises(SAEError, match="holds something else"):
+        read_weights(tmp_path / "sae.safetensors")
 
 
 def test_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     folder = written(tmp_path, {})
     with (folder / "ae.pt").open("wb") as file:
         pickle.dump({"encoder.weight": Trap()}, file)
-    with pytest.raises(SAEError, match="bare pickle"):
+    with pytest.raises(SAEError, match="cannot be unpickled as tensors"):
         SAE.load(folder)
     torch.save({"encoder.weight": Trap()}, folder / "ae.pt")
     with pytest.raises(SAEError, match="holds more than tensors"):
@@ -136,7 +136,7 @@ def test_other_dictionaries_and_damaged_files(tmp_path: Path) -> None:
     written(tmp_path, tensors())
     data = (folder / "ae.pt").read_bytes()
     (folder / "ae.pt").write_bytes(data[: len(data) // 2])
-    with pytest.raises(SAEError, match=r"ae.pt: damaged file"):
+    with pytest.raises(SAEError, match=r"ae.pt: cannot be read"):
         SAE.load(folder)
 
 
@@ -151,7 +151,7 @@ def test_one_layer_of_a_hub_repository_is_fetched_alone(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert SAE.load("hf:owner/Audio-SAE/layer_2@v1").info.site == "encoder.1"
-    assert asked == {"repository": "owner/Audio-SAE", "revision": "v1", "allow_patterns": ["layer_2/*"]}
+    assert (asked["repository"], asked["revision"], asked["allow_patterns"]) == ("owner/Audio-SAE", "v1", ["layer_2/*"])
 
 
 def normal(*shape: int) -> Tensor:
