@@ -10,7 +10,18 @@ from apps.options import Json
 
 def models(as_json: Json = False) -> None:
     """List models that can be opened, the extra that each needs, and whether it is installed here."""
-    show("models", known_models(), as_json)
+    rows = known_models()
+    if not as_json:  # in a terminal of 80 columns
+        rows = [
+            {
+                "model": row["model"],
+                "extra": row["needs"] and row["needs"].removeprefix("audiosteer"),
+                "installed": row["installed"],
+                "SAEs": [name.partition("/")[2] for name in row["SAEs"]],
+            }
+            for row in rows
+        ]
+    show("models", rows, as_json)
 
 
 def show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -50,7 +61,7 @@ def known_models() -> list[dict[str, Any]]:
         rows.append({"model": name, "family": "starter", **needed(key, name), "SAEs": starter.saes(name)})
     for module in dict.fromkeys(FAMILIES.values()):
         keys = [key for key in FAMILIES if FAMILIES[key] == module]
-        names = [*family(keys[0]).NAMES, *(f"a folder with a config.json of {key}" for key in keys)]
+        names = [*family(keys[0]).NAMES, *(f"a folder ({key})" for key in keys)]
         rows += [
             {"model": name, "family": module.rsplit(".", 1)[-1], **needed(keys[0], name), "SAEs": []} for name in names
         ]

@@ -111,9 +111,8 @@ def find_model(name: str | Path, revision: str | None) -> AudioModel:
         if hasattr(module, "open_name"):
             return module.open_name(rest, text)
         return open_folder(Path(rest), text)
-    known = ", ".join(
-        [*(f"{name}:..." for name in FAMILIES), *(f"{name}:..." for name in SCHEMES), "hf:owner/name", "a folder"]
-    )
+    own = [name for name in FAMILIES if name.islower() and hasattr(family(name), "open_name")]
+    known = ", ".join([*(f"{name}:..." for name in (*own, *SCHEMES)), "hf:owner/name", "a folder"])
     raise ModelError(f"there is no model {text!r}; a model is one of {known}")
 
 

@@ -6,7 +6,8 @@ TorchScript takes no hooks, so nothing inside encoder and decoder can be reached
 
 - `latent`: the mean, 64 wide, which is what `encode` returns and `decode` takes. SAEs are put here.
 - `decoder_input`: what `decode_export` gets, 64 wide. DiffRhythm's own inference decodes what its diffusion model made,
-  so that it passes this site alone; an SAE for `latent` fits it too.
+  so that it passes this site and the next alone; an SAE for `latent` fits it too.
+- `decoder_output`: the waveform.
 
 Give `model.module` (a `ScriptedVAE`) to code that wants the script: it has the two methods, and `model.module.script`
 is the file itself, past all hooks. `run`, `resynthesize`, `encode` and `decode` know that they begin where the
