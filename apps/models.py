@@ -11,17 +11,17 @@ from apps.options import Json
 def models(as_json: Json = False) -> None:
     """List models that can be opened, the extra that each needs, and whether it is installed here."""
     rows = known_models()
-    if not as_json:  # in a terminal of 80 columns
-        rows = [
-            {
-                "model": row["model"],
-                "extra": row["needs"] and row["needs"].removeprefix("audiosteer"),
-                "installed": row["installed"],
-                "SAEs": [name.partition("/")[2] for name in row["SAEs"]],
-            }
-            for row in rows
-        ]
-    show("models", rows, as_json)
+    if as_json:
+        show("models", rows, as_json)
+        return
+    # in a terminal of 80 columns
+    brief = [
+        {"model": row["model"], "extra": (row["needs"] or "")[len("audiosteer[") : -1], "here": row["installed"]}
+        for row in rows
+    ]
+    show("models", brief, as_json)
+    print("SAEs that ship:", ", ".join(sae for row in rows for sae in row["SAEs"]))
+    print("An extra is installed by pip install 'audiosteer[EXTRA]'.")
 
 
 def show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -61,7 +61,9 @@ def known_models() -> list[dict[str, Any]]:
         rows.append({"model": name, "family": "starter", **needed(key, name), "SAEs": starter.saes(name)})
     for module in dict.fromkeys(FAMILIES.values()):
         keys = [key for key in FAMILIES if FAMILIES[key] == module]
-        names = [*family(keys[0]).NAMES, *(f"a folder ({key})" for key in keys)]
+        names = list(family(keys[0]).NAMES)
+        if hasattr(family(keys[0]), "open_folder"):
+            names.append(f"a folder ({', '.join(keys)})")
         rows += [
             {"model": name, "family": module.rsplit(".", 1)[-1], **needed(keys[0], name), "SAEs": []} for name in names
         ]

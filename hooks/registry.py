@@ -131,8 +131,10 @@ def open_folder(folder: Path, name: str) -> AudioModel:
         kind = config.get("architecture") or config.get("model_type") or config.get("_class_name") or untyped(config)
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{name}: {path} is not a JSON object ({error}); fetch it again") from error
-    if kind not in FAMILIES:
-        raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {', '.join(FAMILIES)}")
+    if kind not in FAMILIES or not hasattr(family(kind), "open_folder"):
+        raise ModelError(
+            f"{name}: models of type {kind!r} are not supported in a folder; there are {', '.join(FAMILIES)}"
+        )
     check_folder(folder)
     return family(kind).open_folder(folder, name)
 

@@ -169,8 +169,3 @@ def open_name(size: str, name: str) -> Encoder:
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"{name}: the weights are not those of a CREPE ({one_line(error)})") from error
     return CrepeEncoder(module, name)
-
-
-def open_folder(folder: Path, name: str) -> Encoder:
-    """There are no folders of CREPE; raises ModelError."""
-    raise ModelError(f"{name}: CREPE has no folders; open {', '.join(NAMES)}, or crepe: and the path of a .pth file")

@@ -34,7 +34,7 @@ def test_what_there_is_and_what_it_needs(steer: Run) -> None:
         "hf:facebook/encodec_24khz": "encodec",
         "whisper:tiny": "whisper",
         "hf:facebook/hubert-base-ls960": "ssl",
-        "a folder (wavlm)": "ssl",
+        "a folder (hubert, wavlm, wav2vec2, mert_model)": "ssl",
     }
     assert {name: rows[name]["needs"] for name in expected} == {
         name: f"audiosteer[{extra}]" for name, extra in expected.items()
@@ -65,4 +65,4 @@ def test_either_library_of_a_family(steer: Run, monkeypatch: pytest.MonkeyPatch)
 def test_as_a_table(steer: Run) -> None:
     code, out, _ = steer("models")
     assert code == 0
-    assert all(word in out for word in ("extra", "installed", "starter:codec", "hf:m-a-p/MERT-v1-95M"))
+    assert all(word in out for word in ("extra", "starter:ssl/encoder.3", "starter:codec", "hf:m-a-p/MERT-v1-95M"))
