@@ -73,8 +73,8 @@ def requirement(key: str, name: str = "") -> tuple[str, str] | None:
 def open_model(name: str | Path, revision: str | None = None) -> AudioModel:
     """Open `encodec:24khz`, `hf:facebook/encodec_24khz` (with a `revision`), `starter:codec` or a folder.
 
-    Nothing that a file says is ever run, whatever its name; a TorchScript file, which is a program, is opened only where
-    its family says so (`diffrhythm:`), and only computes.
+    Nothing that a file says is ever run, whatever its name; a TorchScript file, which is a program, is opened only
+    where its family says so (`diffrhythm:`), and only computes.
 
     Raises:
         ModelError: no such model, or its files cannot be had or read, or hold numbers that are not finite; the message
@@ -132,9 +132,7 @@ def open_folder(folder: Path, name: str) -> AudioModel:
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{name}: {path} is not a JSON object ({error}); fetch it again") from error
     if kind not in FAMILIES or not hasattr(family(kind), "open_folder"):
-        raise ModelError(
-            f"{name}: models of type {kind!r} are not supported in a folder; there are {', '.join(FAMILIES)}"
-        )
+        raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {', '.join(FAMILIES)}")
     check_folder(folder)
     return family(kind).open_folder(folder, name)
 

@@ -236,7 +236,7 @@ def test_missing_weights_are_not_made_up(folder: Path) -> None:
 @pytest.mark.parametrize("file", ["model.safetensors", "preprocessor_config.json"])
 def test_damaged_folders_are_one_line(folder: Path, file: str) -> None:
     (folder / file).write_bytes(b"junk")
-    with pytest.raises(ModelError, match="could not be opened") as caught:
+    with pytest.raises(ModelError, match="could not be opened|holds something else") as caught:
         open_model(folder)
     assert "\n" not in str(caught.value)
 

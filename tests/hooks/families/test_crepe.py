@@ -285,5 +285,5 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"unknown model 'crepe:.*'; there are crepe:tiny, crepe:full, or crepe:"):
             open_model(name)
     (tmp_path / "config.json").write_text('{"model_type": "crepe"}')
-    with pytest.raises(ModelError, match="models of type 'crepe' are not supported in a folder"):
+    with pytest.raises(ModelError, match="models of type 'crepe' are not supported"):
         open_model(tmp_path)

@@ -280,9 +280,9 @@ class TestFolders:
         ("damage", "line"),
         [
             ("gone", "1 weights are not in its file, among them decoder.conv1.bias"),
-            ("shape", "mismatched"),
+            ("shape", "do not belong together"),
             ("nan", "decoder.conv1.bias has values that are not finite"),
-            ("junk", "header"),
+            ("junk", "holds something else"),
             ("no file", "no file named model.safetensors"),
         ],
     )
