@@ -188,7 +188,9 @@ def downloaded(text: str, rest: str) -> Path:
     if is_file:
         patterns = ["/".join(inner), "/".join([*inner[:-1], "*.json"])]
     try:
-        root = snapshot(f"{owner}/{repository}", revision or None, only=patterns)
+        # without a folder, the files at the top: other SAEs may lie in folders
+        without = None if inner else ["*/*"]
+        root = snapshot(f"{owner}/{repository}", revision or None, only=patterns, without=without)
     except HubError as error:
         raise SAEError(f"{text}: could not be downloaded ({error.reason}); {error.remedy}") from error
     path = Path(root, *inner)
