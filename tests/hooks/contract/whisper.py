@@ -31,9 +31,9 @@ def package() -> Any:
         whisper.model.ModelDimensions(80, 1500, WIDTH, HEADS, LAYERS, 51_865, 448, WIDTH, HEADS, LAYERS)
     )
     for weight in module.parameters():
-        if weight.ndim > 1 and not PUBLISHED:
-            # large enough for what is heard to decide what is written
-            nn.init.normal_(weight, std=0.3)
+        if weight.ndim > 1:
+            # large enough for what is heard to decide what is written; the library leaves positions as memory was
+            nn.init.normal_(weight, std=1.7 / WIDTH**0.5)
     return module
 
 
