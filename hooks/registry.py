@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
@@ -152,6 +152,22 @@ def download(repository: str, revision: str | None = None, only: list[str] | Non
         return snapshot(repository, revision, only=only, without=FOREIGN_WEIGHTS)
     except HubError as error:
         raise ModelError(str(error)) from error
+
+
+def published_path(rest: str, name: str, published: Mapping[str, tuple[str, str]]) -> Path:
+    """What stands behind a family's prefix: a file or folder, or a published model, {name: (hub repository, file)}.
+
+    Raises:
+        ModelError: there is neither, or it cannot be downloaded.
+    """
+    if Path(rest).exists():
+        return Path(rest)
+    scheme = name.partition(":")[0]
+    if rest not in published:
+        known = ", ".join(f"{scheme}:{one}" for one in published)
+        raise ModelError(f"unknown model {name!r}; there are {known}, or {scheme}: and a path")
+    repository, file = published[rest]
+    return download(repository, only=[file]) / file
 
 
 def wrap_model(

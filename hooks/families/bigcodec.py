@@ -22,7 +22,7 @@ from hooks.errors import ModelError, one_line
 from hooks.model import Codec
 from hooks.networks.bigcodec import BigCodec, BigCodecConfig, flat
 from hooks.networks.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
-from hooks.registry import download
+from hooks.registry import published_path
 from hooks.site import Site
 from hooks.weights import checked, read_checkpoint, weight_files
 
@@ -83,15 +83,8 @@ def open_name(rest: str, name: str) -> Codec:
         ModelError: there is no such model, it can be had neither from the cache nor from the network, or its file is
             no BigCodec.
     """
-    path = Path(rest)
-    if path.is_dir():
-        return open_folder(path, name)
-    if path.is_file():
-        return open_weights(path, name)
-    if rest not in PUBLISHED:
-        raise ModelError(f"unknown model {name!r}; there are {', '.join(NAMES)}, or bigcodec: and a path")
-    repository, file = PUBLISHED[rest]
-    return open_weights(download(repository, only=[file]) / file, name)
+    path = published_path(rest, name, PUBLISHED)
+    return open_folder(path, name) if path.is_dir() else open_weights(path, name)
 
 
 def open_folder(folder: Path, name: str) -> Codec:
