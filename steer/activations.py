@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from steer.kernels import encode_topk, linear
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -44,31 +46,34 @@ class Encoder:
         )
 
     def preactivation(self, x_XD: Tensor) -> Tensor:
-        flat_ND = x_XD.reshape(-1, x_XD.shape[-1])
-        return torch.addmm(self.b_enc, flat_ND, self.W_enc).view(*x_XD.shape[:-1], -1)
+        return linear(x_XD, self.W_enc, self.b_enc)
+
+    def topk(self, x_XD: Tensor) -> tuple[Tensor, Tensor]:
+        """The k largest features of each vector [..., k], those that are negative as 0, and their ids, in no order."""
+        assert self.k is not None
+        values_XK, indices_XK = encode_topk(x_XD, self.W_enc, self.b_enc, self.k)
+        return values_XK.relu(), indices_XK
 
 
 def relu(encoder: Encoder, x_XD: Tensor) -> Tensor:
-    return encoder.preactivation(x_XD).relu()
+    return encoder.preactivation(x_XD).relu_()
 
 
 def jumprelu(encoder: Encoder, x_XD: Tensor) -> Tensor:
     """Features above their own threshold keep their value (arXiv 2407.14435, eq. 3); a negative one counts as 0."""
     pre_XF = encoder.preactivation(x_XD)
     assert encoder.threshold is not None
-    return torch.where(pre_XF > encoder.threshold.clamp(min=0), pre_XF, 0)
+    return pre_XF.masked_fill_(~(pre_XF > encoder.threshold.clamp(min=0)), 0)
 
 
 def topk(encoder: Encoder, x_XD: Tensor) -> Tensor:
     """The k largest features of each vector, those of them that are positive (arXiv 2406.04093, section 2.3)."""
-    assert encoder.k is not None
-    return largest(encoder.preactivation(x_XD), encoder.k)
+    return dense(*encoder.topk(x_XD), encoder.b_enc.shape[0])
 
 
-def largest(pre_XF: Tensor, k: int) -> Tensor:
-    """Only the k largest of each vector are kept, and of those the positive ones."""
-    values, indices = pre_XF.topk(min(k, pre_XF.shape[-1]), dim=-1, sorted=False)
-    return torch.zeros_like(pre_XF).scatter(-1, indices, values.relu())
+def dense(values_XK: Tensor, indices_XK: Tensor, count: int) -> Tensor:
+    """Features [..., count] that are 0 but for some, by their ids."""
+    return values_XK.new_zeros(*values_XK.shape[:-1], count).scatter_(-1, indices_XK, values_XK)
 
 
 def gated(encoder: Encoder, x_XD: Tensor) -> Tensor:

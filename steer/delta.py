@@ -2,14 +2,17 @@
 
 What the SAE cannot explain stays, and the decoder's bias cancels. Where features are decided one by one (relu,
 jumprelu, batchtopk, gated) only the touched columns of W_enc and rows of W_dec are used, gathered once per edit. Top-k
-encodes in full, because a feature's rank needs the others, but changes only the touched rows. With RMS-normalised
+encodes in full where it has to (`steer.picked`), because a feature's rank needs the others, but keeps and changes only
+the touched features. With RMS-normalised
 features every feature moves when one does, so both ends are computed in full. An SAE that normalises each activation
 changes it in the activation's own scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,6 +21,8 @@ from torch import Tensor
 from steer.activations import ACTIVATIONS
 from steer.edits import Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError
+from steer.kernels import decode_dense
+from steer.picked import PickedTopK
 from steer.sae import SAE, EncodesAndDecodes, check_features, decoded, rms_normalized
 
 Mode = Literal["delta", "reconstruct"]
@@ -61,9 +66,13 @@ class SiteEdit:
         """Take the touched columns and rows once; of a shift also what it does to the activation as a whole."""
         touched = self.touched.to(sae.W_dec.device)
         self.W_dec = sae.W_dec[touched].contiguous()
-        self.encoder = sae.encoder()
+        self.zero_D = torch.zeros_like(sae.b_dec)
+        encoder = sae.encoder()
+        self.features: Callable[[Tensor], Tensor]
         if sae.separable:
-            self.encoder = self.encoder.pick(touched)
+            self.features = partial(ACTIVATIONS[sae.activation], encoder.pick(touched))
+        else:
+            self.features = PickedTopK(replace(encoder, W_enc=encoder.W_enc.detach()), touched)
         self.vectors = {}
         for index, edit in enumerate(self.edits):
             if isinstance(edit, Shift):
@@ -100,9 +109,9 @@ class SiteEdit:
         change_BTD = torch.zeros((), dtype=self.W_dec.dtype, device=x_BTD.device)
         seen_BTD, scale_BT1 = self.sae.normalized(x_BTD)
         if len(self.touched):
-            f_BTF = ACTIVATIONS[self.sae.activation](self.encoder, seen_BTD)
-            f_BTS = f_BTF if self.sae.separable else f_BTF[..., self.touched.to(x_BTD.device)]
-            change_BTD = (self._edited(f_BTS, frames, everything=False) - f_BTS) @ self.W_dec
+            f_BTS = self.features(seen_BTD)
+            change_BTS = self._edited(f_BTS, frames, everything=False) - f_BTS
+            change_BTD = decode_dense(change_BTS, self.W_dec, self.zero_D)
         for index, (_, direction_D) in self.vectors.items():
             edit = self.edits[index]
             assert isinstance(edit, Shift)
@@ -115,6 +124,8 @@ class SiteEdit:
         return self._added(x_BTD, change_BTD, frames)
 
     def _apply_full(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        if not self.edits and isinstance(self.sae, SAE):
+            return self.sae(x_BTD).to(x_BTD.dtype)
         f_BTF = self.sae.encode(x_BTD)
         self._check(f_BTF.shape[-1])
         edited_BTF = self._edited(f_BTF, frames, everything=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steer.activations import batch_topk, largest
+from steer.activations import batch_topk, dense
+from steer.kernels import topk as largest
 from steer.sae import MIN_RMS, SAE
 
 BANDWIDTH = 0.1
@@ -43,7 +44,8 @@ def relu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
 def topk(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
     pre_NF = sae.encoder().preactivation(x_ND)
     assert sae.k is not None
-    return Pass(pre_NF, largest(pre_NF, sae.k), pre_NF.new_zeros(()))
+    values_NK, indices_NK = largest(pre_NF, sae.k)
+    return Pass(pre_NF, dense(values_NK.relu(), indices_NK, sae.d_sae), pre_NF.new_zeros(()))
 
 
 def batchtopk(sae: SAE, x_ND: Tensor, weight: float) -> Pass:

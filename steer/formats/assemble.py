@@ -48,8 +48,7 @@ def assemble(
             raise SAEError(f"{name}: {key} is not finite numbers")
     k = whole(k, "k", name) if k is not None else None
     sae = SAE(d_in, d_sae, activation, k, center=center, normalize=normalize, rms_norm=rms_norm, info=info)
-    for key in needed:
-        getattr(sae, key).data = tensors[key].detach().float().clone(memory_format=torch.contiguous_format)
+    sae.load_state_dict({key: tensors[key].detach().float() for key in needed})
     return sae.eval().requires_grad_(False)
 
 

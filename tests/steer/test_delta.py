@@ -9,6 +9,7 @@ from torch import Tensor
 from steer.delta import SiteEdit
 from steer.edits import Ablate, Clamp, Curve, Edit, FeatureEdit, Frames, Scale, Shift
 from steer.errors import EditError
+from steer.picked import PickedTopK
 from steer.sae import SAE, rms_normalized
 
 B, T, D, F = 4, 11, 12, 40
@@ -138,8 +139,40 @@ def test_only_touched_columns_are_used(random_sae: Callable[..., SAE], activatio
     assert torch.equal(SiteEdit(sae, [Scale([3, 7], 2.0)])(X, FRAMES), expected)
 
 
-def test_no_gradient_into_the_sae(random_sae: Callable[..., SAE]) -> None:
-    sae = random_sae("relu").requires_grad_(True)
+@pytest.mark.parametrize("count", [1, 16, 17, 200])
+@pytest.mark.parametrize("edit", [Ablate, lambda features: Clamp(features, 2.0)])
+def test_topk_of_a_large_dictionary(count: int, edit: Callable[[list[int]], Edit]) -> None:
+    """Up to 16 features are looked for by a bound first, more are encoded in full; both by chunks of rows."""
+    torch.manual_seed(0)
+    sae = SAE(48, 800, "topk", 8).requires_grad_(False)
+    sae.b_dec.normal_(0, 0.1)
+    x, features = torch.randn(3, 400, 48), torch.randperm(800)[:count].tolist()
+    frames = Frames.of(x, RATE, START)
+    f = sae.encode(x)
+    new = f.index_copy(-1, torch.tensor(features), edit(features).change(f[..., features], frames))  # type: ignore[attr-defined]
+    expected = x + (new - f) @ sae.W_dec
+    edited = SiteEdit(sae, [edit(features)])(x, frames)
+    # which feature is the k-th may be decided by rounding: in one of some 1,500 rows
+    wrong = (edited - expected).abs().amax(-1) > 1e-4
+    assert int(wrong.sum()) <= 1
+    torch.testing.assert_close(edited[~wrong], expected[~wrong], atol=2e-5, rtol=0)
+    assert (f[..., features] > 0).any()
+
+
+def test_few_features_are_looked_for_only_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    sae = SAE(48, 800, "topk", 8).requires_grad_(False)
+    x, encoded = torch.randn(1, 1200, 48), []
+    whole = PickedTopK._encoded
+    monkeypatch.setattr(PickedTopK, "_encoded", lambda self, x: encoded.append(len(x)) or whole(self, x))
+    SiteEdit(sae, [Ablate([3])])(x, Frames.of(x, RATE, START))
+    has_it = int((sae.encode(x)[..., 3] > 0).sum())
+    assert has_it <= encoded[0] < 0.3 * 1200
+
+
+@pytest.mark.parametrize("activation", ["relu", "topk"])
+def test_no_gradient_into_the_sae(random_sae: Callable[..., SAE], activation: str) -> None:
+    sae = random_sae(activation).requires_grad_(True)
     x = X.clone().requires_grad_(True)
     SiteEdit(sae, [Scale([3], 2.0), Shift(V)])(x, FRAMES).sum().backward()
     assert x.grad is not None

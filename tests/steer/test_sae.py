@@ -74,3 +74,32 @@ def test_feature_ids(random_sae: Callable[..., SAE]) -> None:
     for bad in ([40], [-1], [1.5], [True]):
         with pytest.raises(EditError):
             sae.check_features(bad)
+
+
+@pytest.mark.parametrize("rms_norm", [False, True])
+@pytest.mark.parametrize("normalize", [None, "layer_norm"])
+def test_sparse_is_the_dense_without_its_zeros(
+    random_sae: Callable[..., SAE], rms_norm: bool, normalize: str | None
+) -> None:
+    sae = random_sae("topk", rms_norm=rms_norm, normalize=normalize)
+    f_XF = sae.encode(X)
+    values, indices = sae.encode_sparse(X)
+    assert values.shape == indices.shape == (4, 9, 5)
+    assert torch.equal(torch.zeros_like(f_XF).scatter(-1, indices, values), f_XF)
+    # the same sums in another order
+    torch.testing.assert_close(sae.decode_sparse(values, indices, X), sae.decode(f_XF, X), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sae(X), sae.decode(f_XF, X), atol=1e-5, rtol=1e-5)
+    with pytest.raises(SAEError, match="only a top-k SAE"):
+        random_sae("relu").encode_sparse(X)
+
+
+def test_large_enough_for_chunks_and_gathering(any_sae: SAE) -> None:
+    """1100 vectors, 600 features: every part takes its own way, and the numbers are those of the formula."""
+    torch.manual_seed(0)
+    sae = SAE(48, 600, any_sae.activation, 5, rms_norm=any_sae.rms_norm).requires_grad_(False)
+    sae.b_enc.normal_(-0.3, 0.1)
+    sae.b_dec.normal_()
+    x = torch.randn(1100, 48)
+    expected = sae.double()(x)
+    torch.testing.assert_close(sae.float()(x).double(), expected, atol=5e-5, rtol=0)
+    torch.testing.assert_close(sae.decode(sae.encode(x)).double(), expected, atol=5e-5, rtol=0)
