@@ -84,13 +84,6 @@ def gated(encoder: Encoder, x_XD: Tensor) -> Tensor:
     return torch.where(gate_XF > 0, magnitude_XF.relu(), 0)
 
 
-def batch_topk(pre_NF: Tensor, k: int) -> Tensor:
-    """Training-time BatchTopK (arXiv 2412.06410): the k * N largest positive features of a whole batch of N vectors."""
-    flat = pre_NF.relu().flatten()
-    values, indices = flat.topk(min(k * pre_NF.shape[0], flat.numel()), sorted=False)
-    return torch.zeros_like(flat).scatter(0, indices, values).view_as(pre_NF)
-
-
 ACTIVATIONS: dict[str, Callable[[Encoder, Tensor], Tensor]] = {
     "relu": relu,
     "topk": topk,

@@ -46,19 +46,19 @@ def plain(x_ND: Tensor, W_DF: Tensor, b_F: Tensor) -> Tensor:
 
 
 def onednn(x_ND: Tensor, W_DF: Tensor, b_F: Tensor) -> Tensor:
-    """fp32 throughout. Torch's builds multiply fp32 by MKL, which has slower kernels for processors not by its maker."""
+    """fp32 throughout. Torch's builds multiply fp32 by MKL, which on some processors takes twice as long."""
     return torch.ops.mkldnn._linear_pointwise(x_ND.contiguous(), W_DF.T, b_F, "none", [], "")
 
 
 def suits_onednn(x_ND: Tensor, W_DF: Tensor, b_F: Tensor) -> bool:
-    """Whether the product is one that the private operator is known to do: large, fp32, on the CPU, without gradient."""
+    """Whether the product is one that the private operator does: large, fp32, on the CPU, without gradient."""
     return (
         x_ND.shape[0] * W_DF.numel() >= WORTH_PROBING
         and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.dtype == torch.float32 for t in (x_ND, W_DF, b_F))
         and (W_DF.is_contiguous() or W_DF.T.is_contiguous())
         and not (torch.is_grad_enabled() and (x_ND.requires_grad or W_DF.requires_grad or b_F.requires_grad))
         and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
     )
 
 

@@ -1,4 +1,4 @@
-"""What each SAE activation minimises in training: features with gradients, a penalty, and what revives dead ones.
+"""What each SAE activation minimises in training: a reconstruction, a penalty, and what revives dead features.
 
 All take activations in the normalised space (mean length sqrt(D)) and a decoder whose rows have length 1.
 """
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steer.activations import batch_topk, dense
-from steer.kernels import topk as largest
 from steer.sae import MIN_RMS, SAE
+from steer.sparse_step import sparse_pass
 
 BANDWIDTH = 0.1
 """Width of the window around a jumprelu threshold in which inputs move it. Normalised pre-activations are about 1:
@@ -24,11 +23,25 @@ AUX_WEIGHT = 1 / 32
 
 @dataclass(frozen=True)
 class Pass:
-    """A training pass: pre-activations and features [N, F], and what is minimised beside the reconstruction error."""
+    """A training pass: the reconstruction [N, D], and what is minimised beside its error.
 
-    pre_NF: Tensor
-    f_NF: Tensor
+    `count_F` says in how many vectors each feature was active, `least` what the smallest active feature was (infinite
+    where none was), and `pre(features)` gives pre-activations [N, j] of some, with gradients.
+    """
+
+    y_ND: Tensor
     penalty: Tensor
+    count_F: Tensor
+    least: Tensor
+    pre: Callable[[Tensor], Tensor]
+
+
+def dense_pass(sae: SAE, pre_NF: Tensor, f_NF: Tensor, penalty: Tensor) -> Pass:
+    """From features [N, F] before RMS norm."""
+    y_ND = sae.decode(f_NF / rms_of(sae, f_NF))
+    seen_NF = f_NF.detach()
+    least = torch.where(seen_NF > 0, seen_NF, torch.inf).amin()
+    return Pass(y_ND, penalty, (seen_NF > 0).sum(0), least, lambda features: pre_NF[:, features])
 
 
 def relu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
@@ -38,21 +51,24 @@ def relu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
     """
     pre_NF = sae.encoder().preactivation(x_ND)
     f_NF = pre_NF.relu()
-    return Pass(pre_NF, f_NF, weight * (f_NF / rms_of(sae, f_NF)).sum(-1).mean())
+    return dense_pass(sae, pre_NF, f_NF, weight * (f_NF / rms_of(sae, f_NF)).sum(-1).mean())
 
 
 def topk(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
-    pre_NF = sae.encoder().preactivation(x_ND)
-    assert sae.k is not None
-    values_NK, indices_NK = largest(pre_NF, sae.k)
-    return Pass(pre_NF, dense(values_NK.relu(), indices_NK, sae.d_sae), pre_NF.new_zeros(()))
+    return chosen_pass(sae, x_ND, batch=False)
 
 
 def batchtopk(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
     """The k * N largest features of the batch (arXiv 2412.06410); the threshold is learned in `follow_threshold`."""
-    pre_NF = sae.encoder().preactivation(x_ND)
-    assert sae.k is not None
-    return Pass(pre_NF, batch_topk(pre_NF, sae.k), pre_NF.new_zeros(()))
+    return chosen_pass(sae, x_ND, batch=True)
+
+
+def chosen_pass(sae: SAE, x_ND: Tensor, batch: bool) -> Pass:
+    """From the k largest features a vector, or k * N a batch: nothing of size [N, F] is kept."""
+    y_ND, values_P, pairs = sparse_pass(sae, x_ND, batch)
+    least = values_P.amin() if len(values_P) else values_P.new_tensor(torch.inf)
+    count_F = torch.bincount(pairs.features_P, minlength=sae.d_sae)
+    return Pass(y_ND, x_ND.new_zeros(()), count_F, least, lambda some: sae.encoder().pick(some).preactivation(x_ND))
 
 
 def jumprelu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
@@ -64,7 +80,7 @@ def jumprelu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
     zero_F = sae.threshold - threshold_F  # its value is 0, its gradient is not
     f_NF = pre_NF * open_NF - (threshold_F * window_NF) * zero_F
     count_NF = open_NF - window_NF * zero_F
-    return Pass(pre_NF, f_NF, weight * count_NF.sum(-1).mean())
+    return dense_pass(sae, pre_NF, f_NF, weight * count_NF.sum(-1).mean())
 
 
 def gated(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
@@ -76,7 +92,8 @@ def gated(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
     alone_NF = gate_NF.relu()
     alone_ND = alone_NF @ sae.W_dec.detach() + sae.b_dec.detach()
     error = (x_ND - alone_ND).square().sum(-1).mean()
-    return Pass(gate_NF, magnitude_NF.relu() * (gate_NF > 0), weight * alone_NF.sum(-1).mean() + error)
+    penalty = weight * alone_NF.sum(-1).mean() + error
+    return dense_pass(sae, gate_NF, magnitude_NF.relu() * (gate_NF > 0), penalty)
 
 
 OBJECTIVES: dict[str, Callable[[SAE, Tensor, float], Pass]] = {
@@ -90,7 +107,8 @@ OBJECTIVES: dict[str, Callable[[SAE, Tensor, float], Pass]] = {
 
 def rms_of(sae: SAE, f_NF: Tensor) -> Tensor | float:
     """What the features are divided by: 1, or with RMS norm their root mean square [N, 1]."""
-    return f_NF.square().mean(-1, keepdim=True).sqrt().clamp(min=MIN_RMS) if sae.rms_norm else 1.0
+    # clamped before the root, whose gradient is infinite at 0, where nothing is active
+    return f_NF.square().mean(-1, keepdim=True).clamp(min=MIN_RMS**2).sqrt() if sae.rms_norm else 1.0
 
 
 def auxiliary(sae: SAE, error_ND: Tensor, step: Pass, dead: Tensor) -> Tensor:
@@ -99,7 +117,7 @@ def auxiliary(sae: SAE, error_ND: Tensor, step: Pass, dead: Tensor) -> Tensor:
     `dead` [j] are their ids, `error_ND` is what the reconstruction misses. The k largest count whatever their sign: a
     feature that died because its input is never positive would get no gradient through a rectifier.
     """
-    pre_NJ = step.pre_NF[:, dead]
+    pre_NJ = step.pre(dead)
     values, indices = pre_NJ.topk(min(max(sae.d_in // 2, 1), len(dead)), sorted=False)
     z_NJ = torch.zeros_like(pre_NJ).scatter(-1, indices, values)
     # rows of length 1, also with RMS norm, where they could otherwise answer by shrinking
@@ -108,8 +126,7 @@ def auxiliary(sae: SAE, error_ND: Tensor, step: Pass, dead: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def follow_threshold(sae: SAE, f_NF: Tensor, rate: float) -> None:
+def follow_threshold(sae: SAE, least: Tensor, rate: float) -> None:
     """The inference threshold of a batchtopk SAE: a running mean of the smallest feature that each batch kept."""
-    kept = f_NF[f_NF > 0]
-    if len(kept):
-        sae.threshold.lerp_(kept.min().expand_as(sae.threshold), rate)
+    if torch.isfinite(least):
+        sae.threshold.lerp_(least.expand_as(sae.threshold), rate)

@@ -129,7 +129,7 @@ class SAE(nn.Module):
         return rms_normalized(f_XF) if self.rms_norm else f_XF
 
     def encode_sparse(self, x_XD: Tensor) -> tuple[Tensor, Tensor]:
-        """The k features [..., k] of activations [..., d_in] by a top-k SAE, some perhaps 0, and their ids, in no order.
+        """The k features [..., k] of activations [..., d_in], some perhaps 0, and their ids, in no order.
 
         The same features as `encode`'s, in a fraction of the time and memory.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steer.objectives import OBJECTIVES, auxiliary, follow_threshold, rms_of
+from steer.objectives import OBJECTIVES, auxiliary, follow_threshold
 from steer.sae import SAE
 
 
@@ -71,7 +71,7 @@ class Trainee:
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * rate_at(step, config.steps)
         run = OBJECTIVES[config.activation](sae, x_ND, config.sparsity)
-        error_ND = x_ND - sae.decode(run.f_NF / rms_of(sae, run.f_NF))
+        error_ND = x_ND - run.y_ND
         error = error_ND.square().sum(-1).mean()
         loss = error + run.penalty
         dead = (self.silent_F > config.dead_after).nonzero()[:, 0]
@@ -91,10 +91,9 @@ class Trainee:
                 sae.threshold.clamp_(min=0)
             if config.activation == "batchtopk":
                 # a plain mean of the first batches, then one over about 100
-                follow_threshold(sae, run.f_NF, max(0.01, 1 / (step + 1)))
-            fired_F = (run.f_NF > 0).any(0)
-            self.silent_F = torch.where(fired_F, 0, self.silent_F + len(x_ND))
-        active = (run.f_NF > 0).sum(-1).float().mean()
+                follow_threshold(sae, run.least, max(0.01, 1 / (step + 1)))
+            self.silent_F = torch.where(run.count_F > 0, 0, self.silent_F + len(x_ND))
+        active = run.count_F.sum() / len(x_ND)
         total = (x_ND - x_ND.mean(0)).square().sum(-1).mean()
         dead_F = (self.silent_F > config.dead_after).float()
         terms = {"loss": loss, "explained_variance": 1 - error / total, "l0": active, "dead_share": dead_F.mean()}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from steer.activations import ACTIVATIONS, SEPARABLE, Encoder, batch_topk
+from steer.activations import ACTIVATIONS, SEPARABLE, Encoder
 
 X = torch.randn(7, 3, 6, generator=torch.Generator().manual_seed(1))
 
@@ -46,9 +46,3 @@ def test_topk_keeps_k_and_none_that_is_negative() -> None:
     assert not ACTIVATIONS["topk"](lowered, X).any()
     everything = Encoder(e.W_enc, e.b_enc, k=20)
     assert torch.equal(ACTIVATIONS["topk"](everything, X), ACTIVATIONS["relu"](everything, X))
-
-
-def test_batch_topk_counts_over_the_batch() -> None:
-    pre = torch.tensor([[5.0, 4.0, 3.0], [1.0, 0.5, -2.0]])
-    kept = batch_topk(pre, k=2)
-    assert torch.equal(kept, torch.tensor([[5.0, 4.0, 3.0], [1.0, 0.0, 0.0]]))

@@ -1,7 +1,5 @@
 """The kernels against the plain formulas, in sizes where their own ways are taken."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -17,11 +15,11 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.fixture(params=["oneDNN", "addmm"])
-def each_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def each_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "oneDNN" and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this build of torch has no oneDNN")
     monkeypatch.setattr(kernels, "backend", lambda: request.param)
-    yield request.param
+    return request.param
 
 
 # --- x W + b ---

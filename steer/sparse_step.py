@@ -1,0 +1,152 @@
+"""Training's way through a sparse SAE: features as (row, feature) pairs, with gradients that cost what is active.
+
+The textbook step is six products with the whole dictionary. Of them only the encoder's is needed: the gradient of a
+row of the weights is a sum over the few vectors in which its feature was active. So the pairs are sorted by feature
+once, and both weight gradients are sums over runs of that list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from steer.activations import Encoder
+from steer.kernels import bags, chunks, encode_topk, linear, starts, topk
+from steer.sae import MIN_RMS, SAE
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which features are active in which rows, in the order of the rows: `rows_P`, `features_P`."""
+
+    rows_P: Tensor
+    features_P: Tensor
+    rows: int
+    features: int
+
+    @cached_property
+    def by_feature(self) -> tuple[Tensor, Tensor]:
+        """The pairs in the order of their features: their places in this list, and where each feature begins."""
+        # stable, so that sums are always added up in the same order
+        sorted_P, order_P = self.features_P.sort(stable=True)
+        return order_P, starts(sorted_P, self.features)
+
+    def sums(self, W_FD: Tensor, values_P: Tensor) -> Tensor:
+        """[N, D]: for each row the sum of its features' rows in `W_FD`, times their values."""
+        return bags(W_FD, self.rows_P, self.features_P, values_P, self.rows)
+
+    def sums_by_feature(self, x_ND: Tensor, values_P: Tensor) -> Tensor:
+        """[F, D]: for each feature the sum of its rows in `x_ND`, times their values."""
+        order_P, starts_F = self.by_feature
+        return F.embedding_bag(
+            self.rows_P[order_P], x_ND, starts_F, mode="sum", per_sample_weights=values_P[order_P].contiguous()
+        )
+
+
+class EncodePairs(torch.autograd.Function):
+    """Gives `values_P` of pairs, which are x W_enc + b_enc - b_dec W_enc there, their gradients (none to x)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, pairs: Pairs, values_P: Tensor, x_ND: Tensor, W_DF: Tensor, b_F: Tensor, b_D: Tensor | None
+    ) -> Tensor:
+        ctx.pairs = pairs
+        ctx.save_for_backward(x_ND, W_DF, b_D)
+        return values_P.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        pairs, (x_ND, W_DF, b_D) = ctx.pairs, ctx.saved_tensors
+        grad_FD = pairs.sums_by_feature(x_ND, grads[0])
+        bias_F = grads[0].new_zeros(pairs.features).index_add_(0, pairs.features_P, grads[0])
+        if b_D is None:
+            return None, None, None, grad_FD.T, bias_F, None
+        return None, None, None, grad_FD.addr_(bias_F, b_D, alpha=-1).T, bias_F, -(W_DF @ bias_F)
+
+
+class DecodePairs(torch.autograd.Function):
+    """The sums of decoder rows, [N, D], times `values_P`."""
+
+    @staticmethod
+    def forward(ctx: Any, pairs: Pairs, values_P: Tensor, W_FD: Tensor) -> Tensor:
+        ctx.pairs = pairs
+        ctx.save_for_backward(values_P)
+        # torch's own gradient of these sums in their weights is a dot product a pair
+        with torch.enable_grad():
+            ctx.weights_P = values_P.detach().requires_grad_()
+            ctx.out_ND = pairs.sums(W_FD.detach(), ctx.weights_P)
+        return ctx.out_ND.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (values_P,) = ctx.saved_tensors
+        grad_ND = grads[0].contiguous()
+        with torch.enable_grad():
+            (grad_P,) = torch.autograd.grad(ctx.out_ND, ctx.weights_P, grad_ND)
+        return None, grad_P, ctx.pairs.sums_by_feature(grad_ND, values_P)
+
+
+@torch.no_grad()
+def topk_pairs(encoder: Encoder, x_ND: Tensor, k: int) -> tuple[Pairs, Tensor]:
+    """The k largest features of each row, those of them that are positive, and their values."""
+    values_NK, features_NK = encode_topk(x_ND, encoder.W_enc, encoder.b_enc, k)
+    rows_N, active_NK = torch.arange(len(x_ND), device=x_ND.device), values_NK > 0
+    rows_P = rows_N[:, None].expand_as(features_NK)[active_NK]
+    return Pairs(rows_P, features_NK[active_NK], len(x_ND), len(encoder.b_enc)), values_NK[active_NK]
+
+
+@torch.no_grad()
+def batch_topk_pairs(encoder: Encoder, x_ND: Tensor, k: int) -> tuple[Pairs, Tensor]:
+    """The k * N largest features of the whole batch, those of them that are positive (arXiv 2412.06410)."""
+    count = k * len(x_ND)
+    found = above(encoder, x_ND, likely_bound(encoder, x_ND, k))
+    if len(found[2]) < count:  # too few: the bound was too high
+        found = above(encoder, x_ND, x_ND.new_zeros(()))
+    rows_P, features_P, values_P = found
+    if len(values_P) > count:
+        # in the order of the rows again
+        largest_P = values_P.topk(count, sorted=False).indices.sort().values
+        rows_P, features_P, values_P = rows_P[largest_P], features_P[largest_P], values_P[largest_P]
+    return Pairs(rows_P, features_P, len(x_ND), len(encoder.b_enc)), values_P
+
+
+def likely_bound(encoder: Encoder, x_ND: Tensor, k: int) -> Tensor:
+    """A positive number that probably a few more than k features a row exceed: what 1.25 k do in some 256 rows."""
+    some_ND = x_ND[:: max(1, len(x_ND) // 256)]
+    flat = linear(some_ND, encoder.W_enc, encoder.b_enc).flatten()
+    return topk(flat, min(len(some_ND) * k * 5 // 4 + 1, len(flat)))[0].amin().clamp(min=0)
+
+
+def above(encoder: Encoder, x_ND: Tensor, bound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, ids and values of all features that exceed a bound, row by row."""
+    rows, features, values, done = [], [], [], 0
+    for chunk_ND in chunks(x_ND, len(encoder.b_enc) > 8192):
+        pre_NF = linear(chunk_ND, encoder.W_enc, encoder.b_enc)
+        rows_P, features_P = (pre_NF > bound).nonzero(as_tuple=True)
+        rows.append(rows_P + done)
+        features.append(features_P)
+        values.append(pre_NF[rows_P, features_P])
+        done += len(chunk_ND)
+    return torch.cat(rows), torch.cat(features), torch.cat(values)
+
+
+def sparse_pass(sae: SAE, x_ND: Tensor, batch: bool) -> tuple[Tensor, Tensor, Pairs]:
+    """The reconstruction [N, D], the positive features that are active before RMS norm, and where they are."""
+    assert sae.k is not None
+    select = batch_topk_pairs if batch else topk_pairs
+    with torch.no_grad():
+        pairs, values_P = select(sae.encoder(), x_ND, sae.k)
+    centre_D = sae.b_dec if sae.center else None
+    values_P = f_P = EncodePairs.apply(pairs, values_P, x_ND, sae.W_enc, sae.b_enc, centre_D)
+    if sae.rms_norm:
+        square_N = f_P.new_zeros(pairs.rows).index_add(0, pairs.rows_P, f_P.square())
+        f_P = f_P / (square_N / pairs.features).clamp(min=MIN_RMS**2).sqrt()[pairs.rows_P]
+    return DecodePairs.apply(pairs, f_P, sae.W_dec) + sae.b_dec, values_P.detach(), pairs
