@@ -1,0 +1,104 @@
+"""How time and memory grow with frames, layers, features edited, d_sae and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from evaluation.benchmark.models import EDITED, EXPANSION, Subject, chosen, hubert, random_sae
+from evaluation.benchmark.settings import Settings, Told, row
+from evaluation.benchmark.timing import Variant, peak_bytes
+from evaluation.report import Row
+from hooks import Clip
+from steer import SAE, Ablate, SteeredModel, open_model
+from steer.delta import SiteEdit
+from steer.edits import Frames
+
+
+@torch.inference_mode()
+def growth_line(settings: Settings) -> Told:
+    rows = by_frames(settings) + by_layers(settings) + by_edit(settings) + by_files(settings)
+    return Told(rows, "MB: the most that torch holds at once beside weights; of frames and layers x base is x plain")
+
+
+def edited(subject: Subject, layers: int, settings: Settings) -> Variant:
+    """A pass with features edited in the first layers, through one SAE for all of them."""
+    width = subject.model.sites[subject.sites[0]].width
+    assert width is not None
+    d_sae = width * EXPANSION
+    sae = random_sae(width, d_sae, "relu", 1)
+    sites = subject.sites[:layers]
+    steered = SteeredModel(subject.model, dict.fromkeys(sites, sae), check=False)
+    edit = Ablate(chosen(d_sae, settings.size(EDITED, 4)))
+    return Variant(subject.run, partial(steered.edit, dict.fromkeys(sites, edit)))
+
+
+def peak_of(variant: Variant) -> float:
+    with variant.around():
+        return peak_bytes(variant.run) / 1e6
+
+
+def by_frames(settings: Settings) -> list[Row]:
+    rows = []
+    for seconds in (1.0, 2.0, 4.0, 8.0):
+        subject = hubert(settings, seconds)
+        variant = edited(subject, len(subject.sites), settings)
+        timing = settings.compare({"plain": subject.run, "edited": variant}, "plain")["edited"]
+        frames = next(iter(subject.activations().values())).shape[1]
+        rows.append(row("growth", f"{frames} frames", timing, number=peak_of(variant), unit="MB"))
+    return rows
+
+
+def by_layers(settings: Settings) -> list[Row]:
+    subject = hubert(settings)
+    counts = [count for count in (1, 3, 6, 12) if count <= len(subject.sites)]
+    variants = {f"{count} layers": edited(subject, count, settings) for count in counts}
+    times = settings.compare({"plain": Variant(subject.run), **variants}, "plain")
+    return [row("growth", name, times[name], number=peak_of(variant), unit="MB") for name, variant in variants.items()]
+
+
+def by_edit(settings: Settings) -> list[Row]:
+    """An edit alone: features at one d_sae, then d_sae at one number of features."""
+    width, tokens = settings.size((768, 1500), (16, 32))
+    x_BTD = torch.randn(1, tokens, width)
+    frames = Frames.of(x_BTD, 50.0, 0.0)
+
+    def one(d_sae: int, count: int) -> Callable[[], object]:
+        edit = SiteEdit(random_sae(width, d_sae, "relu", 1), [Ablate(chosen(d_sae, count))])
+        return partial(edit, x_BTD, frames)
+
+    many, few = settings.size((6144, EDITED), (64, 4))
+    counts: Sequence[int] = settings.size((1, 8, 32, 128, 512), (1, 4, 16))
+    sizes: Sequence[int] = settings.size((1536, 3072, 6144, 12_288, 24_576), (64, 128))
+    by_features = {f"{count} features of {many}": one(many, count) for count in counts}
+    by_size = {f"{few} features, d_sae {d_sae}": one(d_sae, few) for d_sae in sizes}
+    rows = []
+    for variants in (by_features, by_size):
+        times = settings.compare(variants, next(iter(variants)))
+        for name, run in variants.items():
+            rows.append(row("growth", name, times[name], number=peak_bytes(run) / 1e6, unit="MB"))
+    return rows
+
+
+def by_files(settings: Settings) -> list[Row]:
+    """Sounds of 1 s through the starter codec one after another."""
+    codec = open_model("starter:codec")
+    sae = SAE.load("starter:codec/latent")
+    steered = SteeredModel(codec, sae, check=False)
+    assert codec.sample_rate is not None
+    clip = Clip(
+        0.1 * torch.randn(codec.channels, round(settings.size(1.0, 0.2) * codec.sample_rate)), codec.sample_rate
+    )
+    edit = Ablate(chosen(sae.d_sae, settings.size(EDITED, 4)))
+
+    def resynthesize(count: int) -> None:
+        for _ in range(count):
+            steered.resynthesize(clip)
+
+    counts = settings.size((1, 2, 4, 8), (1, 2))
+    around = partial(steered.edit, edit)
+    variants = {f"{count} files": Variant(partial(resynthesize, count), around) for count in counts}
+    times = settings.compare(variants, "1 files")
+    return [row("growth", name, times[name], number=peak_of(variant), unit="MB") for name, variant in variants.items()]

@@ -1,0 +1,59 @@
+"""What a measurement was made on."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("audiosteer", "torch", "transformers", "openai-whisper", "encodec")
+
+
+def describe() -> dict[str, Any]:
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        **gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch_build": " ".join(torch.__config__.show().split()),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "versions": {name: installed for name in PACKAGES if (installed := version_of(name))},
+        "backend": backend(),
+    }
+
+
+def processor() -> str:
+    """Its name and the widest instructions that torch uses of it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = named[0] if named else platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def backend() -> str:
+    """What `steer` multiplies matrices with, if it has more than one way."""
+    try:
+        named = importlib.import_module("steer.kernels").backend
+    except (ImportError, AttributeError):
+        return "torch"
+    return str(named() if callable(named) else named)

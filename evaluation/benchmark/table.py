@@ -1,0 +1,46 @@
+"""The report in a terminal: a table a line, and what it was measured on."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from evaluation.report import Interval, Report, Row
+
+HEADS = ("variant", "ms", "x base", "result", "aim")
+
+
+def show(report: Report) -> None:
+    console = Console()
+    remarks = report.about["remarks"]
+    for line, rows in groupby(report.rows, key=lambda row: row["line"]):
+        table = Table(*HEADS, title=line, title_justify="left", caption_justify="left")
+        for row in rows:
+            table.add_row(*(Text(text) for text in cells(row)))
+        console.print(table)
+    for name, remark in remarks.items():
+        console.print(Text(f"{name}: {remark}"))
+    console.print(Text("; ".join(f"{key} {value}" for key, value in report.about.items() if key != "remarks")))
+    console.print("Medians [quartiles]; x base round by round; ~ is a time of disturbed rounds.")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    disturbed = "~" if row["disturbed"] else ""
+    result = f"{short(row['number'])} {row['unit']}" if row["number"] is not None else ""
+    aim = f"{row['aim']} {row['reached']}" if row["aim"] else ""
+    return row["variant"], disturbed + short(row["ms"]), short(row["x base"]), result, aim
+
+
+def short(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Interval):
+        return f"{short(value.value)} [{short(value.low)}, {short(value.high)}]"
+    if value >= 100:
+        return f"{value:,.0f}"
+    # 1.004 is not 1
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.2g}"
