@@ -38,7 +38,9 @@ class SiteEdit:
 
     def __init__(self, sae: EncodesAndDecodes, edits: Sequence[Edit], mode: Mode = "delta") -> None:
         self.sae, self.edits, self.mode = sae, tuple(edits), mode
-        touched = sorted({feature for edit in edits if isinstance(edit, FeatureEdit) for feature in edit.features})
+        # in the order of the edits, so that a lone edit is of all of them as they lie
+        every = (feature for edit in edits if isinstance(edit, FeatureEdit) for feature in edit.features)
+        touched = list(dict.fromkeys(every))
         self.touched = torch.tensor(touched, dtype=torch.long)
         d_sae = getattr(sae, "d_sae", None) or getattr(getattr(sae, "cfg", None), "d_sae", None)
         if d_sae is not None:
@@ -47,7 +49,7 @@ class SiteEdit:
         self._columns = {
             index: torch.tensor([position[feature] for feature in edit.features])
             for index, edit in enumerate(edits)
-            if isinstance(edit, FeatureEdit)
+            if isinstance(edit, FeatureEdit) and list(edit.features) != touched
         }
         if isinstance(sae, SAE) and not sae.rms_norm and mode == "delta":
             self._gather(sae)
@@ -67,10 +69,10 @@ class SiteEdit:
         touched = self.touched.to(sae.W_dec.device)
         self.W_dec = sae.W_dec[touched].contiguous()
         self.zero_D = torch.zeros_like(sae.b_dec)
-        encoder = sae.encoder()
+        encoder = sae.encoder(touched if sae.separable else None)
         self.features: Callable[[Tensor], Tensor]
         if sae.separable:
-            self.features = partial(ACTIVATIONS[sae.activation], encoder.pick(touched))
+            self.features = partial(ACTIVATIONS[sae.activation], encoder)
         else:
             self.features = PickedTopK(replace(encoder, W_enc=encoder.W_enc.detach()), touched)
         self.vectors = {}
@@ -95,10 +97,13 @@ class SiteEdit:
                 new_BTS = f_BTS + frames.value(edit.strength, f_BTS) * vector
             else:
                 assert isinstance(edit, FeatureEdit)
-                columns = torch.tensor(edit.features) if everything else self._columns[index]
-                columns = columns.to(f_BTS.device)
-                new_BTS = f_BTS.clone()
-                new_BTS[..., columns] = edit.change(f_BTS[..., columns], frames)
+                columns = torch.tensor(edit.features) if everything else self._columns.get(index)
+                if columns is None:
+                    new_BTS = edit.change(f_BTS, frames)
+                else:
+                    columns = columns.to(f_BTS.device)
+                    new_BTS = f_BTS.clone()
+                    new_BTS[..., columns] = edit.change(f_BTS[..., columns], frames)
             if edit.during is not None:
                 new_BTS = torch.where(frames.within(edit.during), new_BTS, f_BTS)  # type: ignore[arg-type]
             f_BTS = new_BTS

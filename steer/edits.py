@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, cast
 
 import torch
@@ -47,15 +48,23 @@ Value = float | Tensor | Curve
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames that an edit meets: their batch, and the time of their centres in seconds."""
+    """The frames that an edit meets: their batch, number, rate (Hz), and the second at which the first starts."""
 
     batch: int
-    time_T: Tensor
+    count: int
+    rate: float
+    start_s: float
+    device: torch.device
 
     @classmethod
     def of(cls, x_BTD: Tensor, frame_rate: float, start_s: float) -> Frames:
-        count = torch.arange(x_BTD.shape[1], device=x_BTD.device, dtype=torch.float64)
-        return cls(x_BTD.shape[0], start_s + (count + 0.5) / frame_rate)
+        return cls(*x_BTD.shape[:2], frame_rate, start_s, x_BTD.device)
+
+    @cached_property
+    def time_T(self) -> Tensor:
+        """The time of their centres in seconds; most edits do not ask for it."""
+        count = torch.arange(self.count, device=self.device, dtype=torch.float64)
+        return self.start_s + (count + 0.5) / self.rate
 
     def value(self, value: Value, like: Tensor) -> Tensor:
         """`value` as [B or 1, T or 1, 1].

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -100,15 +100,22 @@ class SAE(nn.Module):
         """Whether each feature can be computed without the others."""
         return self.activation in SEPARABLE and not self.rms_norm
 
-    def encoder(self) -> Encoder:
-        """The encoder's weights for inputs that are not centred (but normalised): b_dec is folded into the biases."""
+    def encoder(self, features: Tensor | None = None) -> Encoder:
+        """The encoder's weights for inputs that are not centred (but normalised): b_dec is folded into the biases.
+
+        With `features` [j] only their columns, at a cost that does not depend on d_sae.
+        """
         optional = {name: getattr(self, name, None) for name in ("threshold", "r_mag", "b_mag")}
+        encoder = Encoder(self.W_enc, self.b_enc, k=self.k, **optional)
+        if features is not None:
+            encoder = encoder.pick(features)
         if not self.center:
-            return Encoder(self.W_enc, self.b_enc, k=self.k, **optional)
-        centre_F = self.b_dec @ self.W_enc
-        if self.activation == "gated":
-            optional["b_mag"] = self.b_mag - centre_F * self.r_mag.exp()
-        return Encoder(self.W_enc, self.b_enc - centre_F, k=self.k, **optional)
+            return encoder
+        centre_F = self.b_dec @ encoder.W_enc
+        b_mag = encoder.b_mag
+        if b_mag is not None and encoder.r_mag is not None:
+            b_mag = b_mag - centre_F * encoder.r_mag.exp()
+        return replace(encoder, b_enc=encoder.b_enc - centre_F, b_mag=b_mag)
 
     def normalized(self, x_XD: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the encoder sees of activations [..., d_in], in the SAE's dtype, and the scale [..., 1] taken away."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from evaluation.benchmark.timing import peak_bytes
 from steer.delta import SiteEdit
 from steer.edits import Ablate, Clamp, Curve, Edit, FeatureEdit, Frames, Scale, Shift
 from steer.errors import EditError
@@ -208,3 +209,55 @@ def test_features_that_are_not_there(random_sae: Callable[..., SAE], edit: Edit)
     foreign = SiteEdit(Foreign(sae), [edit])
     with pytest.raises(EditError, match="features"):
         foreign(X, FRAMES)
+
+
+def test_a_feature_edit_allocates_nothing_that_grows_with_the_dictionary(random_sae: Callable[..., SAE]) -> None:
+    def peaks(d_sae: int) -> tuple[int, int]:
+        sae = random_sae("batchtopk", d_in=32, d_sae=d_sae)
+        x_BTD, some = torch.randn(1, 500, 32), [Clamp([3, 17], 2.0), Scale([17, 5], 3.0)]
+        edit = SiteEdit(sae, some)
+        return peak_bytes(lambda: SiteEdit(sae, some)), peak_bytes(lambda: edit(x_BTD, Frames.of(x_BTD, RATE, START)))
+
+    putting_on, editing = peaks(1024)
+    assert 0 < putting_on < 4 * 1024  # less than a number a feature
+    assert 0 < editing < 4 * 500 * 1024
+    assert peaks(16 * 1024) == (putting_on, editing)
+
+
+@pytest.mark.parametrize("activation", ["relu", "batchtopk", "jumprelu", "gated"])
+def test_touched_columns_are_gathered_once(random_sae: Callable[..., SAE], activation: str) -> None:
+    sae = random_sae(activation)
+    edit = SiteEdit(sae, [Scale([3, 7], 2.0)])
+    expected = edit(X, FRAMES)
+    for value in sae.parameters():
+        value.fill_(torch.nan)  # whoever looks again gets NaN
+    assert torch.equal(edit(X, FRAMES), expected)
+
+
+@pytest.mark.parametrize("features", [[3, 17, 21], [21, 3, 17]])
+def test_the_order_of_the_features_is_that_of_the_edit(random_sae: Callable[..., SAE], features: list[int]) -> None:
+    sae = random_sae("relu")
+    f, new = reference_features(sae, X, [Clamp(features, 2.0), Scale(features[:2], 3.0)])
+    expected = X + sae.decode(new) - sae.decode(f)
+    edited = SiteEdit(sae, [Clamp(features, 2.0), Scale(features[:2], 3.0)])(X, FRAMES)
+    torch.testing.assert_close(edited, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_untimed_edits_ask_for_no_times(random_sae: Callable[..., SAE]) -> None:
+    frames = Frames.of(X, RATE, START)
+    SiteEdit(random_sae("relu"), [Ablate([3]), Clamp([4], ROWS)])(X, frames)
+    assert "time_T" not in vars(frames)
+    SiteEdit(random_sae("relu"), [Ablate([3], during=(1.0, 2.0))])(X, frames)
+    torch.testing.assert_close(vars(frames)["time_T"], START + (torch.arange(T, dtype=torch.float64) + 0.5) / RATE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("edits", [[Ablate([3], during=(1.3, 2.2)), Scale([4, 3], ROWS)]])
+def test_an_edit_is_closer_to_fp64_than_the_dtype_can_tell(
+    random_sae: Callable[..., SAE], edits: list[Edit], dtype: torch.dtype
+) -> None:
+    sae, x = random_sae("relu"), X.to(dtype)
+    edited = SiteEdit(sae, edits)(x, FRAMES)
+    f, new = reference_features(sae.double(), x.double(), edits)
+    expected = x.double() + sae.decode(new) - sae.decode(f)
+    torch.testing.assert_close(edited.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-5)
