@@ -58,7 +58,7 @@ class Frames:
 
     @classmethod
     def of(cls, x_BTD: Tensor, frame_rate: float, start_s: float) -> Frames:
-        return cls(*x_BTD.shape[:2], frame_rate, start_s, x_BTD.device)
+        return cls(x_BTD.shape[0], x_BTD.shape[1], frame_rate, start_s, x_BTD.device)
 
     @cached_property
     def time_T(self) -> Tensor:

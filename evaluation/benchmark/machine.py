@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         **gpu,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "torch_build": " ".join(torch.__config__.show().split()),
+        "torch_build": torch_build(),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "versions": {name: installed for name in PACKAGES if (installed := version_of(name))},
         "backend": backend(),
@@ -41,6 +41,12 @@ def processor() -> str:
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = named[0] if named else platform.processor() or platform.machine()
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def torch_build() -> str:
+    """The libraries that torch was built with."""
+    lines = torch.__config__.show().splitlines()
+    return "; ".join(line.strip(" -") for line in lines[1:] if "Build settings" not in line)
 
 
 def version_of(package: str) -> str | None:

@@ -77,9 +77,9 @@ def whisper(settings: Settings) -> Subject:
     Raises:
         MissingExtraError: openai-whisper is not installed.
     """
-    model = wrap_model(whisper_tiny(settings))
-    positions = model.module.dims.n_audio_ctx
-    mel = torch.randn(1, 80, 2 * positions)
+    module = whisper_tiny(settings)
+    model = wrap_model(module)
+    mel = torch.randn(1, 80, 2 * module.dims.n_audio_ctx)
     return Subject("Whisper tiny", model, "encoder", (mel,), "blocks", encoder_sites(model))
 
 

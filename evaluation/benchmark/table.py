@@ -25,7 +25,7 @@ def show(report: Report) -> None:
     for name, remark in remarks.items():
         console.print(Text(f"{name}: {remark}"))
     console.print(Text("; ".join(f"{key} {value}" for key, value in report.about.items() if key != "remarks")))
-    console.print("Medians [quartiles]; x base round by round; ~ is a time of disturbed rounds.")
+    console.print("Medians and their quartiles; x base round by round; ~ is a time of disturbed rounds.")
 
 
 def cells(row: Row) -> tuple[str, ...]:
