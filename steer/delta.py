@@ -143,7 +143,9 @@ class SiteEdit:
         return self._added(x_BTD, new_BTD - decoded(self.sae, f_BTF, x_BTD), frames)
 
     def _added(self, x_BTD: Tensor, change_BTD: Tensor, frames: Frames) -> Tensor:
-        new_BTD = (x_BTD + change_BTD).to(x_BTD.dtype)
+        # fresh memory costs as much as the sum
+        own = change_BTD.shape == x_BTD.shape and change_BTD.dtype == torch.result_type(change_BTD, x_BTD)
+        new_BTD = (change_BTD.add_(x_BTD) if own else x_BTD + change_BTD).to(x_BTD.dtype)
         if all(edit.during is not None for edit in self.edits):
             # outside every span the activation stays what it was to the bit, also where x + 0 would round
             inside = frames.within([span for edit in self.edits for span in edit.during])  # type: ignore[union-attr, misc]

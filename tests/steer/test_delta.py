@@ -219,8 +219,9 @@ def test_a_feature_edit_allocates_nothing_that_grows_with_the_dictionary(random_
         return peak_bytes(lambda: SiteEdit(sae, some)), peak_bytes(lambda: edit(x_BTD, Frames.of(x_BTD, RATE, START)))
 
     putting_on, editing = peaks(1024)
+    x_size = 4 * 500 * 32
     assert 0 < putting_on < 4 * 1024  # less than a number a feature
-    assert 0 < editing < 4 * 500 * 1024
+    assert 0 < editing < 1.5 * x_size
     assert peaks(16 * 1024) == (putting_on, editing)
 
 
