@@ -238,6 +238,16 @@ def decoded(sae: EncodesAndDecodes, f_XF: Tensor, x_XD: Tensor) -> Tensor:
     return sae.decode(f_XF, x_XD) if isinstance(sae, SAE) else sae.decode(f_XF)
 
 
+def moved(sae: EncodesAndDecodes, new_XF: Tensor, old_XF: Tensor, x_XD: Tensor) -> Tensor:
+    """decode(new) - decode(old), for features that belong to the activations `x_XD`."""
+    if not isinstance(sae, SAE):
+        return sae.decode(new_XF) - sae.decode(old_XF)
+    # a linear decoder: what did not change does not round either
+    change_XD = decode_dense(new_XF - old_XF, sae.W_dec, torch.zeros_like(sae.b_dec))
+    scale_X1 = sae.normalized(x_XD)[1]
+    return change_XD if scale_X1 is None else change_XD * scale_X1
+
+
 def rms_normalized(f_XF: Tensor, count: int | None = None) -> Tensor:
     """Divided by the root mean square over the dictionary; all-zero vectors stay zero.
 

@@ -27,7 +27,7 @@ from hooks import ModelError, Site, SiteError, attach
 from steer.delta import Mode
 from steer.edits import Edit
 from steer.errors import EditError, SAEError
-from steer.sae import EncodesAndDecodes, decoded
+from steer.sae import EncodesAndDecodes, moved
 
 if TYPE_CHECKING:
     from steer.steered import SteeredModel
@@ -66,7 +66,7 @@ class TracedSite:
             return x_BTD
         assert self.sae is not None
         # where nothing was changed this adds zeros, but lets gradients reach the features
-        return (x_BTD + (decoded(self.sae, new_BTF, x_BTD) - decoded(self.sae, f_BTF, x_BTD))).to(x_BTD.dtype)
+        return (x_BTD + moved(self.sae, new_BTF, f_BTF, x_BTD)).to(x_BTD.dtype)
 
     def _assign_features(self, value_BTF: Tensor) -> Tensor:
         # takes the place of changes to features that were read at the same pass
