@@ -3,9 +3,8 @@
 What the SAE cannot explain stays, and the decoder's bias cancels. Where features are decided one by one (relu,
 jumprelu, batchtopk, gated) only the touched columns of W_enc and rows of W_dec are used, gathered once per edit. Top-k
 encodes in full where it has to (`steer.picked`), because a feature's rank needs the others, but keeps and changes only
-the touched features. With RMS-normalised
-features every feature moves when one does, so both ends are computed in full. An SAE that normalises each activation
-changes it in the activation's own scale.
+the touched features. With RMS-normalised features every feature moves when one does, so both ends are computed in full.
+An SAE that normalises each activation changes it in the activation's own scale.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from torch import Tensor
 from steer.activations import ACTIVATIONS
 from steer.edits import Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError
-from steer.kernels import decode_dense
+from steer.kernels import plus_decoded
 from steer.picked import PickedTopK
-from steer.sae import SAE, EncodesAndDecodes, check_features, decoded, rms_normalized
+from steer.sae import SAE, EncodesAndDecodes, check_features, decoded, moved, rms_normalized
 
 Mode = Literal["delta", "reconstruct"]
 
@@ -68,7 +67,7 @@ class SiteEdit:
         """Take the touched columns and rows once; of a shift also what it does to the activation as a whole."""
         touched = self.touched.to(sae.W_dec.device)
         self.W_dec = sae.W_dec[touched].contiguous()
-        self.zero_D = torch.zeros_like(sae.b_dec)
+        self.normalized = sae.normalized if sae.normalize else None
         encoder = sae.encoder(touched if sae.separable else None)
         self.features: Callable[[Tensor], Tensor]
         if sae.separable:
@@ -109,24 +108,32 @@ class SiteEdit:
             f_BTS = new_BTS
         return f_BTS
 
+    def _difference(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+        """What the edits add to the touched features."""
+        alone = self.edits[0]
+        if len(self.edits) == 1 and isinstance(alone, FeatureEdit) and alone.during is None:
+            return alone.difference(f_BTS, frames)
+        return self._edited(f_BTS, frames, everything=False) - f_BTS
+
     def _apply_touched(self, x_BTD: Tensor, frames: Frames) -> Tensor:
-        assert isinstance(self.sae, SAE)
-        change_BTD = torch.zeros((), dtype=self.W_dec.dtype, device=x_BTD.device)
-        seen_BTD, scale_BT1 = self.sae.normalized(x_BTD)
+        new_BTD = seen_BTD = x_BTD.to(self.W_dec.dtype)
+        scale_BT1: Tensor | None = None
+        if self.normalized is not None:
+            seen_BTD, scale_BT1 = self.normalized(x_BTD)
         if len(self.touched):
-            f_BTS = self.features(seen_BTD)
-            change_BTS = self._edited(f_BTS, frames, everything=False) - f_BTS
-            change_BTD = decode_dense(change_BTS, self.W_dec, self.zero_D)
+            change_BTS = self._difference(self.features(seen_BTD), frames)
+            # the change is made in the activation's own scale
+            change_BTS = change_BTS if scale_BT1 is None else change_BTS * scale_BT1
+            new_BTD = plus_decoded(new_BTD, change_BTS, self.W_dec)
         for index, (_, direction_D) in self.vectors.items():
             edit = self.edits[index]
             assert isinstance(edit, Shift)
             amount = frames.value(edit.strength, direction_D)
             if edit.during is not None:
                 amount = amount * frames.within(edit.during)  # type: ignore[arg-type]
-            change_BTD = change_BTD + amount * direction_D
-        if scale_BT1 is not None:
-            change_BTD = change_BTD * scale_BT1
-        return self._added(x_BTD, change_BTD, frames)
+            amount = amount if scale_BT1 is None else amount * scale_BT1
+            new_BTD = new_BTD + amount * direction_D
+        return self._within(new_BTD.to(x_BTD.dtype), x_BTD, frames)
 
     def _apply_full(self, x_BTD: Tensor, frames: Frames) -> Tensor:
         if not self.edits and isinstance(self.sae, SAE):
@@ -137,17 +144,14 @@ class SiteEdit:
         if getattr(self.sae, "rms_norm", False) and self.edits:
             # "after re-normalizing to maintain valid activation magnitudes" (arXiv 2510.23802, section 2.2)
             edited_BTF = torch.where((edited_BTF != f_BTF).any(-1, keepdim=True), rms_normalized(edited_BTF), f_BTF)
-        new_BTD = decoded(self.sae, edited_BTF, x_BTD)
         if self.mode == "reconstruct":
-            return new_BTD.to(x_BTD.dtype)
-        return self._added(x_BTD, new_BTD - decoded(self.sae, f_BTF, x_BTD), frames)
+            return decoded(self.sae, edited_BTF, x_BTD).to(x_BTD.dtype)
+        new_BTD = x_BTD + moved(self.sae, edited_BTF, f_BTF, x_BTD)
+        return self._within(new_BTD.to(x_BTD.dtype), x_BTD, frames)
 
-    def _added(self, x_BTD: Tensor, change_BTD: Tensor, frames: Frames) -> Tensor:
-        # fresh memory costs as much as the sum
-        own = change_BTD.shape == x_BTD.shape and change_BTD.dtype == torch.result_type(change_BTD, x_BTD)
-        new_BTD = (change_BTD.add_(x_BTD) if own else x_BTD + change_BTD).to(x_BTD.dtype)
-        if all(edit.during is not None for edit in self.edits):
-            # outside every span the activation stays what it was to the bit, also where x + 0 would round
-            inside = frames.within([span for edit in self.edits for span in edit.during])  # type: ignore[union-attr, misc]
-            new_BTD = torch.where(inside, new_BTD, x_BTD)
-        return new_BTD
+    def _within(self, new_BTD: Tensor, x_BTD: Tensor, frames: Frames) -> Tensor:
+        if any(edit.during is None for edit in self.edits):
+            return new_BTD
+        # outside every span the activation stays what it was to the bit, also where x + 0 would round
+        inside = frames.within([span for edit in self.edits for span in edit.during])  # type: ignore[union-attr, misc]
+        return torch.where(inside, new_BTD, x_BTD)

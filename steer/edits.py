@@ -46,7 +46,7 @@ class Curve:
 Value = float | Tensor | Curve
 
 
-@dataclass(frozen=True)
+@dataclass
 class Frames:
     """The frames that an edit meets: their batch, number, rate (Hz), and the second at which the first starts."""
 
@@ -152,6 +152,10 @@ class FeatureEdit(Edit):
         """New values of the chosen features [B, T, S]."""
         raise TypeError(f"{type(self).__name__} does not say what it changes")
 
+    def difference(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+        """What that adds to them [B, T, S]."""
+        return self.change(f_BTS, frames) - f_BTS
+
 
 @dataclass(frozen=True)
 class Ablate(FeatureEdit):
@@ -161,6 +165,9 @@ class Ablate(FeatureEdit):
 
     def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
         return torch.zeros_like(f_BTS)
+
+    def difference(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+        return -f_BTS
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """What an SAE's time goes into: the encoder's product, top-k, and the decoder's product with few features a row.
 
-On a CPU the temporaries of a few hundred rows stay in its cache, and large fresh ones cost page faults besides, so all
-that is wide is done by `chunks` of rows. Everything here is plain torch, takes any leading axes, device and floating
-dtype, and has gradients. GPUs run the same functions with torch's own kernels; where one of their own pays, it belongs
-in `encode_topk` and `decode`.
+On a CPU large fresh temporaries cost page faults, so all that is wide is done by `chunks` of rows. Everything here is
+plain torch, takes any leading axes, device and floating dtype, and has gradients. GPUs run the same functions with
+torch's own kernels; where one of their own pays, it belongs in `encode_topk` and `decode`.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,47 +16,55 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROWS = 512
-"""Rows that are taken through a whole computation before the next, on a CPU."""
-WORTH_PROBING = 2**22
-"""Multiplications below which starting another library costs more than it gains."""
+NUMBERS = 6 * 2**20
+"""The most numbers in the widest temporary, on a CPU: fresh memory of more than 32 MB is paid for at every call."""
+LARGE = 2**23
+"""Multiplications from which another library than torch's own, or a look at how few features are active, gains."""
 SPARSE = 1 / 16
-"""The share of active features up to which gathering their rows beats a dense product (measured; about 1/10)."""
+"""The share of active features up to which gathering their rows beats a dense product."""
+FEW = 64
+"""So many features are multiplied without a look at which are active."""
 
 
-def chunks(x_ND: Tensor, wide: bool = False) -> Iterator[Tensor]:
-    """Rows in pieces that a CPU's cache holds (smaller where the dictionary is `wide`); all at once elsewhere."""
-    if x_ND.device.type != "cpu" or x_ND.shape[0] <= ROWS:
+def chunks(x_ND: Tensor, width: int) -> Iterator[Tensor]:
+    """Rows in pieces that are taken through a whole computation, `width` numbers a row at its widest, on a CPU.
+
+    Elsewhere all rows at once.
+    """
+    rows = max(1, NUMBERS // width)
+    if x_ND.device.type != "cpu" or x_ND.shape[0] <= rows:
         return iter([x_ND])
-    return iter(x_ND.split(ROWS // 2 if wide else ROWS))
+    return iter(x_ND.split(rows))
 
 
 # --- x W + b ---
 
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-def linear(x_XD: Tensor, W_DF: Tensor, b_F: Tensor) -> Tensor:
+
+def linear(x_XD: Tensor, W_DF: Tensor, b_F: Tensor | None) -> Tensor:
     """x W + b [..., F], by the fastest kernel of true precision that this processor has (`backend`)."""
-    x_ND = x_XD.reshape(-1, x_XD.shape[-1])
-    product = onednn if suits_onednn(x_ND, W_DF, b_F) and backend() == "oneDNN" else plain
-    return product(x_ND, W_DF, b_F).view(*x_XD.shape[:-1], W_DF.shape[1])
+    return (onednn if suits_onednn(x_XD, W_DF, b_F) and backend() == "oneDNN" else plain)(x_XD, W_DF, b_F)
 
 
-def plain(x_ND: Tensor, W_DF: Tensor, b_F: Tensor) -> Tensor:
-    return torch.addmm(b_F, x_ND, W_DF)
+def plain(x_XD: Tensor, W_DF: Tensor, b_F: Tensor | None) -> Tensor:
+    return F.linear(x_XD, W_DF.T, b_F)
 
 
-def onednn(x_ND: Tensor, W_DF: Tensor, b_F: Tensor) -> Tensor:
+def onednn(x_XD: Tensor, W_DF: Tensor, b_F: Tensor | None) -> Tensor:
     """fp32 throughout. Torch's builds multiply fp32 by MKL, which on some processors takes twice as long."""
-    return torch.ops.mkldnn._linear_pointwise(x_ND.contiguous(), W_DF.T, b_F, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x_XD.contiguous(), W_DF.T, b_F, "none", [], "")
 
 
-def suits_onednn(x_ND: Tensor, W_DF: Tensor, b_F: Tensor) -> bool:
+def suits_onednn(x_XD: Tensor, W_DF: Tensor, b_F: Tensor | None) -> bool:
     """Whether the product is one that the private operator does: large, fp32, on the CPU, without gradient."""
+    if x_XD.numel() * W_DF.shape[1] < LARGE:
+        return False
+    given = [one for one in (x_XD, W_DF, b_F) if one is not None]
     return (
-        x_ND.shape[0] * W_DF.numel() >= WORTH_PROBING
-        and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.dtype == torch.float32 for t in (x_ND, W_DF, b_F))
+        all(type(one) in (Tensor, nn.Parameter) and one.is_cpu and one.dtype == torch.float32 for one in given)
         and (W_DF.is_contiguous() or W_DF.T.is_contiguous())
-        and not (torch.is_grad_enabled() and (x_ND.requires_grad or W_DF.requires_grad or b_F.requires_grad))
+        and not (torch.is_grad_enabled() and any(one.requires_grad for one in given))
         and not torch.compiler.is_compiling()
         and bool(torch.backends.mkldnn.enabled)
     )
@@ -72,7 +80,7 @@ def backend() -> str:
 
 
 @torch.no_grad()
-def probe(other: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
+def probe(other: Product) -> str:
     """`oneDNN` if `other` keeps fp32's precision and takes less time than `plain`, both tried in turn."""
     generator = torch.Generator().manual_seed(0)
     x_ND, W_FD, b_F = (torch.randn(*shape, generator=generator) for shape in ((256, 384), (1536, 384), (1536,)))
@@ -88,7 +96,7 @@ def probe(other: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
     return "oneDNN" if theirs < 0.9 * ours else "addmm"
 
 
-def took(product: Callable[[Tensor, Tensor, Tensor], Tensor], *inputs: Tensor) -> float:
+def took(product: Product, *inputs: Tensor) -> float:
     start = time.perf_counter()
     product(*inputs)
     return time.perf_counter() - start
@@ -100,30 +108,38 @@ def took(product: Callable[[Tensor, Tensor, Tensor], Tensor], *inputs: Tensor) -
 def topk(x_XF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each vector and where they stand, in no order; of equal ones any. As `torch.topk`, faster.
 
-    On a CPU only the k blocks with the largest maxima are looked into: k numbers as large as any left out are there.
+    On a CPU a vector is cut into blocks, and only the k blocks with the largest maxima are looked into: k numbers as
+    large as any left out are there. Those blocks are found in the same way, by blocks of blocks.
     """
-    count = x_XF.shape[-1]
-    width = 16 if count >= 256 * k else 8
+    count, shares = x_XF.shape[-1], [8]
     if not x_XF.is_cpu or count < 16 * k:
         return x_XF.topk(min(k, count), dim=-1, sorted=False)
+    while count // math.prod(shares) >= 8 * k:
+        shares.append(4)
+    whole = count - count % math.prod(shares)
     with torch.no_grad():
-        # strided blocks, so that a maximum is taken over whole vectors; what does not fill a block is looked at too
-        blocks = count // width
-        largest_XG = x_XF[..., : blocks * width].unflatten(-1, (width, blocks)).amax(-2)
-        within_XK = largest_XG.topk(k, dim=-1, sorted=False).indices
-        places_XC = (within_XK.unsqueeze(-1) + torch.arange(0, blocks * width, blocks)).flatten(-2)
-        if count % width:
-            rest = torch.arange(blocks * width, count).expand(*x_XF.shape[:-1], -1)
-            places_XC = torch.cat([places_XC, rest], dim=-1)
-        best_XK = x_XF.gather(-1, places_XC).topk(k, dim=-1, sorted=False).indices
-        indices_XK = places_XC.gather(-1, best_XK)
-    return x_XF.gather(-1, indices_XK), indices_XK
+        levels = [x_XF[..., :whole]]
+        for share in shares:
+            # strided blocks, so that a maximum is taken over whole vectors
+            levels.append(levels[-1].unflatten(-1, (share, -1)).amax(-2))
+        blocks = levels[-1].shape[-1]
+        places_XK = levels[-1].topk(k, dim=-1, sorted=False).indices
+        for level in reversed(levels[:-1]):
+            inside = torch.arange(0, level.shape[-1], blocks)
+            places_XC = (places_XK.unsqueeze(-1) + inside).flatten(-2)
+            blocks = level.shape[-1]
+            if blocks == whole < count:  # what fills no block
+                rest = torch.arange(whole, count).expand(*x_XF.shape[:-1], -1)
+                level, places_XC = x_XF, torch.cat([places_XC, rest], dim=-1)
+            best_XK = level.gather(-1, places_XC).topk(k, dim=-1, sorted=False).indices
+            places_XK = places_XC.gather(-1, best_XK)
+    return x_XF.gather(-1, places_XK), places_XK
 
 
 def encode_topk(x_XD: Tensor, W_DF: Tensor, b_F: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of x W + b [..., k] and their ids; nothing of size [..., F] is made."""
-    x_ND, wide = x_XD.reshape(-1, x_XD.shape[-1]), W_DF.shape[1] > 8192
-    parts = [topk(linear(chunk_ND, W_DF, b_F), k) for chunk_ND in chunks(x_ND, wide)]
+    x_ND = x_XD.reshape(-1, x_XD.shape[-1])
+    parts = [topk(linear(chunk_ND, W_DF, b_F), k) for chunk_ND in chunks(x_ND, W_DF.shape[1])]
     values_NK, indices_NK = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
     shape = (*x_XD.shape[:-1], values_NK.shape[-1])
     return values_NK.view(shape), indices_NK.view(shape)
@@ -140,22 +156,37 @@ def decode(values_XK: Tensor, indices_XK: Tensor, W_FD: Tensor) -> Tensor:
     return out_ND.view(*values_XK.shape[:-1], W_FD.shape[1])
 
 
-def decode_dense(f_XF: Tensor, W_FD: Tensor, b_D: Tensor) -> Tensor:
+def decode_dense(f_XF: Tensor, W_FD: Tensor, b_D: Tensor | None) -> Tensor:
     """f W + b [..., D]; where few features are active only their rows are touched."""
-    f_NF = f_XF.reshape(-1, f_XF.shape[-1])
-    parts = [decode_chunk(chunk_NF, W_FD, b_D) for chunk_NF in chunks(f_NF)]
+    if not may_be_sparse(f_XF, W_FD):
+        return linear(f_XF, W_FD, b_D)
+    parts = [decode_chunk(chunk_NF, W_FD, b_D) for chunk_NF in chunks(f_XF.reshape(-1, len(W_FD)), len(W_FD))]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*f_XF.shape[:-1], W_FD.shape[1])
 
 
-def decode_chunk(f_NF: Tensor, W_FD: Tensor, b_D: Tensor) -> Tensor:
-    small = f_NF.numel() * W_FD.shape[1] < WORTH_PROBING
-    # on a GPU the count would have to be waited for, and gradients to inactive features need the dense product
-    if small or not f_NF.is_cpu or (torch.is_grad_enabled() and f_NF.requires_grad):
-        return linear(f_NF, W_FD, b_D)
+def decode_chunk(f_NF: Tensor, W_FD: Tensor, b_D: Tensor | None) -> Tensor:
     if int(f_NF.count_nonzero()) > SPARSE * f_NF.numel():
         return linear(f_NF, W_FD, b_D)
     rows_P, features_P = f_NF.nonzero(as_tuple=True)
-    return bags(W_FD, rows_P, features_P, f_NF[rows_P, features_P], len(f_NF)).add_(b_D)
+    out_ND = bags(W_FD, rows_P, features_P, f_NF[rows_P, features_P], len(f_NF))
+    return out_ND if b_D is None else out_ND.add_(b_D)
+
+
+def may_be_sparse(f_XF: Tensor, W_FD: Tensor) -> bool:
+    count, width = W_FD.shape
+    if count <= FEW or f_XF.numel() * width < LARGE:
+        return False
+    # on a GPU the count would have to be waited for, and gradients to inactive features need the dense product
+    return f_XF.is_cpu and not (torch.is_grad_enabled() and f_XF.requires_grad)
+
+
+def plus_decoded(x_XD: Tensor, f_XF: Tensor, W_FD: Tensor) -> Tensor:
+    """x + f W [..., D] in one product, where there are not so many features that most of them may be inactive."""
+    if may_be_sparse(f_XF, W_FD):
+        return decode_dense(f_XF, W_FD, None).add_(x_XD)
+    if suits_onednn(f_XF, W_FD, x_XD) and backend() == "oneDNN":
+        return torch.ops.mkldnn._linear_pointwise.binary(f_XF.contiguous(), x_XD.contiguous(), W_FD.T, None, "add")
+    return torch.addmm(x_XD.reshape(-1, x_XD.shape[-1]), f_XF.reshape(-1, len(W_FD)), W_FD).view(x_XD.shape)
 
 
 def bags(W_FD: Tensor, rows_P: Tensor, features_P: Tensor, values_P: Tensor, count: int) -> Tensor:

@@ -105,8 +105,7 @@ class SAE(nn.Module):
 
         With `features` [j] only their columns, at a cost that does not depend on d_sae.
         """
-        optional = {name: getattr(self, name, None) for name in ("threshold", "r_mag", "b_mag")}
-        encoder = Encoder(self.W_enc, self.b_enc, k=self.k, **optional)
+        encoder = self._weights()
         if features is not None:
             encoder = encoder.pick(features)
         if not self.center:
@@ -117,6 +116,11 @@ class SAE(nn.Module):
             b_mag = b_mag - centre_F * encoder.r_mag.exp()
         return replace(encoder, b_enc=encoder.b_enc - centre_F, b_mag=b_mag)
 
+    def _weights(self) -> Encoder:
+        """The encoder's weights as they are, for inputs that are centred."""
+        optional = {name: getattr(self, name, None) for name in ("threshold", "r_mag", "b_mag")}
+        return Encoder(self.W_enc, self.b_enc, k=self.k, **optional)
+
     def normalized(self, x_XD: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the encoder sees of activations [..., d_in], in the SAE's dtype, and the scale [..., 1] taken away."""
         x_XD = x_XD.to(self.W_enc.dtype)
@@ -125,14 +129,16 @@ class SAE(nn.Module):
         normalized = NORMALIZATIONS[self.normalize](x_XD)
         return normalized.n_XD, normalized.scale_X1
 
+    def _centred(self, x_XD: Tensor) -> Tensor:
+        # folding b_dec into the biases would read the whole encoder at each call
+        n_XD = self.normalized(x_XD)[0]
+        return n_XD - self.b_dec if self.center else n_XD
+
     def encode(self, x_XD: Tensor) -> Tensor:
         """Features [..., d_sae] of activations [..., d_in], in the SAE's own dtype."""
         if self.activation == "topk":
             return dense(*self.encode_sparse(x_XD), self.d_sae)
-        return self._encoded(self.encoder(), x_XD)
-
-    def _encoded(self, encoder: Encoder, x_XD: Tensor) -> Tensor:
-        f_XF = ACTIVATIONS[self.activation](encoder, self.normalized(x_XD)[0])
+        f_XF = ACTIVATIONS[self.activation](self._weights(), self._centred(x_XD))
         return rms_normalized(f_XF) if self.rms_norm else f_XF
 
     def encode_sparse(self, x_XD: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +151,7 @@ class SAE(nn.Module):
         """
         if self.activation != "topk":
             raise SAEError(f"only a top-k SAE has a fixed number of features a vector; this one is {self.activation}")
-        values_XK, indices_XK = self.encoder().topk(self.normalized(x_XD)[0])
+        values_XK, indices_XK = self._weights().topk(self._centred(x_XD))
         return rms_normalized(values_XK, self.d_sae) if self.rms_norm else values_XK, indices_XK
 
     def decode_sparse(self, values_XK: Tensor, indices_XK: Tensor, x_XD: Tensor | None = None) -> Tensor:
@@ -176,8 +182,8 @@ class SAE(nn.Module):
         """The reconstruction of activations [..., d_in]; features of all of them are never held at once."""
         if self.activation == "topk":
             return self.decode_sparse(*self.encode_sparse(x_XD), x_XD)
-        encoder, x_ND = self.encoder(), x_XD.reshape(-1, self.d_in)
-        parts = [self.decode(self._encoded(encoder, chunk_ND), chunk_ND) for chunk_ND in chunks(x_ND)]
+        x_ND = x_XD.reshape(-1, self.d_in)
+        parts = [self.decode(self.encode(chunk_ND), chunk_ND) for chunk_ND in chunks(x_ND, self.d_sae)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(x_XD.shape)
 
     def check_features(self, features: Sequence[int] | Tensor) -> Tensor:
@@ -243,7 +249,7 @@ def moved(sae: EncodesAndDecodes, new_XF: Tensor, old_XF: Tensor, x_XD: Tensor) 
     if not isinstance(sae, SAE):
         return sae.decode(new_XF) - sae.decode(old_XF)
     # a linear decoder: what did not change does not round either
-    change_XD = decode_dense(new_XF - old_XF, sae.W_dec, torch.zeros_like(sae.b_dec))
+    change_XD = decode_dense(new_XF - old_XF, sae.W_dec, None)
     scale_X1 = sae.normalized(x_XD)[1]
     return change_XD if scale_X1 is None else change_XD * scale_X1
 

@@ -128,7 +128,7 @@ def likely_bound(encoder: Encoder, x_ND: Tensor, k: int) -> Tensor:
 def above(encoder: Encoder, x_ND: Tensor, bound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, ids and values of all features that exceed a bound, row by row."""
     rows, features, values, done = [], [], [], 0
-    for chunk_ND in chunks(x_ND, len(encoder.b_enc) > 8192):
+    for chunk_ND in chunks(x_ND, len(encoder.b_enc)):
         pre_NF = linear(chunk_ND, encoder.W_enc, encoder.b_enc)
         rows_P, features_P = (pre_NF > bound).nonzero(as_tuple=True)
         rows.append(rows_P + done)

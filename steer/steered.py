@@ -190,9 +190,9 @@ class SteeredModel:
             count = x_BTD.shape[1] if padding else real_frames(x_BTD.shape[1], site.frame_rate)
             if not count:
                 return x_BTD
-            sound_BTD, rest_BTD = x_BTD[:, :count], x_BTD[:, count:]
+            sound_BTD = x_BTD if count == x_BTD.shape[1] else x_BTD[:, :count]
             edited_BTD = site_edit(sound_BTD, Frames.of(sound_BTD, site.frame_rate or 1.0, start_s or 0.0))
-            return torch.cat([edited_BTD, rest_BTD], dim=1) if rest_BTD.shape[1] else edited_BTD
+            return edited_BTD if sound_BTD is x_BTD else torch.cat([edited_BTD, x_BTD[:, count:]], dim=1)
 
         return change
 

@@ -88,11 +88,11 @@ def turned_on(steered: SteeredModel, edits: Mapping[str, Ablate], subject: Subje
         return subject.run()
 
 
-def read(subject: Subject, saes: Mapping[str, SAE]) -> list[Tensor]:
-    """What `SteeredModel.features` does beside preparing the sound."""
+def read(subject: Subject, saes: Mapping[str, SAE]) -> list[tuple[Tensor, Tensor]]:
+    """The active features of every activation, their values and ids."""
     with Recorder(subject.model.module, [subject.model.site(name) for name in saes]) as recorder:
         subject.run()
-    return [saes[name].encode(x_BTD) for name, x_BTD in recorder.take().items()]
+    return [saes[name].encode_sparse(x_BTD) for name, x_BTD in recorder.take().items()]
 
 
 def peer_variants(
@@ -147,7 +147,7 @@ def decoder_line(settings: Settings) -> Told:
         name = f"relu, {count} feature{'s' * (count > 1)} a layer"
         variants[name] = Variant(step, partial(steered.edit, edits))
     variants["hooks that change nothing"] = Variant(step, partial(unchanged, module, [steered.sites[s] for s in sites]))
-    times = settings.compare(variants, PLAIN)
+    times = settings.compare(variants, PLAIN, sample_s=1.0)
     for handle in handles:
         handle.remove()
     rows = []
