@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 NUMBERS = 6 * 2**20
 """The most numbers in the widest temporary, on a CPU: fresh memory of more than 32 MB is paid for at every call."""
+ROWS = 1024
+"""The most rows at a time, on a CPU."""
 LARGE = 2**23
 """Multiplications from which another library than torch's own, or a look at how few features are active, gains."""
 SPARSE = 1 / 16
@@ -31,7 +33,7 @@ def chunks(x_ND: Tensor, width: int) -> Iterator[Tensor]:
 
     Elsewhere all rows at once.
     """
-    rows = max(1, NUMBERS // width)
+    rows = min(ROWS, max(1, NUMBERS // width))
     if x_ND.device.type != "cpu" or x_ND.shape[0] <= rows:
         return iter([x_ND])
     return iter(x_ND.split(rows))
@@ -176,7 +178,7 @@ def may_be_sparse(f_XF: Tensor, W_FD: Tensor) -> bool:
     count, width = W_FD.shape
     if count <= FEW or f_XF.numel() * width < LARGE:
         return False
-    # on a GPU the count would have to be waited for, and gradients to inactive features need the dense product
+    # on a GPU the count would have to be waited for; gradients to inactive features need the dense product
     return f_XF.is_cpu and not (torch.is_grad_enabled() and f_XF.requires_grad)
 
 
@@ -191,10 +193,5 @@ def plus_decoded(x_XD: Tensor, f_XF: Tensor, W_FD: Tensor) -> Tensor:
 
 def bags(W_FD: Tensor, rows_P: Tensor, features_P: Tensor, values_P: Tensor, count: int) -> Tensor:
     """Sums over (row, feature, value) in the order of their rows: [count, D], row n being of value * W[feature]."""
-    return F.embedding_bag(features_P, W_FD, starts(rows_P, count), mode="sum", per_sample_weights=values_P)
-
-
-def starts(sorted_P: Tensor, count: int) -> Tensor:
-    """Where the entries of each of 0 .. count - 1 begin in a sorted list of them."""
-    counts = torch.bincount(sorted_P, minlength=count)
-    return counts.cumsum(0) - counts
+    count_N = torch.bincount(rows_P, minlength=count)
+    return F.embedding_bag(features_P, W_FD, count_N.cumsum(0) - count_N, mode="sum", per_sample_weights=values_P)

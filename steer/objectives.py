@@ -67,8 +67,11 @@ def chosen_pass(sae: SAE, x_ND: Tensor, batch: bool) -> Pass:
     """From the k largest features a vector, or k * N a batch: nothing of size [N, F] is kept."""
     y_ND, values_P, pairs = sparse_pass(sae, x_ND, batch)
     least = values_P.amin() if len(values_P) else values_P.new_tensor(torch.inf)
-    count_F = torch.bincount(pairs.features_P, minlength=sae.d_sae)
-    return Pass(y_ND, x_ND.new_zeros(()), count_F, least, lambda some: sae.encoder().pick(some).preactivation(x_ND))
+
+    def pre(some: Tensor) -> Tensor:
+        return sae.encoder(some).preactivation(x_ND)
+
+    return Pass(y_ND, x_ND.new_zeros(()), pairs.count_F, least, pre)
 
 
 def jumprelu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:

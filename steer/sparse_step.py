@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from steer.activations import Encoder
-from steer.kernels import bags, chunks, encode_topk, linear, starts, topk
+from steer.kernels import bags, chunks, encode_topk, linear, topk
 from steer.sae import MIN_RMS, SAE
 
 
@@ -31,11 +31,15 @@ class Pairs:
     features: int
 
     @cached_property
+    def count_F(self) -> Tensor:
+        """In how many rows each feature is active."""
+        return torch.bincount(self.features_P, minlength=self.features)
+
+    @cached_property
     def by_feature(self) -> tuple[Tensor, Tensor]:
         """The pairs in the order of their features: their places in this list, and where each feature begins."""
         # stable, so that sums are always added up in the same order
-        sorted_P, order_P = self.features_P.sort(stable=True)
-        return order_P, starts(sorted_P, self.features)
+        return self.features_P.argsort(stable=True), self.count_F.cumsum(0) - self.count_F
 
     def sums(self, W_FD: Tensor, values_P: Tensor) -> Tensor:
         """[N, D]: for each row the sum of its features' rows in `W_FD`, times their values."""
@@ -98,9 +102,12 @@ class DecodePairs(torch.autograd.Function):
 def topk_pairs(encoder: Encoder, x_ND: Tensor, k: int) -> tuple[Pairs, Tensor]:
     """The k largest features of each row, those of them that are positive, and their values."""
     values_NK, features_NK = encode_topk(x_ND, encoder.W_enc, encoder.b_enc, k)
-    rows_N, active_NK = torch.arange(len(x_ND), device=x_ND.device), values_NK > 0
-    rows_P = rows_N[:, None].expand_as(features_NK)[active_NK]
-    return Pairs(rows_P, features_NK[active_NK], len(x_ND), len(encoder.b_enc)), values_NK[active_NK]
+    rows_P = torch.arange(len(x_ND), device=x_ND.device).repeat_interleave(values_NK.shape[1])
+    features_P, values_P = features_NK.flatten(), values_NK.flatten()
+    active_P = values_P > 0
+    if not active_P.all():
+        rows_P, features_P, values_P = rows_P[active_P], features_P[active_P], values_P[active_P]
+    return Pairs(rows_P, features_P, len(x_ND), len(encoder.b_enc)), values_P
 
 
 @torch.no_grad()

@@ -61,11 +61,16 @@ class Trainee:
         if config.activation == "batchtopk":
             sae.threshold.requires_grad_(False)
         self.sae = sae.to(device)
-        self.optimizer = torch.optim.Adam([p for p in self.sae.parameters() if p.requires_grad], lr=config.lr)
+        self.optimizer = torch.optim.Adam(
+            [p for p in self.sae.parameters() if p.requires_grad], lr=config.lr, fused=True
+        )
         self.silent_F = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
 
-    def step(self, x_ND: Tensor, step: int) -> dict[str, Tensor]:
-        """One batch [N, D] of activations as they are: its loss, explained variance, L0 and share of dead features."""
+    def step(self, x_ND: Tensor, step: int, report: bool = True) -> dict[str, Tensor]:
+        """One batch [N, D] of activations as they are.
+
+        With `report` its loss, explained variance, L0 and share of dead features.
+        """
         sae, config = self.sae, self.config
         x_ND = x_ND * self.scale
         for group in self.optimizer.param_groups:
@@ -86,13 +91,15 @@ class Trainee:
         self.optimizer.step()
         with torch.no_grad():
             if unit_rows:
-                sae.W_dec.copy_(nn.functional.normalize(sae.W_dec, dim=1))
+                sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
             if config.activation == "jumprelu":
                 sae.threshold.clamp_(min=0)
             if config.activation == "batchtopk":
                 # a plain mean of the first batches, then one over about 100
                 follow_threshold(sae, run.least, max(0.01, 1 / (step + 1)))
             self.silent_F = torch.where(run.count_F > 0, 0, self.silent_F + len(x_ND))
+        if not report:
+            return {}
         active = run.count_F.sum() / len(x_ND)
         total = (x_ND - x_ND.mean(0)).square().sum(-1).mean()
         dead_F = (self.silent_F > config.dead_after).float()
@@ -126,7 +133,8 @@ def remove_parallel_gradient(sae: SAE) -> None:
     """Keep only what turns the decoder's rows: their length is fixed, and Adam must not store what cannot be used."""
     grad = sae.W_dec.grad
     assert grad is not None
-    grad -= (grad * sae.W_dec.detach()).sum(1, keepdim=True) * sae.W_dec.detach()
+    along_F1 = (grad * sae.W_dec.detach()).sum(1, keepdim=True)
+    grad.addcmul_(along_F1, sae.W_dec.detach(), value=-1)
 
 
 @torch.no_grad()

@@ -121,10 +121,11 @@ def train_saes(
         task = bar.add_task("training", total=shared.steps, completed=first)
         for step in range(first, shared.steps):
             batches = {site: next(stream).to(device, torch.float32) for site, stream in streams.items()}
-            terms = [trainee.step(batches[trainee.site], step) for trainee in trainees]
             done = step + 1
             due = done % checkpoint_every == 0 or done == shared.steps
-            if due or done % LOG_EVERY == 0:  # a loss is looked at before it is saved
+            told = due or done % LOG_EVERY == 0  # a loss is looked at before it is saved
+            terms = [trainee.step(batches[trainee.site], step, told) for trainee in trainees]
+            if told:
                 line = run.note(done, terms)
                 bar.update(task, description=f"explained {line['explained_variance'][0]:.1%}, L0 {line['l0'][0]:.0f}")
             if due:

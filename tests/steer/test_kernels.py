@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from steer import kernels
-from steer.kernels import NUMBERS, backend, chunks, decode, decode_dense, encode_topk, linear, plain, probe, topk
+from steer.kernels import NUMBERS, ROWS, backend, chunks, decode, decode_dense, encode_topk, linear, plain, probe, topk
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -134,6 +134,7 @@ def test_encode_topk_by_chunks(each_backend: str, rows: int, count: int) -> None
 
 def test_chunks_are_the_rows_in_order() -> None:
     x = random(1300, 2)
+    assert [len(chunk) for chunk in chunks(x, 1)] == [ROWS, 1300 - ROWS]
     assert torch.equal(torch.cat(list(chunks(x, 2**14))), x)
     assert max(len(chunk) for chunk in chunks(x, 2**14)) == NUMBERS // 2**14
     assert [len(chunk) for chunk in chunks(x, NUMBERS + 1)] == [1] * len(x)
