@@ -20,15 +20,16 @@ from torch import Tensor
 
 from apps.excerpt import choose, read_stretches
 from apps.files import copy_file, kind_of
-from apps.stream import CHUNK_S, Plan, Process, Queue, in_chunks, resampled
+from apps.stream import CHUNK_S, in_chunks, resampled
 from apps.trials import Memory, SiteEdits, Trials
-from hooks import AudioFileError, ModelError, at_time
+from hooks import AudioFileError, ModelError
 from hooks.clip import AudioInfo, audio_info, check_target, create_audio, read_blocks
 from hooks.errors import require
 from hooks.model import Codec
 from steer.edits import Edit
 from steer.errors import EditError
 from steer.recipe import UNITS, Recipe
+from steer.stream import Plan, Process, Queue, round_trip
 
 BLOCK_S = 1.0
 Report = Callable[[str, float], None]
@@ -216,15 +217,9 @@ class Editor:
 
         return process
 
-    @torch.no_grad()
     def _round_trip(self, audio_CN: Tensor, at_s: float, edits: SiteEdits) -> Tensor:
-        """[C, n] through the codec: each channel is a row of the batch, or each pair where the codec is stereo."""
-        channels, width = audio_CN.shape[0], self.codec.channels
-        spare = -channels % width
-        rows_BCN = torch.cat([audio_CN, audio_CN[-1:].expand(spare, -1)]).view(-1, width, audio_CN.shape[1])
-        with at_time(at_s), self.steered.edit(edits):
-            output_BCN = self.codec.run(rows_BCN.to(self.codec.device, self.codec.dtype))
-        return output_BCN.float().cpu().flatten(0, 1)[:channels]
+        with self.steered.edit(edits):
+            return round_trip(self.codec, audio_CN, at_s)
 
 
 def meets(edit: Edit, start_s: float, end_s: float) -> bool:

@@ -7,6 +7,7 @@ from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift
 from steer.errors import EditError, RecipeError, SAEError, TrainingError
 from steer.sae import SAE, SAEInfo
 from steer.steered import SteeredModel
+from steer.stream import Stream
 from steer.vectors import ControlVector, difference_of_means, from_pairs, load_vector, load_vectors, save_vectors
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "Shift",
     "Site",
     "SteeredModel",
+    "Stream",
     "TrainingError",
     "calibrate",
     "capture",

@@ -9,9 +9,10 @@ from typing import Annotated
 import torch
 import typer
 
+from evaluation.benchmark.codecs import codec_line
 from evaluation.benchmark.growth import growth_line
 from evaluation.benchmark.machine import describe
-from evaluation.benchmark.saes import codec_line, edit_line, sae_line, train_line
+from evaluation.benchmark.saes import edit_line, sae_line, train_line
 from evaluation.benchmark.settings import Settings, Told
 from evaluation.benchmark.table import show
 from evaluation.benchmark.whole_models import decoder_line, hook_line, hubert_line, whisper_line

@@ -1,4 +1,4 @@
-"""Lines of SAEs alone: encode and decode, an edit, a training step; and a codec's edit against the clock."""
+"""Lines of SAEs alone: encode and decode, an edit, a training step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from evaluation.benchmark import peers
 from evaluation.benchmark.models import EXPANSION, K, chosen, random_sae, sharing, threshold
 from evaluation.benchmark.settings import Aim, Settings, Told, row
-from evaluation.benchmark.timing import Timing, Variant, peak_bytes
+from evaluation.benchmark.timing import Timing, peak_bytes
 from evaluation.report import Row
-from steer import SAE, Ablate, SteeredModel, open_model
+from steer import SAE, Ablate
 from steer.delta import SiteEdit
 from steer.edits import Frames
 from steer.trainee import TrainConfig, Trainee, rate_at, remove_parallel_gradient
@@ -233,28 +233,3 @@ def batches(width: int, size: int, count: int, k: int) -> list[Tensor]:
         x_ND = nn.functional.embedding_bag(places, directions, per_sample_weights=amounts, mode="sum")
         made.append(x_ND + 0.1 * torch.randn(size, width, generator=generator))
     return made
-
-
-@torch.inference_mode()
-def codec_line(settings: Settings) -> Told:
-    """The 24 kHz starter codec edited at its latent, piece by piece: seconds of computing a second of sound."""
-    seconds = settings.size(1.0, 0.2)
-    codec = open_model("starter:codec")
-    sae = SAE.load("starter:codec/latent")
-    steered = SteeredModel(codec, sae, check=False)
-    assert codec.sample_rate is not None
-    sound = 0.1 * torch.randn(1, codec.channels, round(seconds * codec.sample_rate))
-    edit = Ablate(chosen(sae.d_sae, settings.size(32, 4)))
-    times = settings.compare(
-        {
-            "plain": partial(codec.run, sound),
-            "edited": Variant(partial(codec.run, sound), partial(steered.edit, edit)),
-        },
-        "plain",
-    )
-    rows = []
-    for name, timing in times.items():
-        aim = Aim("<=", 0.3) if name == "edited" else None
-        factor = timing.seconds.value / seconds
-        rows.append(row("codec", name, timing, number=factor, unit="real-time factor", aim=aim))
-    return Told(rows, f"pieces of {seconds:g} s, each alone: the latency is a piece and the time it takes")

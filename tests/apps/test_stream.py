@@ -8,10 +8,11 @@ import soxr
 import torch
 from torch import Tensor
 
-from apps.stream import Plan, in_chunks, resampled
+from apps.stream import in_chunks, resampled
 from hooks import open_model
+from steer.stream import Plan
 
-PLAN = Plan(core=1000, context=300, fade=50)
+PLAN = Plan(core=1000, before=300, after=200, fade=50)
 
 
 def cut(samples_CN: Tensor, size: int) -> Iterator[Tensor]:
@@ -32,13 +33,13 @@ def test_chunks_join_to_exactly_the_input(count: int, block: int) -> None:
 
     joined = torch.cat(list(in_chunks(cut(samples_CN, block), PLAN, 100, process)), dim=1)
     assert torch.equal(joined, samples_CN)
-    assert max(length for _, length in seen) <= PLAN.core + 2 * PLAN.context
+    assert max(length for _, length in seen) <= PLAN.core + PLAN.before + PLAN.after
     # chunks start on the grid that the core and the context are made of
     assert all(start % 100 == 0 for start, _ in seen)
 
 
 def test_an_hour_needs_no_more_memory_than_a_minute() -> None:
-    plan, rate, taken, given = Plan(20_000, 1_000, 10), 1000, 0, 0
+    plan, rate, taken, given = Plan(20_000, 1_000, 1_000, 10), 1000, 0, 0
 
     def blocks() -> Iterator[Tensor]:
         nonlocal taken
@@ -47,13 +48,13 @@ def test_an_hour_needs_no_more_memory_than_a_minute() -> None:
             yield torch.ones(1, rate)
 
     def process(audio_CN: Tensor, start_s: float) -> Tensor:
-        assert audio_CN.shape[1] <= plan.core + 2 * plan.context
+        assert audio_CN.shape[1] <= plan.core + plan.before + plan.after
         return audio_CN
 
     for block_CN in in_chunks(resampled(blocks(), rate, rate), plan, rate, process):
         given += block_CN.shape[1]
         # what was read and not yet given: one chunk, its context and a block
-        assert taken - given <= plan.core + 2 * plan.context + rate
+        assert taken - given <= plan.core + plan.before + plan.after + rate
     assert given == 3_600_000
 
 
@@ -74,7 +75,7 @@ def test_codec_in_chunks_is_the_codec_in_one(codec_folder: Path) -> None:
     whole = process(samples_CN, 0.0)
     plan = Plan.of(codec, chunk_s=2.0)  # type: ignore[arg-type]
     assert plan.core % 320 == 0
-    assert plan.context % 320 == 0
+    assert plan.before % 320 == 0
     joined = torch.cat(list(in_chunks(cut(samples_CN, 5000), plan, 24_000, process)), dim=1)
     difference = (joined - whole).abs()[0]
     # float32 in another order, and what is left of the LSTM's memory after a second of context
@@ -93,5 +94,5 @@ def test_codec_that_cuts_its_input_is_cut_where_it_would_cut() -> None:
 
     plan = Plan.of(Chunked(), chunk_s=10.0)  # type: ignore[arg-type]
     assert plan.core % 47_520 == 0
-    assert plan.context % 47_520 == 0
-    assert plan.context > 48_000
+    assert plan.before % 47_520 == 0
+    assert plan.before > 48_000
