@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,20 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from hooks.attach import at_time, attach
-from hooks.errors import SiteError
+from hooks.errors import AudioSteerError, SiteError
 from hooks.model import AudioModel, Source
 from hooks.padding import real_frames
 from hooks.registry import wrap_model
 from hooks.site import Site
 
+AHEAD = 8
+"""So many batches are read ahead to find stretches of equal length."""
+
 
 @dataclass(frozen=True)
 class Captured:
-    """Activations {site: [B, T, D]} of one sound, or of one stretch of a long one that starts at `start_s` seconds."""
+    """Activations {site: [B, T, D]} of one sound, or of one stretch of a long one that starts at `start_s` seconds.
+
+    `last` says whether the sound ends with it.
+    """
 
     source: Source
     start_s: float
     activations: dict[str, Tensor]
+    last: bool = True
 
 
 class Recorder:
@@ -68,25 +76,81 @@ class Recorder:
         return taken
 
 
-@torch.no_grad()
-def capture(
-    model: AudioModel | nn.Module, sources: Iterable[Source], sites: Sequence[str], max_s: float = 30.0
-) -> Iterator[Captured]:
-    """Run sounds through a model one by one and give what passes at `sites`.
+@dataclass
+class _Stretch:
+    """A stretch of a sound, before and after its run."""
 
-    Sounds longer than `max_s` seconds are cut into stretches of that length.
+    source: Source
+    start_s: float
+    audio_BCN: Tensor
+    last: bool
+    activations: dict[str, Tensor] | None = None
+
+    @property
+    def alike(self) -> tuple[float, torch.Size]:
+        """Stretches of which this is the same can run beside each other as rows of a batch."""
+        return self.start_s, self.audio_BCN.shape
+
+
+def capture(
+    model: AudioModel | nn.Module,
+    sources: Iterable[Source],
+    sites: Sequence[str],
+    max_s: float = 30.0,
+    batch: int = 1,
+) -> Iterator[Captured]:
+    """Run sounds through a model and give what passes at `sites`, sound by sound.
+
+    Sounds longer than `max_s` seconds are cut into stretches of that length. With `batch` up to so many stretches of
+    equal length run at once, to which end `AHEAD` times as many are read ahead; rows of a batch do not see each other,
+    but may round in another order than alone.
 
     Raises:
         SiteError: an unknown site, or one that the model does not pass.
-        AudioFileError: a sound cannot be read.
+        AudioFileError: a sound cannot be read; those before it are given first.
     """
     model = wrap_model(model)
+    chosen = [model.site(name) for name in sites]
+    coming: Iterator[_Stretch] | None = stretches(model, sources, max_s)
+    error: AudioSteerError | None = None
+    read: deque[_Stretch] = deque()
+    while True:
+        while coming is not None and len(read) < (AHEAD * batch if batch > 1 else 1):
+            try:
+                read.append(next(coming))
+            except StopIteration:
+                coming = None
+            except AudioSteerError as found:
+                coming, error = None, found
+        if not read:
+            break
+        if read[0].activations is None:
+            alike = [one for one in read if one.activations is None and one.alike == read[0].alike]
+            run_beside(model, alike[:batch], chosen)
+        first = read.popleft()
+        assert first.activations is not None
+        yield Captured(first.source, first.start_s, first.activations, first.last)
+    if error is not None:
+        raise error
+
+
+def stretches(model: AudioModel, sources: Iterable[Source], max_s: float) -> Iterator[_Stretch]:
     for source in sources:
         audio_BCN = model.prepare(source)
         assert model.sample_rate is not None
         length = max(1, round(max_s * model.sample_rate))
         for start in range(0, audio_BCN.shape[-1], length):
-            start_s = start / model.sample_rate
-            with Recorder(model.module, [model.site(name) for name in sites]) as recorder, at_time(start_s):
-                model.run(audio_BCN[..., start : start + length])
-            yield Captured(source, start_s, recorder.take())
+            end = start + length
+            last = end >= audio_BCN.shape[-1]
+            yield _Stretch(source, start / model.sample_rate, audio_BCN[..., start:end], last)
+
+
+@torch.no_grad()
+def run_beside(model: AudioModel, rows: Sequence[_Stretch], sites: Sequence[Site]) -> None:
+    """Run stretches that are alike as one batch."""
+    with Recorder(model.module, sites) as recorder, at_time(rows[0].start_s):
+        model.run(torch.cat([row.audio_BCN for row in rows]))
+        taken = recorder.take()
+    for number, row in enumerate(rows):
+        # some sites have several rows for each of the batch, as one for each channel
+        row.activations = {name: x_BTD.chunk(len(rows))[number] for name, x_BTD in taken.items()}

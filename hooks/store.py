@@ -176,9 +176,11 @@ def fill(
     dtype: str = "float16",
     shard_bytes: int = SHARD_BYTES,
     max_s: float = 30.0,
+    batch: int = 1,
 ) -> ActivationStore:
     """Run sounds through a model and store what passes at `sites`; sounds that are in the store are not done again.
 
+    `max_s` and `batch` are as in `capture`.
     A sound is known by its path or its clip's name, bare samples by their content. Memory holds one shard at most.
 
     Raises:
@@ -206,17 +208,21 @@ def fill(
         folder.mkdir(parents=True, exist_ok=True)
         writer = _Writer(folder, head, shard_bytes)
         done = {source["name"] for source in head["sources"]}
-        try:
+        names: dict[int, str] = {}
+
+        def new() -> Iterator[Source]:
             for source in sources:
                 name = source_name(source)
-                if name in done:
-                    continue
-                pieces = capture(model, [source], sites, max_s)
-                # a sound that cannot be read fails here, before anything of it is in the store
-                for piece in itertools.chain([next(pieces)], pieces):
-                    writer.add(piece.activations)
-                writer.finish(name)
-                done.add(name)
+                if name not in done:
+                    done.add(name)
+                    names[id(source)] = name
+                    yield source
+
+        try:
+            for piece in capture(model, new(), sites, max_s, batch):
+                writer.add(piece.activations)
+                if piece.last:
+                    writer.finish(names.pop(id(piece.source)))
         except AudioSteerError:
             if writer.between_sources:
                 writer.flush()

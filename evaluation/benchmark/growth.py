@@ -11,7 +11,7 @@ from evaluation.benchmark.models import EDITED, EXPANSION, Subject, chosen, hube
 from evaluation.benchmark.settings import Settings, Told, row
 from evaluation.benchmark.timing import Variant, peak_bytes
 from evaluation.report import Row
-from hooks import Clip
+from hooks import Clip, capture
 from steer import SAE, Ablate, SteeredModel, open_model
 from steer.delta import SiteEdit
 from steer.edits import Frames
@@ -19,7 +19,7 @@ from steer.edits import Frames
 
 @torch.inference_mode()
 def growth_line(settings: Settings) -> Told:
-    rows = by_frames(settings) + by_layers(settings) + by_edit(settings) + by_files(settings)
+    rows = by_frames(settings) + by_layers(settings) + by_edit(settings) + by_files(settings) + by_batch(settings)
     return Told(rows, "MB: the most that torch holds at once beside weights; of frames and layers x base is x plain")
 
 
@@ -102,3 +102,18 @@ def by_files(settings: Settings) -> list[Row]:
     variants = {f"{count} files": Variant(partial(resynthesize, count), around) for count in counts}
     times = settings.compare(variants, "1 files")
     return [row("growth", name, times[name], number=peak_of(variant), unit="MB") for name, variant in variants.items()]
+
+
+def by_batch(settings: Settings) -> list[Row]:
+    """Sounds of 1 s read at all layers of HuBERT, so many at once."""
+    subject = hubert(settings)
+    assert subject.model.sample_rate is not None
+    sounds = list(torch.randn(16, 1, round(settings.size(1.0, 0.1) * subject.model.sample_rate)))
+
+    def read(batch: int) -> None:
+        for _ in capture(subject.model, sounds, subject.sites, batch=batch):
+            pass
+
+    variants = {f"16 sounds, {batch} at once": partial(read, batch) for batch in (1, 2, 4, 8)}
+    times = settings.compare(variants, "16 sounds, 1 at once")
+    return [row("growth", name, times[name], number=peak_bytes(run) / 1e6, unit="MB") for name, run in variants.items()]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks import (
+    AudioFileError,
     AudioModel,
     Clip,
     ModelError,
@@ -64,6 +65,31 @@ def test_it_runs_one_sound_at_a_time(codec: WavTokenizerCodec) -> None:
     assert taken == [0]
     # nothing is hooked while the caller works on what it got
     assert not codec.encoder._forward_hooks
+
+
+def test_sounds_of_equal_length_run_beside_each_other(codec: WavTokenizerCodec) -> None:
+    lengths = [800, 400, 800, 1_300, 800, 400, 800]
+    sounds = [0.1 * torch.randn(1, length) for length in lengths]
+    rows: list[int] = []
+    with attach(codec.module, codec.site("latent"), lambda x_BTD: rows.append(len(x_BTD))):
+        batched = list(capture(codec, sounds, ["latent"], max_s=0.1, batch=3))
+    # at 0 s and at 0.1 s in the sound are not the same; 0.1 s is 800 samples
+    assert sorted(rows) == [1, 2, 2, 3]
+    alone = list(capture(codec, sounds, ["latent"], max_s=0.1))
+    assert [(id(one.source), one.start_s, one.last) for one in batched] == [
+        (id(one.source), one.start_s, one.last) for one in alone
+    ]
+    for one, other in zip(batched, alone, strict=True):
+        # the products of a batch round in another order
+        torch.testing.assert_close(one.activations["latent"], other.activations["latent"], atol=1e-5, rtol=1e-4)
+
+
+def test_what_comes_before_a_damaged_sound_is_given_first(codec: WavTokenizerCodec, tmp_path: Path) -> None:
+    given = []
+    with pytest.raises(AudioFileError):
+        for one in capture(codec, [torch.randn(1, 400), torch.randn(1, 300), tmp_path / "no.wav"], ["latent"], batch=2):
+            given.append(one)
+    assert len(given) == 2
 
 
 def test_frames_of_padding_are_left_out(codec: WavTokenizerCodec) -> None:

@@ -54,6 +54,14 @@ def test_holds_what_capture_gives(tmp_path: Path) -> None:
     assert (store.model, store.sample_rate) == ("tiny", 8000)
 
 
+def test_batches_of_sounds_are_stored_as_single_ones(tmp_path: Path) -> None:
+    sounds = [*clips(3), *clips(1), Clip(torch.randn(1, 2_000), 1_000, "longer")]
+    one, several = (fill(tmp_path / str(n), tiny_model(), sounds, SITES, max_s=0.5, batch=n) for n in (1, 4))
+    assert several.sources == one.sources
+    for site in SITES:
+        torch.testing.assert_close(several.frames(site)[0:10_000], one.frames(site)[0:10_000])
+
+
 def test_half_precision_is_the_default(tmp_path: Path) -> None:
     model = tiny_model()
     frames = fill(tmp_path, model, clips(1), ["fine"]).frames("fine")[:]
