@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,6 +55,9 @@ def train(
     steps: Annotated[int, typer.Option(help="Batches.", rich_help_panel=HOW)] = 20_000,
     batch_size: Annotated[int, typer.Option(help="Frames a batch.", rich_help_panel=HOW)] = 4096,
     rate: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=HOW)] = 5e-4,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Multiply in bfloat16: faster on some machines.", rich_help_panel=HOW)
+    ] = False,
     seeds: Annotated[
         str, typer.Option("--seeds", "--seed", help="For the first weights, with commas.", rich_help_panel=HOW)
     ] = "0",
@@ -107,7 +110,8 @@ def train(
     sets = from_folder(opened, audio, clips) if audio and tells else None
 
     activations = fill(store or out / "activations", opened, track(sounds, "activations"), sites)
-    config = TrainConfig(activation, k, expansion, sparsity=sparsity, steps=steps, batch_size=batch_size, lr=rate)
+    sizes: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "lr": rate}
+    config = TrainConfig(activation, k, expansion, sparsity=sparsity, bf16=bf16, **sizes)
     source = f"{audio.resolve().name}, split train" if audio else ", ".join(inputs or [])
     info = SAEInfo(model=model, data=data or source, license=license)
     configs = [replace(config, seed=number) for number in numbers]

@@ -68,6 +68,7 @@ def suits_onednn(x_XD: Tensor, W_DF: Tensor, b_F: Tensor | None) -> bool:
         and (W_DF.is_contiguous() or W_DF.T.is_contiguous())
         and not (torch.is_grad_enabled() and any(one.requires_grad for one in given))
         and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
         and bool(torch.backends.mkldnn.enabled)
     )
 

@@ -151,6 +151,7 @@ def sparse_pass(sae: SAE, x_ND: Tensor, batch: bool) -> tuple[Tensor, Tensor, Pa
     select = batch_topk_pairs if batch else topk_pairs
     with torch.no_grad():
         pairs, values_P = select(sae.encoder(), x_ND, sae.k)
+        values_P = values_P.to(x_ND.dtype)  # under autocast the product is in half precision, and nothing else
     centre_D = sae.b_dec if sae.center else None
     values_P = f_P = EncodePairs.apply(pairs, values_P, x_ND, sae.W_enc, sae.b_enc, centre_D)
     if sae.rms_norm:

@@ -25,6 +25,7 @@ class TrainConfig:
     A feature that was silent for `dead_after` frames is dead and gets an auxiliary loss.
     `held_out` is the share of frames that is kept for the metrics.
     `seed` makes the first weights; batches come in the same order for every seed.
+    `bf16` multiplies in bfloat16 (autocast), which some processors do twice as fast; weights stay in float32.
     """
 
     activation: str = "batchtopk"
@@ -38,6 +39,7 @@ class TrainConfig:
     dead_after: int = 1_000_000
     held_out: float = 0.05
     seed: int = 0
+    bf16: bool = False
 
 
 class Trainee:
@@ -75,8 +77,9 @@ class Trainee:
         x_ND = x_ND * self.scale
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * rate_at(step, config.steps)
-        run = OBJECTIVES[config.activation](sae, x_ND, config.sparsity)
-        error_ND = x_ND - run.y_ND
+        with torch.autocast(x_ND.device.type, torch.bfloat16, enabled=config.bf16):
+            run = OBJECTIVES[config.activation](sae, x_ND, config.sparsity)
+        error_ND = x_ND - run.y_ND.float()
         error = error_ND.square().sum(-1).mean()
         loss = error + run.penalty
         dead = (self.silent_F > config.dead_after).nonzero()[:, 0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from evaluation.benchmark.settings import Settings
 from hooks import AudioModel, wrap_model
 from hooks.capture import Recorder
 from hooks.errors import require
+from steer import kernels
 from steer.sae import SAE
 
 EXPANSION, K, EDITED = 8, 32, 32
@@ -97,6 +99,17 @@ def whisper_tiny(settings: Settings) -> Any:
 
 def encoder_sites(model: AudioModel) -> list[str]:
     return [name for name in model.sites if name.startswith("encoder.") and name.removeprefix("encoder.").isdigit()]
+
+
+@contextmanager
+def stock_kernels() -> Iterator[None]:
+    """Products by torch's own kernel, as on a processor on which no other is faster."""
+    found = kernels.backend
+    kernels.backend = lambda: "addmm"  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        kernels.backend = found
 
 
 def random_sae(d_in: int, d_sae: int, activation: str, k: int, seed: int = 0) -> SAE:

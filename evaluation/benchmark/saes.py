@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.benchmark import peers
-from evaluation.benchmark.models import EXPANSION, K, chosen, random_sae, sharing, threshold
+from evaluation.benchmark.models import EXPANSION, K, chosen, random_sae, sharing, stock_kernels, threshold
 from evaluation.benchmark.settings import Aim, Settings, Told, row
-from evaluation.benchmark.timing import Timing, peak_bytes
+from evaluation.benchmark.timing import Timing, Variant, peak_bytes
 from evaluation.report import Row
 from steer import SAE, Ablate
 from steer.delta import SiteEdit
@@ -22,6 +24,9 @@ from steer.trainee import TrainConfig, Trainee, rate_at, remove_parallel_gradien
 TOKENS = 1500
 SIZES = ((384, 3072, K), (768, 6144, K), (768, 24_576, 50))
 TEXTBOOK = "textbook top-k"
+OURS, STOCK = "ours", "ours, torch's own product"
+AIMS = {OURS: (80_000, 4.0), STOCK: (50_000, 2.4)}
+"""Of training: tokens a second, and times as many as eai-sparsify."""
 
 
 @torch.inference_mode()
@@ -156,8 +161,17 @@ class Sparsify:
 
 
 class Ours(Trainee):
+    """As in training between two lines of the log."""
+
+    def step(self, x_ND: Tensor, step: int, report: bool = False) -> dict[str, Tensor]:
+        return super().step(x_ND, step, report)
+
     def unexplained(self, x_ND: Tensor) -> float:
         return unexplained(self.sae, x_ND * self.scale)
+
+
+def ours(config: TrainConfig, sample_ND: Tensor) -> Ours:
+    return Ours("x", config, sample_ND, torch.device("cpu"))
 
 
 def copy_of(sae: SAE) -> SAE:
@@ -187,36 +201,44 @@ def train_line(settings: Settings) -> Told:
     # lr of a short training, so that there is a loss to compare
     config = TrainConfig("topk", k, EXPANSION, steps=steps, batch_size=batch, lr=1e-3)
     data = batches(width, batch, min(steps, 12), k)
-    makers: dict[str, Callable[[Trainee], Any]] = {"ours": lambda like: Ours("x", config, data[0], torch.device("cpu"))}
-    makers["textbook loop"] = Textbook
-    if peers.load("eai-sparsify"):
-        makers["eai-sparsify step"] = Sparsify
     like = Trainee("x", config, data[0], torch.device("cpu"))
+    makers: dict[str, Callable[[], Any]] = {
+        OURS: partial(ours, config, data[0]),
+        STOCK: partial(ours, config, data[0]),
+        "ours, bf16": partial(ours, replace(config, bf16=True), data[0]),
+        "textbook loop": partial(Textbook, like),
+    }
+    if peers.load("eai-sparsify"):
+        makers["eai-sparsify step"] = partial(Sparsify, like)
 
     def train(trainer: Any, count: int) -> None:
         for step in range(count):
             # past the warm-up, before the end
             trainer.step(data[step % len(data)], steps // 2)
 
-    timed = {name: partial(train, make(like), 2) for name, make in makers.items()}
-    times = settings.compare(timed, "textbook loop")
+    around = {STOCK: stock_kernels}
+    timed = {n: Variant(partial(train, make(), 2), around.get(n, nullcontext)) for n, make in makers.items()}
+    times = settings.compare(timed, "textbook loop", sample_s=0.2)
     line = f"train {width} x {width * EXPANSION}"
     rows = []
     for name, timing in times.items():
-        rate = 2 * batch / timing.seconds.value
-        aim = Aim(">=", 50_000) if name == "ours" else None
-        rows.append(row(line, name, timing, number=rate, unit="tokens/s", aim=aim))
+        aim = Aim(">=", AIMS[name][0]) if name in AIMS else None
+        rows.append(row(line, name, timing, number=2 * batch / timing.seconds.value, unit="tokens/s", aim=aim))
     if "eai-sparsify step" in times:
-        faster = Timing(times["eai-sparsify step"].own, times["ours"].own).ratio.value
-        rows.append(row(line, "ours against eai-sparsify", number=faster, unit="x as fast", aim=Aim(">=", 2.4)))
+        for name, (_, least) in AIMS.items():
+            faster = Timing(times["eai-sparsify step"].own, times[name].own).ratio.value
+            against = f"{name} against eai-sparsify"
+            rows.append(row(line, against, number=faster, unit="x as fast", aim=Aim(">=", least)))
     lost = {}
     for name, make in makers.items():
-        trainer = make(like)
+        if name == STOCK:
+            continue
+        trainer = make()
         for step in range(steps):
             trainer.step(data[step % len(data)], step)
         lost[name] = trainer.unexplained(data[0])
     for name, share in lost.items():
-        aim = Aim("<=", 1.02 * min(lost.values())) if name == "ours" else None
+        aim = Aim("<=", 1.02 * min(lost.values())) if name.startswith("ours") else None
         unit = f"unexplained after {steps * batch} tokens"
         rows.append(row(line, f"loss, {name}", number=share, unit=unit, aim=aim))
     return Told(rows, f"k {k}, batch {batch}; {peers.remark('eai-sparsify')}")

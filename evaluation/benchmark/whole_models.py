@@ -20,6 +20,7 @@ from evaluation.benchmark.models import (
     hubert,
     per_activation,
     random_sae,
+    stock_kernels,
     threshold,
     whisper,
     whisper_tiny,
@@ -33,7 +34,7 @@ from steer import Ablate, SteeredModel
 from steer.sae import SAE
 
 PLAIN, AGAIN = "plain", "plain again (A/A)"
-DELTA_AIM, TOPK_AIM, READ_AIM = Aim("<=", 1.02), Aim("<=", 1.30), Aim("<=", 1.28)
+DELTA_AIM, TOPK_AIM, STOCK_AIM, READ_AIM = Aim("<=", 1.02), Aim("<=", 1.30), Aim("<=", 1.55), Aim("<=", 1.28)
 
 
 def hubert_line(settings: Settings) -> Told:
@@ -62,6 +63,7 @@ def encoder_line(line: str, subject: Subject, settings: Settings) -> Told:
     }
     for name, model in steered.items():
         variants[f"{name}, {edited} features a layer"] = Variant(subject.run, partial(model.edit, edits))
+    variants["topk, torch's own product"] = Variant(subject.run, partial(edited_by_stock, steered["topk"], edits))
     variants["relu, edit put on and off each time"] = partial(turned_on, steered["relu"], edits, subject)
     variants["all top-k codes read"] = partial(read, subject, saes["topk"])
     theirs = dict(peer_variants(subject, saes, edits, seen))
@@ -79,8 +81,14 @@ def encoder_line(line: str, subject: Subject, settings: Settings) -> Told:
 
 def told(line: str, name: str, timing: Timing, same: str) -> Row:
     aims = {**dict.fromkeys(SEPARATE, DELTA_AIM), "topk": TOPK_AIM, "all top-k codes read": READ_AIM}
-    aim = None if "each time" in name else aims.get(name.partition(",")[0])
+    aim = None if "each time" in name else STOCK_AIM if "own product" in name else aims.get(name.partition(",")[0])
     return row(line, f"{name} ({same})" if name.startswith("wrapped") else name, timing, aim=aim)
+
+
+@contextmanager
+def edited_by_stock(steered: SteeredModel, edits: Mapping[str, Ablate]) -> Iterator[None]:
+    with stock_kernels(), steered.edit(edits):
+        yield
 
 
 def turned_on(steered: SteeredModel, edits: Mapping[str, Ablate], subject: Subject) -> object:
