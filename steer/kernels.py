@@ -139,6 +139,13 @@ def topk(x_XF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return x_XF.gather(-1, places_XK), places_XK
 
 
+def kth_at_least(x_NF: Tensor, k: int) -> Tensor:
+    """Numbers [N] that are at most the k-th largest of each row, mostly a little less: that of its blocks' maxima."""
+    count = x_NF.shape[-1]
+    width = max(1, count // (3 * k))
+    return x_NF[:, : count - count % width].unflatten(-1, (width, -1)).amax(-2).topk(min(k, count), -1)[0].amin(-1)
+
+
 def encode_topk(x_XD: Tensor, W_DF: Tensor, b_F: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of x W + b [..., k] and their ids; nothing of size [..., F] is made."""
     x_ND = x_XD.reshape(-1, x_XD.shape[-1])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from steer.activations import Encoder
-from steer.kernels import encode_topk
+from steer.kernels import chunks, encode_topk, kth_at_least, linear, topk
 
 FEW = 16
 """Up to so many features the vectors that may have one are looked for first."""
@@ -18,12 +18,13 @@ class PickedTopK:
     """`picked(x_XD)` gives the features `touched` [..., S] that encoding in full gives, without the others.
 
     A feature's rank needs all features. But the k-th largest of some of them is at most the k-th largest of all, so on
-    a CPU a vector in which no picked feature reaches that bound is not encoded further.
+    a CPU a vector in which no picked feature reaches that bound is not encoded further; or, where many are picked, it
+    is encoded and not ranked further.
     """
 
     def __init__(self, encoder: Encoder, touched: Tensor) -> None:
         assert encoder.k is not None
-        self.encoder, self.k, self.count = encoder, encoder.k, len(touched)
+        self.encoder, self.touched, self.k, self.count = encoder, touched, encoder.k, len(touched)
         d_sae = encoder.b_enc.shape[0]
         # where a feature goes; those that are not picked go to one place more, which is cut off
         self.place_F = touched.new_full((d_sae,), self.count)
@@ -43,9 +44,24 @@ class PickedTopK:
         return f_NS.view(*x_XD.shape[:-1], self.count)
 
     def _encoded(self, x_ND: Tensor) -> Tensor:
-        values_NK, indices_NK = self.encoder.topk(x_ND)
-        f_NS = values_NK.new_zeros(len(x_ND), self.count + 1)
-        return f_NS.scatter_(-1, self.place_F[indices_NK], values_NK)[:, : self.count]
+        W_DF, b_F = self.encoder.W_enc, self.encoder.b_enc
+        parts = [self._picked(linear(chunk_ND, W_DF, b_F)) for chunk_ND in chunks(x_ND, len(b_F))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _picked(self, pre_NF: Tensor) -> Tensor:
+        """The picked features [N, S] of pre-activations of all."""
+        if not pre_NF.is_cpu:
+            return self._kept(pre_NF)
+        with torch.no_grad():
+            best_N = pre_NF[:, self.touched].amax(-1)
+            rows_M = ((best_N > 0) & (best_N >= kth_at_least(pre_NF, self.k))).nonzero()[:, 0]
+        kept_MS = self._kept(pre_NF[rows_M])
+        return kept_MS.new_zeros(len(pre_NF), self.count).index_copy(0, rows_M, kept_MS)
+
+    def _kept(self, pre_NF: Tensor) -> Tensor:
+        values_NK, indices_NK = topk(pre_NF, self.k)
+        f_NS = values_NK.new_zeros(len(pre_NF), self.count + 1)
+        return f_NS.scatter_(-1, self.place_F[indices_NK], values_NK.relu())[:, : self.count]
 
     @torch.no_grad()
     def _candidates(self, x_ND: Tensor, some: Encoder) -> Tensor:

@@ -171,6 +171,17 @@ def test_few_features_are_looked_for_only_where_they_can_be(monkeypatch: pytest.
     assert has_it <= encoded[0] < 0.3 * 1200
 
 
+def test_vectors_are_ranked_only_where_a_picked_feature_may_be_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    sae = SAE(48, 800, "topk", 8).requires_grad_(False)
+    x, ranked, features = torch.randn(1, 1200, 48), [], list(range(20))
+    whole = PickedTopK._kept
+    monkeypatch.setattr(PickedTopK, "_kept", lambda self, pre: ranked.append(len(pre)) or whole(self, pre))
+    SiteEdit(sae, [Ablate(features)])(x, Frames.of(x, RATE, START))
+    has_one = int((sae.encode(x)[..., features] > 0).any(-1).sum())
+    assert has_one <= sum(ranked) < 1.5 * has_one
+
+
 @pytest.mark.parametrize("activation", ["relu", "topk"])
 def test_no_gradient_into_the_sae(random_sae: Callable[..., SAE], activation: str) -> None:
     sae = random_sae(activation).requires_grad_(True)

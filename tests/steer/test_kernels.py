@@ -5,7 +5,20 @@ import torch
 from torch import Tensor
 
 from steer import kernels
-from steer.kernels import NUMBERS, ROWS, backend, chunks, decode, decode_dense, encode_topk, linear, plain, probe, topk
+from steer.kernels import (
+    NUMBERS,
+    ROWS,
+    backend,
+    chunks,
+    decode,
+    decode_dense,
+    encode_topk,
+    kth_at_least,
+    linear,
+    plain,
+    probe,
+    topk,
+)
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -111,6 +124,16 @@ def test_topk_among_equals(count: int) -> None:
         assert torch.equal(values.sort(-1, descending=True).values, x.topk(20).values)
         assert all(len(set(row)) == 20 for row in indices.tolist())
         assert torch.equal(x.gather(-1, indices), values)
+
+
+@pytest.mark.parametrize("shape", [(50, 1024), (20, 1030), (30, 40), (4, 7), (0, 1024)])
+@pytest.mark.parametrize("k", [1, 7, 32])
+def test_a_bound_of_the_kth_largest(shape: tuple[int, ...], k: int) -> None:
+    x = random(*shape)
+    exact = x.topk(min(k, shape[-1])).values.amin(-1)
+    assert (kth_at_least(x, k) <= exact).all()
+    # not far below: no more than three times as many numbers reach it
+    assert ((x >= kth_at_least(x, k)[:, None]).sum(-1) <= 3 * k).all()
 
 
 def test_topk_has_gradients() -> None:
