@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +11,13 @@ import torch
 import typer
 
 from evaluation.benchmark.codecs import codec_line
-from evaluation.benchmark.growth import growth_line
+from evaluation.benchmark.growth import drawn, growth_line
 from evaluation.benchmark.machine import describe
 from evaluation.benchmark.saes import edit_line, sae_line, train_line
 from evaluation.benchmark.settings import Settings, Told
-from evaluation.benchmark.table import show
+from evaluation.benchmark.table import show, show_machine
 from evaluation.benchmark.whole_models import decoder_line, hook_line, hubert_line, whisper_line
-from evaluation.report import Report, Row
+from evaluation.report import Report
 from evaluation.suite import write
 from hooks.errors import MissingExtraError
 
@@ -33,20 +34,21 @@ LINES: dict[str, Callable[[Settings], Told]] = {
 }
 
 
-def measure(names: Sequence[str], settings: Settings) -> Report:
-    """The lines one after another; one whose model's library is not installed is told to be missing."""
-    rows: list[Row] = []
+def measure(names: Sequence[str], settings: Settings) -> Iterator[Report]:
+    """The lines one after another: after each, the report of all so far.
+
+    One whose model's library is not installed is told to be missing.
+    """
+    report = Report("Benchmark", [], about={**describe(), "rounds": settings.rounds, "quick": settings.quick})
     remarks: dict[str, str] = {}
     for name in names:
         try:
             told = LINES[name](settings)
         except MissingExtraError as error:
-            remarks[name] = f"left out: {error}"
-            continue
-        rows += told.rows
+            told = Told([], f"left out: {error}")
         remarks[name] = told.remark
-    about = {**describe(), "rounds": settings.rounds, "quick": settings.quick, "remarks": remarks}
-    return Report("Benchmark", rows, about=about)
+        report = replace(report, rows=report.rows + told.rows, about={**report.about, "remarks": dict(remarks)})
+        yield report
 
 
 def main(
@@ -54,23 +56,27 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of every comparison.")] = 9,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
     quick: Annotated[bool, typer.Option(help="Tiny sizes: shows that all runs, and nothing else.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for benchmark.json and benchmark.md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the JSON, the table and a figure of growth.")] = None,
 ) -> None:
     """How fast: medians [quartiles] of ratios to a base measured in the same rounds, random weights."""
     names = [name for name in lines.split(",") if name]
     unknown = [name for name in names if name not in LINES]
     if unknown or not names:
         raise typer.BadParameter(f"there is no line {', '.join(unknown)!r}; there are {', '.join(LINES)}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        report = measure(names, Settings(rounds, quick))
-    finally:
-        torch.set_num_threads(before)
-    show(report)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write(report, out, "benchmark")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    shown = 0
+    try:
+        for report in measure(names, Settings(rounds, quick)):
+            show(report.rows[shown:], list(report.about["remarks"].values())[-1])
+            shown = len(report.rows)
+            if out is not None:
+                write(report, out, "benchmark", drawn(report.rows))
+    finally:
+        torch.set_num_threads(before)
+    show_machine(report)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,27 @@
-"""How time and memory grow with frames, layers, features edited, d_sae and files."""
+"""How time and memory grow with frames, layers, features edited, d_sae and files, as rows and as a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
 from evaluation.benchmark.models import EDITED, EXPANSION, Subject, chosen, hubert, random_sae
 from evaluation.benchmark.settings import Settings, Told, row
 from evaluation.benchmark.timing import Variant, peak_bytes
+from evaluation.figures import SERIES, Panel, figure, finish, whiskers
 from evaluation.report import Row
 from hooks import Clip, capture
+from hooks.errors import MissingExtraError
 from steer import SAE, Ablate, SteeredModel, open_model
 from steer.delta import SiteEdit
 from steer.edits import Frames
+
+FRAMES, LAYERS = "growth with frames, all layers edited", "growth with edited layers"
+FEATURES, D_SAE = "growth with features edited", "growth with d_sae, some features edited"
+FILES, BATCH = "growth with files of 1 s", "16 sounds of 1 s, so many at once"
 
 
 @torch.inference_mode()
@@ -47,16 +54,16 @@ def by_frames(settings: Settings) -> list[Row]:
         variant = edited(subject, len(subject.sites), settings)
         timing = settings.compare({"plain": subject.run, "edited": variant}, "plain")["edited"]
         frames = next(iter(subject.activations().values())).shape[1]
-        rows.append(row("growth", f"{frames} frames", timing, number=peak_of(variant), unit="MB"))
+        rows.append(row(FRAMES, str(frames), timing, number=peak_of(variant), unit="MB"))
     return rows
 
 
 def by_layers(settings: Settings) -> list[Row]:
     subject = hubert(settings)
     counts = [count for count in (1, 3, 6, 12) if count <= len(subject.sites)]
-    variants = {f"{count} layers": edited(subject, count, settings) for count in counts}
+    variants = {str(count): edited(subject, count, settings) for count in counts}
     times = settings.compare({"plain": Variant(subject.run), **variants}, "plain")
-    return [row("growth", name, times[name], number=peak_of(variant), unit="MB") for name, variant in variants.items()]
+    return [row(LAYERS, name, times[name], number=peak_of(variant), unit="MB") for name, variant in variants.items()]
 
 
 def by_edit(settings: Settings) -> list[Row]:
@@ -72,13 +79,13 @@ def by_edit(settings: Settings) -> list[Row]:
     many, few = settings.size((6144, EDITED), (64, 4))
     counts: Sequence[int] = settings.size((1, 8, 32, 128, 512), (1, 4, 16))
     sizes: Sequence[int] = settings.size((1536, 3072, 6144, 12_288, 24_576), (64, 128))
-    by_features = {f"{count} features of {many}": one(many, count) for count in counts}
-    by_size = {f"{few} features, d_sae {d_sae}": one(d_sae, few) for d_sae in sizes}
+    by_features = {str(count): one(many, count) for count in counts}
+    by_size = {str(d_sae): one(d_sae, few) for d_sae in sizes}
     rows = []
-    for variants in (by_features, by_size):
+    for line, variants in ((FEATURES, by_features), (D_SAE, by_size)):
         times = settings.compare(variants, next(iter(variants)))
         for name, run in variants.items():
-            rows.append(row("growth", name, times[name], number=peak_bytes(run) / 1e6, unit="MB"))
+            rows.append(row(line, name, times[name], number=peak_bytes(run) / 1e6, unit="MB"))
     return rows
 
 
@@ -99,9 +106,9 @@ def by_files(settings: Settings) -> list[Row]:
 
     counts = settings.size((1, 2, 4, 8), (1, 2))
     around = partial(steered.edit, edit)
-    variants = {f"{count} files": Variant(partial(resynthesize, count), around) for count in counts}
-    times = settings.compare(variants, "1 files")
-    return [row("growth", name, times[name], number=peak_of(variant), unit="MB") for name, variant in variants.items()]
+    variants = {str(count): Variant(partial(resynthesize, count), around) for count in counts}
+    times = settings.compare(variants, "1")
+    return [row(FILES, name, times[name], number=peak_of(variant), unit="MB") for name, variant in variants.items()]
 
 
 def by_batch(settings: Settings) -> list[Row]:
@@ -114,6 +121,30 @@ def by_batch(settings: Settings) -> list[Row]:
         for _ in capture(subject.model, sounds, subject.sites, batch=batch):
             pass
 
-    variants = {f"16 sounds, {batch} at once": partial(read, batch) for batch in (1, 2, 4, 8)}
-    times = settings.compare(variants, "16 sounds, 1 at once")
-    return [row("growth", name, times[name], number=peak_bytes(run) / 1e6, unit="MB") for name, run in variants.items()]
+    variants = {str(batch): partial(read, batch) for batch in (1, 2, 4, 8)}
+    times = settings.compare(variants, "1")
+    return [row(BATCH, name, times[name], number=peak_bytes(run) / 1e6, unit="MB") for name, run in variants.items()]
+
+
+def drawn(rows: Sequence[Row]) -> Any:
+    """Time and memory along each of them, in matplotlib; None without it or without such rows."""
+    lines = [line for line in (FRAMES, LAYERS, FEATURES, D_SAE, FILES, BATCH) if any(r["line"] == line for r in rows)]
+    try:
+        return figure([panel(line, [r for r in rows if r["line"] == line]) for line in lines]) if lines else None
+    except MissingExtraError:
+        return None
+
+
+def panel(line: str, rows: Sequence[Row]) -> Panel:
+    along = [int(one["variant"]) for one in rows]
+
+    def draw(axes: Any) -> None:
+        ms = [one["ms"] for one in rows]
+        values = [one.value for one in ms]
+        axes.errorbar(along, values, yerr=whiskers(ms, 1), color=SERIES[0], marker="o", label="ms")
+        axes.plot(along, [one["number"] for one in rows], color=SERIES[2], marker="s", label="MB held at once")
+        axes.set(xscale="log", yscale="log", xticks=along, xticklabels=[f"{one:,}" for one in along])
+        axes.minorticks_off()
+        finish(axes, line, "both", legend=True)
+
+    return 10, draw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,17 +15,22 @@ from evaluation.report import Interval, Report, Row
 HEADS = ("variant", "ms", "x base", "result", "aim")
 
 
-def show(report: Report) -> None:
+def show(rows: Sequence[Row], remark: str) -> None:
+    """What a line gave."""
     console = Console()
-    remarks = report.about["remarks"]
-    for line, rows in groupby(report.rows, key=lambda row: row["line"]):
-        table = Table(*HEADS, title=line, title_justify="left", caption_justify="left")
-        for row in rows:
+    for line, some in groupby(rows, key=lambda row: row["line"]):
+        table = Table(*HEADS, title=line, title_justify="left")
+        for row in some:
             table.add_row(*(Text(text) for text in cells(row)))
         console.print(table)
-    for name, remark in remarks.items():
-        console.print(Text(f"{name}: {remark}"))
-    console.print(Text("; ".join(f"{key} {value}" for key, value in report.about.items() if key != "remarks")))
+    console.print(Text(remark))
+
+
+def show_machine(report: Report) -> None:
+    console = Console()
+    for key, value in report.about.items():
+        if key != "remarks":
+            console.print(Text(f"{key}: {value}"))
     console.print("Medians and their quartiles; x base round by round; ~ is a time of disturbed rounds.")
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from evaluation.benchmark import peers, timing
 from evaluation.benchmark.__main__ import LINES, main, measure
+from evaluation.benchmark.growth import drawn
 from evaluation.benchmark.machine import describe
 from evaluation.benchmark.models import hubert, random_sae, sharing, threshold
 from evaluation.benchmark.settings import Aim, Settings, row
@@ -153,8 +154,20 @@ def test_every_line_gives_finite_positive_numbers(line: str) -> None:
                 assert all(0 < part < math.inf for part in (value.low, value.value, value.high))
         if one["number"] is not None and one["unit"] != "us a layer":  # a difference, which noise can turn
             assert 0 < one["number"] < math.inf
-    variants = [one["variant"] for one in told.rows]
-    assert len(set(variants)) == len(variants) or line == "sae"
+    variants = [(one["line"], one["variant"]) for one in told.rows]
+    assert len(set(variants)) == len(variants)
+
+
+def test_growth_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the figure")
+    pytest.importorskip("transformers", reason="HuBERT's own code")
+    rows = LINES["growth"](QUICK).rows
+    figure = drawn(rows)
+    assert [axes.get_title() for axes in figure.axes] == list(dict.fromkeys(one["line"] for one in rows))
+    (ms, megabytes) = figure.axes[0].lines[0], figure.axes[0].lines[-1]
+    assert ms.get_ydata().tolist() == [one["ms"].value for one in rows[: len(ms.get_ydata())]]
+    assert list(megabytes.get_ydata()) == [one["number"] for one in rows[: len(ms.get_ydata())]]
+    assert drawn([row("hook", "x", number=1.0)]) is None
 
 
 def test_no_edit_is_said_to_be_bit_identical() -> None:
@@ -188,7 +201,7 @@ def test_a_line_whose_library_is_not_installed_is_left_out(monkeypatch: pytest.M
         raise MissingExtraError("transformers is not installed: pip install 'audiosteer[ssl]'")
 
     monkeypatch.setitem(LINES, "hubert", missing)
-    report = measure(["hook", "hubert"], QUICK)
+    *_, report = measure(["hook", "hubert"], QUICK)
     assert {one["line"] for one in report.rows} == {"hook"}
     assert report.about["remarks"]["hubert"].startswith("left out: transformers is not installed")
 
