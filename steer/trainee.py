@@ -79,12 +79,12 @@ class Trainee:
             group["lr"] = config.lr * rate_at(step, config.steps)
         with torch.autocast(x_ND.device.type, torch.bfloat16, enabled=config.bf16):
             run = OBJECTIVES[config.activation](sae, x_ND, config.sparsity)
-        error_ND = x_ND - run.y_ND.float()
-        error = error_ND.square().sum(-1).mean()
+        y_ND = run.y_ND.float()
+        error = nn.functional.mse_loss(y_ND, x_ND, reduction="sum") / len(x_ND)
         loss = error + run.penalty
         dead = (self.silent_F > config.dead_after).nonzero()[:, 0]
         if len(dead):
-            loss = loss + auxiliary(sae, error_ND, run, dead)
+            loss = loss + auxiliary(sae, x_ND - y_ND, run, dead)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         unit_rows = not config.rms_norm
