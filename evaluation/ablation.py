@@ -184,7 +184,7 @@ def ablated_runs(
     sets = list(dict.fromkeys(features for some in wanted for features in some))
     ablations = [Ablate(sorted(features)) for features in sets]
     wide = widens(steered, site, later, steered.model.prepare(clips[0].source), ablations, mode)
-    edits = [SiteEdit(steered.saes[site], [one]) for one in ablations] if wide else []
+    edits = [SiteEdit(steered.saes[site], [one], mode) for one in ablations] if wide else []
     rows: list[np.ndarray] = []
     for clip in progress(list(clips)):
         audio_BCN = steered.model.prepare(clip.source)
@@ -248,10 +248,11 @@ def together(
     def each(x_KTD: Tensor) -> Tensor:
         x_1TD = blank(x_KTD[:1])
         frames = Frames.of(x_1TD, origin.frame_rate or 1.0, current_time() or 0.0)
-        rows_KTD = torch.cat([edit(x_1TD, frames) for edit in edits])
-        if mode == "reconstruct":  # decode(f') = x + decode(f') - decode(f), less what the SAE leaves of x
-            rows_KTD = rows_KTD + (decoded(sae, sae.encode(x_1TD), x_1TD) - x_1TD).to(rows_KTD)
-        return rows_KTD
+        if mode == "delta":
+            return torch.cat([edit(x_1TD, frames) for edit in edits])
+        # from the features alone: without any all frames are the same to the bit, and no probe can read how sums round
+        f_1TF = sae.encode(x_1TD)
+        return torch.cat([edit.of_features(f_1TF, x_1TD, frames) for edit in edits])
 
     here = Widened(**vars(origin), rows=len(edits))
     with attach(steered.model.module, here, each), attach(steered.model.module, later, pool):
@@ -269,7 +270,7 @@ def widens(
     """
     ends = [min(ablations, key=lambda one: len(one.features)), max(ablations, key=lambda one: len(one.features))]
     expected_KD = one_by_one(steered, site, later, audio_BCN, ends, mode)
-    edits = [SiteEdit(steered.saes[site], [one]) for one in ends]
+    edits = [SiteEdit(steered.saes[site], [one], mode) for one in ends]
     try:
         rows_KD = together(steered, site, later, audio_BCN, edits, mode)
     except RuntimeError:

@@ -138,7 +138,10 @@ class SiteEdit:
     def _apply_full(self, x_BTD: Tensor, frames: Frames) -> Tensor:
         if not self.edits and isinstance(self.sae, SAE):
             return self.sae(x_BTD).to(x_BTD.dtype)
-        f_BTF = self.sae.encode(x_BTD)
+        return self.of_features(self.sae.encode(x_BTD), x_BTD, frames)
+
+    def of_features(self, f_BTF: Tensor, x_BTD: Tensor, frames: Frames) -> Tensor:
+        """The same, computed in full, where all features of the activations are known."""
         self._check(f_BTF.shape[-1])
         edited_BTF = self._edited(f_BTF, frames, everything=True)
         if getattr(self.sae, "rms_norm", False) and self.edits:

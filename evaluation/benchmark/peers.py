@@ -1,6 +1,6 @@
 """Other libraries, with the weights of an SAE of ours, where they are installed beside this package.
 
-Their requirements do not fit ours: `pip install --no-deps` them into an environment that has this one.
+The extra `bench` brings them, but for dictionary-learning: it pins an old nnsight (`pip install --no-deps`).
 """
 
 from __future__ import annotations

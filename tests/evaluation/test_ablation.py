@@ -129,6 +129,21 @@ def test_a_row_is_a_run_with_the_edit(
     assert not any(module._forward_hooks for module in steered.model.module.modules())
 
 
+@pytest.mark.parametrize("activation", ["relu", "batchtopk", "topk"])
+def test_without_any_feature_all_frames_are_the_same_to_the_bit(activation: str, sounds: list[LabelledSound]) -> None:
+    """Else a probe, which scales what it reads, could tell sounds by the rounding of sums that cancel."""
+    steered = steered_net(Net, "layer", activation=activation, k=5)
+    seen: list[Tensor] = []
+    (sae,) = steered.saes.values()
+    behind = Site("behind", "head", port="input")
+    with attach(steered.model.module, behind, lambda x_BTD: seen.append(x_BTD)):
+        everything = [np.arange(sae.d_sae)]
+        list(ablated_runs(steered, "layer", steered.model.site("head"), sounds, everything, [1, sae.d_sae], iter))
+    rows = [x_BTD[-1] for x_BTD in seen if len(x_BTD) == 2]
+    assert rows
+    assert all(torch.equal(x_TD, sae.b_dec.expand_as(x_TD)) for x_TD in rows)
+
+
 @pytest.mark.parametrize("kind", [Alone, Gregarious, Stereo])
 def test_a_model_that_does_not_widen_runs_one_by_one(kind: type[Net], sounds: list[LabelledSound]) -> None:
     steered = steered_net(kind, "front", activation="relu")
