@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -110,8 +110,9 @@ def train(
     sets = from_folder(opened, audio, clips) if audio and tells else None
 
     activations = fill(store or out / "activations", opened, track(sounds, "activations"), sites)
-    sizes: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "lr": rate}
-    config = TrainConfig(activation, k, expansion, sparsity=sparsity, bf16=bf16, **sizes)
+    config = TrainConfig(
+        activation, k, expansion, sparsity=sparsity, steps=steps, batch_size=batch_size, lr=rate, bf16=bf16
+    )
     source = f"{audio.resolve().name}, split train" if audio else ", ".join(inputs or [])
     info = SAEInfo(model=model, data=data or source, license=license)
     configs = [replace(config, seed=number) for number in numbers]

@@ -1,8 +1,7 @@
 """What an SAE's time goes into: the encoder's product, top-k, and the decoder's product with few features a row.
 
 On a CPU large fresh temporaries cost page faults, so all that is wide is done by `chunks` of rows. Everything here is
-plain torch, takes any leading axes, device and floating dtype, and has gradients. GPUs run the same functions with
-torch's own kernels; where one of their own pays, it belongs in `encode_topk` and `decode`.
+plain torch, takes any leading axes, device and floating dtype, and has gradients. GPUs run the same functions.
 """
 
 from __future__ import annotations
@@ -196,6 +195,8 @@ def plus_decoded(x_XD: Tensor, f_XF: Tensor, W_FD: Tensor) -> Tensor:
         return decode_dense(f_XF, W_FD, None).add_(x_XD)
     if suits_onednn(f_XF, W_FD, x_XD) and backend() == "oneDNN":
         return torch.ops.mkldnn._linear_pointwise.binary(f_XF.contiguous(), x_XD.contiguous(), W_FD.T, None, "add")
+    if torch.is_autocast_enabled(x_XD.device.type):  # which would bring x to half precision too
+        return x_XD + linear(f_XF, W_FD, None)
     return torch.addmm(x_XD.reshape(-1, x_XD.shape[-1]), f_XF.reshape(-1, len(W_FD)), W_FD).view(x_XD.shape)
 
 

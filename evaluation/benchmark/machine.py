@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 from datetime import UTC, datetime
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from steer.kernels import backend
 
 PACKAGES = ("audiosteer", "torch", "transformers", "openai-whisper", "encodec")
 
@@ -54,12 +55,3 @@ def version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def backend() -> str:
-    """What `steer` multiplies matrices with, if it has more than one way."""
-    try:
-        named = importlib.import_module("steer.kernels").backend
-    except (ImportError, AttributeError):
-        return "torch"
-    return str(named() if callable(named) else named)

@@ -182,6 +182,19 @@ def test_vectors_are_ranked_only_where_a_picked_feature_may_be_active(monkeypatc
     assert has_one <= sum(ranked) < 1.5 * has_one
 
 
+@pytest.mark.parametrize("count", [1, 70])
+def test_under_autocast_the_activation_itself_is_not_rounded(count: int) -> None:
+    """Products are in bf16 there; what no feature is taken from stays to the bit."""
+    torch.manual_seed(0)
+    sae = SAE(48, 800, "relu").requires_grad_(False)
+    x = torch.randn(2, 600, 48)
+    sae.b_enc[:count] = -1e6
+    with torch.autocast("cpu", torch.bfloat16):
+        edited = SiteEdit(sae, [Ablate(list(range(count)))])(x, Frames.of(x, RATE, START))
+    assert edited.dtype == torch.float32
+    assert torch.equal(edited, x)
+
+
 @pytest.mark.parametrize("activation", ["relu", "topk"])
 def test_no_gradient_into_the_sae(random_sae: Callable[..., SAE], activation: str) -> None:
     sae = random_sae(activation).requires_grad_(True)
