@@ -11,7 +11,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,55 @@ def sparse_coder(sae: SAE) -> Any:
     theirs = library.SparseCoder(sae.d_in, library.SparseCoderConfig(num_latents=sae.d_sae, k=sae.k))
     weights = {"encoder.weight": sae.W_enc.T, "encoder.bias": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     return filled(theirs, weights, 0.0)
+
+
+def sparsify_fit(like: SAE, data: Sequence[Tensor], lr: float) -> Callable[[], None]:
+    """eai-sparsify's own `Trainer.fit` over batches `[N, D]` that lie in memory; of its end the checkpoint is left out."""
+    library, transformers = load("eai-sparsify"), importlib.import_module("transformers")
+    rows = torch.cat(list(data))
+
+    class Rows(transformers.PreTrainedModel):  # type: ignore[name-defined]
+        """A model whose layer gives the rows that it is asked for."""
+
+        config_class = transformers.PretrainedConfig
+
+        def __init__(self) -> None:
+            super().__init__(transformers.PretrainedConfig(num_hidden_layers=1))
+            self.rows, self.layer = nn.Embedding.from_pretrained(rows), nn.Identity()
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return self.layer(self.rows(input_ids))
+
+    class Trainer(library.Trainer):  # type: ignore[name-defined]
+        def save(self) -> None:
+            pass
+
+    ids = torch.arange(len(rows)).view(len(data), -1).tolist()
+    dataset = importlib.import_module("datasets").Dataset.from_dict({"input_ids": ids}).with_format("torch")
+    coder = library.SparseCoderConfig(num_latents=like.d_sae, k=like.k)
+    config = library.TrainConfig(
+        coder, batch_size=1, hookpoints=["layer"], optimizer="adam", lr=lr, log_to_wandb=False, save_every=10**9
+    )
+    with quiet():
+        trainer = Trainer(config, dataset, Rows())
+
+    def fit() -> None:
+        trainer.global_step = 0
+        with quiet():
+            trainer.fit()
+
+    return fit
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what a library prints, and with the precision of products as it was, which sparsify's `fit` sets."""
+    precision = torch.get_float32_matmul_precision()
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 @torch.no_grad()
