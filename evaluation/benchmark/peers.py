@@ -139,7 +139,7 @@ def sparse_coder(sae: SAE) -> Any:
 
 
 def sparsify_fit(like: SAE, data: Sequence[Tensor], lr: float) -> Callable[[], None]:
-    """eai-sparsify's own `Trainer.fit` over batches `[N, D]` that lie in memory; of its end the checkpoint is left out."""
+    """eai-sparsify's own `Trainer.fit` over batches `[N, D]` in memory; the checkpoint at its end is left out."""
     library, transformers = load("eai-sparsify"), importlib.import_module("transformers")
     rows = torch.cat(list(data))
 
