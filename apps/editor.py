@@ -29,6 +29,7 @@ from hooks.model import Codec
 from steer.edits import Edit
 from steer.errors import EditError
 from steer.recipe import UNITS, Recipe
+from steer.steered import SteeredModel
 from steer.stream import Plan, Process, Queue, round_trip
 
 BLOCK_S = 1.0
@@ -66,21 +67,25 @@ class _NoChange(Exception):
 class Editor:
     """Opens what a recipe names and checks it: edits that cannot be done are refused here, before any file.
 
-    Files run through the codec in chunks of `chunk_s` seconds.
+    Files run through the codec in chunks of `chunk_s` seconds. `steered` is what the recipe names, where that is open
+    already. Pitch takes longest to measure: without `pitch` it is, only where it is a goal.
 
     Raises:
         AudioSteerError: no such model, SAE, site, feature or vector; a model that is no codec; a pitch goal without the
             extra `eval`.
     """
 
-    def __init__(self, recipe: Recipe, chunk_s: float = CHUNK_S) -> None:
+    def __init__(
+        self, recipe: Recipe, chunk_s: float = CHUNK_S, *, steered: SteeredModel | None = None, pitch: bool = True
+    ) -> None:
         self.recipe = recipe
-        self.steered = recipe.open()
+        self.steered = steered or recipe.open()
         if not isinstance(self.steered.model, Codec):
             raise ModelError(f"{recipe.model} is no codec: only a model that gives audio back can edit files")
         self.codec = self.steered.model
         self.plan = Plan.of(self.codec, chunk_s)
         self.vectors = recipe.control_vectors()
+        self.pitch = pitch or "pitch" in recipe.wanted
         if "pitch" in recipe.wanted:
             require("torchcrepe", "eval")
         with self.steered.edit(recipe.edits_for(dict.fromkeys(recipe.wanted, 1.0), self.vectors)):
@@ -104,7 +109,7 @@ class Editor:
             raise AudioFileError(f"{source}: is over after {info.seconds:.2f} s, before the spans to edit begin")
         report("searching strengths" if self.recipe.wanted else "listening", 0.0)
         stretches = read_stretches(info, spans, self.codec.context_s)
-        trials = Trials(self.recipe, self.vectors, self.render, stretches, info.sample_rate)
+        trials = Trials(self.recipe, self.vectors, self.render, stretches, info.sample_rate, self.pitch)
         strengths = trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
         edits = self.recipe.edits_for(strengths, self.vectors)
         clipped, unchanged = self._write(info, target, kind, edits, force, report)

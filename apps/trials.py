@@ -39,8 +39,10 @@ class Trials:
         render: Render,
         stretches: Sequence[Stretch],
         sample_rate: int,
+        pitch: bool = True,
     ) -> None:
         self.recipe, self.vectors, self.render, self.sample_rate = recipe, vectors, render, sample_rate
+        self.pitch = pitch
         self.stretches = stretches
         self._plain: list[Memory] = [{} for _ in stretches]
 
@@ -59,13 +61,13 @@ class Trials:
 
     @cached_property
     def before(self) -> Acoustics:
-        return measure(self.heard({}), self.sample_rate)
+        return measure(self.heard({}), self.sample_rate, self.pitch)
 
     def changes(self, edits: SiteEdits, pitch: bool = True) -> dict[str, float | None]:
         """Measured changes by attribute; all None where nothing of the file is measured."""
         if not self.stretches:
             return dict.fromkeys(UNITS)
-        return change(self.before, measure(self.heard(edits), self.sample_rate, pitch))
+        return change(self.before, measure(self.heard(edits), self.sample_rate, pitch and self.pitch))
 
     def search(self, report: Callable[[int], None]) -> dict[str, float]:
         """Strengths of the control vectors that come nearest to the recipe's goals; none without goals."""

@@ -1,0 +1,121 @@
+"""One edit as the page shows it: the sound before, its plain round trip and after, what was measured, how to redo it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from apps.editor import BLOCK_S, Editor, Outcome
+from apps.files import FORMATS, kind_of
+from apps.page.lines import python_lines
+from apps.page.runs import Report
+from evaluation.acoustics import decibels
+from hooks.clip import AudioInfo, audio_info, create_audio, read_blocks
+from steer.recipe import UNITS, Recipe
+
+HEARD_BY_BROWSERS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus")
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Files of the sound before, after the codec alone, and after the edit; the recipe and the Python that redo it."""
+
+    outcome: Outcome
+    before: Path
+    round_trip: Path
+    after: Path
+    recipe: Path
+    lines: str
+
+
+def edit_sound(editor: Editor, source: Path, folder: Path, report: Report) -> Edited:
+    """Edit a sound; all files are written to `folder`.
+
+    Raises:
+        AudioSteerError: as `Editor.edit_file`, and what `report` raises.
+    """
+    info = audio_info(source)
+    ending = source.suffix.lower() if source.suffix.lower() in HEARD_BY_BROWSERS else ".wav"
+    after, round_trip = (folder / f"{source.stem}-{name}{ending}" for name in ("edited", "round-trip"))
+    outcome = editor.edit_file(source, after, report=report)
+    report("writing the round trip", 1.0)
+    write_round_trip(editor, info, round_trip)
+    before = source
+    if source.suffix.lower() not in HEARD_BY_BROWSERS:
+        before = write_as(info, folder / f"{source.stem}{ending}")
+    recipe = editor.recipe.save(folder / f"{source.stem}-recipe.yaml")
+    sites = {name: vector.site for name, vector in editor.vectors.items()}
+    lines = python_lines(editor.recipe, outcome.strengths, sites, source.name, after.name)
+    return Edited(outcome, before, round_trip, after, recipe, lines)
+
+
+def write_round_trip(editor: Editor, info: AudioInfo, target: Path) -> None:
+    """The sound as the codec gives it back without an edit."""
+    plain = Editor(
+        Recipe.build({"model": editor.recipe.model, "saes": editor.recipe.saes, "residual": "drop"}),
+        steered=editor.steered,
+        pitch=False,
+    )
+    blocks = read_blocks(info, int(BLOCK_S * info.sample_rate), "float64")
+    with create_audio(target, info.sample_rate, info.channels, *kind_of(info, target)) as writer:
+        for _, after_CN in plain.render(blocks, info.sample_rate, {}):
+            writer.write(after_CN)
+
+
+def write_as(info: AudioInfo, target: Path) -> Path:
+    """A copy in another format."""
+    with create_audio(target, info.sample_rate, info.channels, *kind_of(info, target)) as writer:
+        for block_CN in read_blocks(info, int(BLOCK_S * info.sample_rate), "float64"):
+            writer.write(block_CN)
+    return target
+
+
+def level_matched(reference: Path, sounds: Sequence[Path], folder: Path) -> list[Path]:
+    """Copies (24 bit) that are as loud as `reference` (RMS in dB), for comparing by ear; silence stays as it is."""
+    wanted_db, matched = loudness_db(reference), []
+    for sound in sounds:
+        info = audio_info(sound)
+        gain = 10 ** ((wanted_db - loudness_db(sound)) / 20)
+        target = folder / f"{sound.stem}-level.wav"
+        with create_audio(target, info.sample_rate, info.channels, FORMATS[".wav"], "PCM_24", force=True) as writer:
+            for block_CN in read_blocks(info, int(BLOCK_S * info.sample_rate), "float64"):
+                writer.write(block_CN * gain)
+        matched.append(target)
+    return matched
+
+
+def loudness_db(sound: Path) -> float:
+    info = audio_info(sound)
+    power = sum(float(block_CN.square().sum()) for block_CN in read_blocks(info, info.sample_rate, "float64"))
+    return decibels(math.sqrt(power / max(1, info.frames * info.channels)))
+
+
+def measured_rows(outcome: Outcome) -> list[list[str]]:
+    """What was asked for and what was measured, a row for each attribute."""
+    names = {"loudness": "Loudness", "pitch": "Pitch", "brightness": "Brightness"}
+    units = {**UNITS, "pitch": "semitones"}
+    return [
+        [
+            title,
+            amount(outcome.requested.get(name), units[name], "as it is"),
+            amount(outcome.measured[name], units[name], "not measured"),
+        ]
+        for name, title in names.items()
+    ]
+
+
+def amount(value: float | None, unit: str, otherwise: str) -> str:
+    # no "-0.00"
+    return otherwise if value is None else f"{round(value, 2) + 0.0:+.2f} {unit}"
+
+
+def mono(sound: Path, most_s: float) -> tuple[Tensor, int]:
+    """The first seconds of a sound as one channel [N], and its rate."""
+    info = audio_info(sound)
+    last = min(info.frames, round(most_s * info.sample_rate))
+    return torch.cat(list(read_blocks(info, info.sample_rate, end=last)), dim=1).mean(0), info.sample_rate

@@ -1,0 +1,107 @@
+"""Edits as text: lines that people write on the page, and Python that does what a recipe does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from apps.flags import edits_of, span_of
+from steer.errors import RecipeError
+from steer.recipe import VECTORS, EditSpec, Recipe
+
+KINDS = ("ablate", "clamp", "scale")
+
+
+def edits_in(text: str) -> list[dict[str, Any]]:
+    """Entries of a recipe's `edits` from lines such as
+
+        ablate 3, 17
+        clamp 5 = 2.0 during 0.5-1.5
+        encoder.2: scale 4 = 1.5
+
+    Empty lines and what follows a # do not count.
+
+    Raises:
+        RecipeError: a line that cannot be read, with its number.
+    """
+    edits = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.partition("#")[0].strip()
+        if not line:
+            continue
+        found = re.fullmatch(
+            r"(?:(?P<site>\S+)\s*:\s+)?(?P<kind>\w+)\s+(?P<what>.+?)(?:\s+during\s+(?P<span>\S+))?", line
+        )
+        if not found or found["kind"].lower() not in KINDS:
+            raise RecipeError(
+                f"line {number}: {line!r} is not an edit such as: ablate 3, 17 / clamp 5 = 2.0 / scale 4 = 1.5"
+            )
+        kind = found["kind"].lower()
+        try:
+            (edit,) = edits_of(**{**dict.fromkeys((*KINDS, "shift"), ()), kind: [found["what"]]})
+            if found["span"]:
+                edit["during"] = [span_of(found["span"])]
+        except RecipeError as error:
+            raise RecipeError(f"line {number}: {str(error).removeprefix('--')}") from None
+        edits.append({**edit, "site": found["site"]} if found["site"] else edit)
+    return edits
+
+
+def with_edit(text: str, line: str) -> str:
+    """The lines with one more, unless it is there."""
+    lines = text.rstrip("\n").splitlines()
+    return "\n".join(lines if line in lines else [*filter(str.strip, lines), line])
+
+
+def python_lines(
+    recipe: Recipe, strengths: Mapping[str, float], sites: Mapping[str, str], source: str, target: str
+) -> str:
+    """Python that does what an `Editor` does with the recipe and the strengths that it found.
+
+    `sites` says where each goal's vector belongs.
+    """
+    edits: dict[str, list[str]] = {}
+    for name, strength in strengths.items():
+        if strength:
+            edits.setdefault(sites[name], []).append(call("Shift", f"vectors[{name!r}]", strength, recipe.during))
+    for spec in recipe.edits:
+        edits.setdefault(spec.site or next(iter(recipe.saes)), []).extend(calls_of(spec, spec.during or recipe.during))
+    kinds = {one.partition("(")[0] for some in edits.values() for one in some}
+    names = {*kinds, "SteeredModel", "open_model", "read_clip", "write_clip"}
+    saes = ", ".join(f"{site!r}: load_sae({name!r})" for site, name in recipe.saes.items())
+    lines = ["from steer.formats import load_sae", ""]
+    lines.append(f"steered = SteeredModel(open_model({recipe.model!r}), {{{saes}}})")
+    if "Shift" in kinds:
+        names.add("load_vectors")
+        lines[0] = "from steer.formats import find_folder, load_sae"
+        lines.append(f"vectors = load_vectors(find_folder({next(iter(recipe.saes.values()))!r}) / {VECTORS!r})")
+    lines += ["edits = {", *(f"    {site!r}: [{', '.join(some)}]," for site, some in edits.items()), "}"]
+    lines += ["", f"sound = read_clip({source!r})"]
+    lines += ["with steered.edit(edits):", "    edited = steered.resynthesize(sound)"]
+    if recipe.keeps_residual:
+        names.add("Clip")
+        lines += [
+            "# what the codec cannot carry stays: the sound, and what the edits change of its round trip",
+            "change = edited.waveform - steered.resynthesize(sound).waveform",
+            "edited = Clip(sound.resampled(edited.sample_rate).waveform + change, edited.sample_rate)",
+        ]
+    lines.append(f"write_clip(edited, {target!r})")
+    return "\n".join([f"from steer import {', '.join(sorted(names))}", *lines]) + "\n"
+
+
+def calls_of(spec: EditSpec, during: Any) -> Iterator[str]:
+    if spec.ablate:
+        yield call("Ablate", spec.ablate, None, during)
+    for kind, values in (("Clamp", spec.clamp), ("Scale", spec.scale)):
+        for feature, value in (values or {}).items():
+            yield call(kind, [feature], value, during)
+
+
+def call(kind: str, what: Any, value: Any, during: Any) -> str:
+    arguments = [what if isinstance(what, str) else repr(what)]
+    if value is not None:
+        arguments.append(repr(value))
+    if during:
+        arguments.append(f"during={[tuple(span) for span in during]!r}")
+    return f"{kind}({', '.join(arguments)})"
