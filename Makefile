@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .PHONY: demo test lint clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/python -m apps.demo
+	$(BIN)/python -m apps.first_edit
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -q

@@ -1,4 +1,4 @@
-"""`make demo` (`python -m apps.demo [SOUND]`): edit a sound with the starter codec and show what changed."""
+"""`make demo` (`python -m apps.first_edit [SOUND]`): edit a sound with the starter codec and show what changed."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.demo import EDITS, demo
+from apps.first_edit import EDITS, demo
 from apps.samples import sung_phrase
 from hooks import read_clip, write_clip
 
