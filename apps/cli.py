@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from apps import convert, edit, evaluate, export, features, models, probe, sites, train, transcribe
+from apps import convert, demo, edit, evaluate, export, features, models, probe, sites, train, transcribe
 
 app = typer.Typer(
     help="Edit sound, and study audio models, through sparse autoencoders.",
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("convert")(convert.convert)
+app.command("demo")(demo.demo)
 app.command("edit")(edit.edit)
 app.command("export")(export.export)
 app.command("features")(features.features)

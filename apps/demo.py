@@ -1,0 +1,118 @@
+"""`steer demo`: open the page in which sounds are edited, transcribed and studied."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:  # `steer --help` shall not wait for them
+    from gradio import Blocks
+
+    from apps.page.settings import Settings
+
+SERVER, LIMITS, CONTENT = "Server", "Limits", "What it shows"
+
+
+def demo(
+    host: Annotated[str, typer.Option(help="Where to listen.", rich_help_panel=SERVER)] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.", rich_help_panel=SERVER)] = 7860,
+    auth: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="USER:PASSWORD",
+            envvar="STEER_AUTH",
+            help="Who may come in; repeatable. The variable keeps it out of the list of processes.",
+            show_default=False,
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="A public address, through gradio's servers.", rich_help_panel=SERVER)
+    ] = False,
+    browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.", rich_help_panel=SERVER)] = False,
+    max_mb: Annotated[float, typer.Option(min=0.01, help="Size of an upload.", rich_help_panel=LIMITS)] = 50.0,
+    max_minutes: Annotated[float, typer.Option(min=0.01, help="Length of a sound.", rich_help_panel=LIMITS)] = 10.0,
+    queue: Annotated[int, typer.Option(min=1, help="Runs that may wait.", rich_help_panel=LIMITS)] = 10,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Offered besides the starters; repeatable. See `steer models`.",
+            show_default=False,
+            rich_help_panel=CONTENT,
+        ),
+    ] = None,
+    atlas: Annotated[
+        Path | None, typer.Option(help="An atlas of `steer features`.", show_default=False, rich_help_panel=CONTENT)
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The clips that the atlas names.", show_default=False, rich_help_panel=CONTENT
+        ),
+    ] = None,
+) -> None:
+    """Open the page: edit, transcribe and study sounds in a browser. Ctrl-C ends it.
+
+    Exit codes: 0 ended, 2 wrong input, or the page cannot be opened.
+    """
+    from apps.page.limits import Limits
+    from apps.page.server import serve
+    from apps.page.settings import Settings
+
+    users = users_of(auth or ())
+    check_content(atlas, audio)
+    settings = Settings(Limits(max_mb, max_minutes), queue, tuple(model or ()), audio, atlas)
+
+    def build(settings: Settings) -> Blocks:
+        from apps.page.build import page
+
+        return page(settings)
+
+    def opened(address: str) -> None:
+        print(address, flush=True)
+        if browser:
+            webbrowser.open(address)
+
+    # `kill` ends the command as Ctrl-C does, and with it the temporary folder
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        serve(build, settings, host=host, port=port, users=users, share=share, opened=opened)
+    except KeyboardInterrupt:
+        leave()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def users_of(auth: Sequence[str]) -> dict[str, str]:
+    """Passwords by user. Raises PageError."""
+    from apps.page.errors import PageError
+
+    pairs = [text.partition(":") for text in auth]
+    if not all(name and word for name, _, word in pairs):
+        raise PageError("--auth takes USER:PASSWORD, with something on both sides of the colon")
+    return {name: word for name, _, word in pairs}
+
+
+def check_content(atlas: Path | None, audio: Path | None) -> None:
+    """Raises PageError if a file or folder is not there."""
+    from apps.page.errors import PageError
+
+    if atlas is not None and not atlas.is_file():
+        raise PageError(f"{atlas}: no such file (--atlas)")
+    if audio is not None and not audio.is_dir():
+        raise PageError(f"{audio}: no such folder (--audio)")
+
+
+def leave() -> None:
+    """End the process, also where a thread still computes a run that nobody waits for any more."""
+    sys.stdout.flush()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        os._exit(0)
