@@ -1,4 +1,4 @@
-"""One edit as the page shows it: the sound before, its plain round trip and after, what was measured, how to redo it."""
+"""One edit as the page shows it: the sound before, its round trip and after, what was measured, how to redo it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from apps.page.lines import python_lines
 from apps.page.runs import Report
 from evaluation.acoustics import decibels
 from hooks.clip import AudioInfo, audio_info, create_audio, read_blocks
+from steer.edits import Span
 from steer.recipe import UNITS, Recipe
 
+MISSING = "not measured"
 HEARD_BY_BROWSERS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus")
 
 
@@ -31,6 +33,11 @@ class Edited:
     after: Path
     recipe: Path
     lines: str
+    during: list[Span] | None
+
+    @property
+    def sounds(self) -> list[Path]:
+        return [self.before, self.round_trip, self.after]
 
 
 def edit_sound(editor: Editor, source: Path, folder: Path, report: Report) -> Edited:
@@ -51,7 +58,7 @@ def edit_sound(editor: Editor, source: Path, folder: Path, report: Report) -> Ed
     recipe = editor.recipe.save(folder / f"{source.stem}-recipe.yaml")
     sites = {name: vector.site for name, vector in editor.vectors.items()}
     lines = python_lines(editor.recipe, outcome.strengths, sites, source.name, after.name)
-    return Edited(outcome, before, round_trip, after, recipe, lines)
+    return Edited(outcome, before, round_trip, after, recipe, lines, editor.recipe.during)
 
 
 def write_round_trip(editor: Editor, info: AudioInfo, target: Path) -> None:
@@ -75,10 +82,10 @@ def write_as(info: AudioInfo, target: Path) -> Path:
     return target
 
 
-def level_matched(reference: Path, sounds: Sequence[Path], folder: Path) -> list[Path]:
-    """Copies (24 bit) that are as loud as `reference` (RMS in dB), for comparing by ear; silence stays as it is."""
-    wanted_db, matched = loudness_db(reference), []
-    for sound in sounds:
+def level_matched(sounds: Sequence[Path], folder: Path) -> list[Path]:
+    """The first, and copies (24 bit) of the others as loud as it (RMS in dB), for comparing by ear."""
+    wanted_db, matched = loudness_db(sounds[0]), [sounds[0]]
+    for sound in sounds[1:]:
         info = audio_info(sound)
         gain = 10 ** ((wanted_db - loudness_db(sound)) / 20)
         target = folder / f"{sound.stem}-level.wav"
@@ -103,7 +110,7 @@ def measured_rows(outcome: Outcome) -> list[list[str]]:
         [
             title,
             amount(outcome.requested.get(name), units[name], "as it is"),
-            amount(outcome.measured[name], units[name], "not measured"),
+            amount(outcome.measured[name], units[name], MISSING),
         ]
         for name, title in names.items()
     ]

@@ -54,7 +54,7 @@ def serve(
         if not users and (share or not is_local(listener)):
             print("steer: warning: everybody who reaches the address may use the page; see --auth", file=sys.stderr)
         require("gradio", "demo")
-        settings = replace(settings, folder=folder)
+        settings = replace(settings, folder=folder, private=is_local(listener) and not share)
         with running(build(settings), settings, listener=listener, users=users, shared=share) as address:
             opened(address)
             if share:

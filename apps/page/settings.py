@@ -14,7 +14,7 @@ class Settings:
 
     `queue` is how many runs may wait; `models` are names that are offered besides the starters; `atlas` is a file of
     `steer features`, and `audio` the folder with the clips that it names; `folder` holds uploads and results while the
-    server is up.
+    server is up. A `private` page is for those at this machine: there any model may be named.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -23,3 +23,4 @@ class Settings:
     audio: Path | None = None
     atlas: Path | None = None
     folder: Path | None = None
+    private: bool = False

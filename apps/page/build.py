@@ -1,0 +1,31 @@
+"""The page: a head and three tabs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from apps.page.edit_tab import edit_tab
+from apps.page.settings import Settings
+from apps.page.shared import Shared
+from apps.page.style import CSS, theme
+
+HEAD = """
+<div class="page-head"><h1>AudioSteer</h1>
+<p>Change a sound through the features of a model, and see what changed.</p></div>
+"""
+
+
+def page(settings: Settings) -> gr.Blocks:
+    """The page for `apps.page.server`; `settings.folder` holds its files."""
+    shared = Shared.of(settings)
+    blocks: Any = gr.Blocks(title="AudioSteer", analytics_enabled=False)
+    with blocks:
+        gr.HTML(HEAD)
+        with gr.Tabs(elem_id="tabs"), gr.Tab("Edit sound", id="edit"):
+            edit_tab(shared)
+        blocks.unload(shared.forget)
+    blocks.queue(max_size=None, default_concurrency_limit=4, api_open=False)
+    blocks.theme, blocks.css, blocks.js, blocks.head = theme(), CSS, None, None
+    return blocks

@@ -1,0 +1,80 @@
+"""From what people choose on the page to a recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apps.page.lines import edits_in
+from apps.page.shared import Shared
+from hooks import ModelError
+from steer.errors import RecipeError
+from steer.formats import load_sae
+from steer.recipe import Recipe
+
+
+def model_values(choice: str | None, shared: Shared) -> dict[str, Any]:
+    """`model` and, where the choice says `NAME=SAE` (or several with commas between), `saes`.
+
+    Raises:
+        ModelError: nothing was chosen, or what a page for others does not offer.
+        RecipeError, SAEError: an SAE that cannot be read or does not say where it goes.
+    """
+    choice = (choice or "").strip()
+    if not choice:
+        raise ModelError("choose a model")
+    if not shared.settings.private and choice not in shared.models():
+        raise ModelError(f"{choice} is not offered here; there are {', '.join(shared.models())}")
+    name, _, sources = choice.partition("=")
+    saes = {}
+    for source in filter(None, (part.strip() for part in sources.split(","))):
+        site = load_sae(source).info.site
+        if not site:
+            raise RecipeError(f"{source}: this SAE does not say at which site it belongs")
+        saes[site] = source
+    return {"model": name, **({"saes": saes} if saes else {})}
+
+
+def recipe_from(
+    model: str | None,
+    shared: Shared,
+    goals: Mapping[str, float] | None = None,
+    lines: str = "",
+    spans: Sequence[tuple[float, float]] = (),
+    residual: str | None = None,
+) -> Recipe:
+    """The recipe for what was chosen; goals of 0 are none.
+
+    Raises:
+        RecipeError: a line that cannot be read, a value that makes no sense.
+        ModelError, SAEError: as `model_values`.
+    """
+    values = model_values(model, shared)
+    wanted = {name: value for name, value in (goals or {}).items() if value}
+    if wanted:
+        values["goals"] = wanted
+    edits = edits_in(lines)
+    if edits:
+        values["edits"] = edits
+    if spans:
+        values["during"] = [list(span) for span in spans]
+    if residual is not None:
+        values["residual"] = residual
+    return Recipe.build(values, "the page")
+
+
+def span_from(start: float | None, end: float | None, seconds: float) -> list[tuple[float, float]]:
+    """The stretch that is edited; nothing where it is all of the sound.
+
+    Raises:
+        RecipeError: it is empty, or begins behind the sound's end.
+    """
+    if start is None and end is None:
+        return []
+    first, last = start or 0.0, seconds if end is None else end
+    if not (math.isfinite(first) and math.isfinite(last) and 0 <= first < last):
+        raise RecipeError(f"from {first:g} s to {last:g} s is no stretch of time")
+    if first >= seconds:
+        raise RecipeError(f"the sound lasts {seconds:.2f} s, the edit would begin at {first:g} s")
+    return [(first, last)]

@@ -1,0 +1,198 @@
+"""The tab "Edit sound": sliders and lines in, three players, what was measured and a picture out."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from apps.editor import Editor, Outcome
+from apps.page.choice import recipe_from, span_from
+from apps.page.edit_run import MISSING, Edited, edit_sound, level_matched, measured_rows, mono
+from apps.page.limits import checked
+from apps.page.lines import with_edit
+from apps.page.pictures import on_any_ground, png
+from apps.page.shared import Shared
+from apps.page.style import note, picture_html, table_html
+from apps.plot import SHOWN_S, draw
+from hooks import AudioFileError
+from steer.errors import RecipeError
+from steer.recipe import DEFAULT_MODEL
+
+INTRO = """
+A **codec** writes a sound down as a short list of numbers many times a second, and reads it back. A **sparse
+autoencoder** finds in these numbers **features**, of which only some are on at a time. Here features are turned up,
+down or off while the codec runs; the sound changes through nothing else. *Round trip* is what the codec gives back
+without an edit: what differs between it and *after* is the edit.
+"""
+HINT = "One edit a line, such as: ablate 3, 17 / clamp 5 = 2.0 / scale 4 = 1.5 during 0.5-1.5"
+RESIDUAL = {
+    "as is usual (left out for sliders, kept for features)": None,
+    "kept: without an edit the sound comes back as it was": "keep",
+    "left out: you hear the codec": "drop",
+}
+
+
+@dataclass(frozen=True)
+class EditTab:
+    """The parts that other tabs reach."""
+
+    sound: gr.Audio
+    lines: gr.Textbox
+
+
+def edit_tab(shared: Shared) -> EditTab:
+    """Build the tab within `gr.Blocks`."""
+    state, fresh = gr.State(None), gr.State(None)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            gr.Markdown("## Your sound")
+            sound = gr.Audio(
+                label="Sound: a file, a recording, or one of the samples",
+                sources=["upload", "microphone"],
+                type="filepath",
+                elem_id="edit-sound",
+            )
+            with gr.Row():
+                for name, path in shared.samples.items():
+                    button = gr.Button(name, size="sm", elem_id=f"sample-{Path(path).stem}")
+                    button.click(lambda path=path: path, None, sound, show_progress="hidden", api_visibility="private")
+            model = gr.Dropdown(
+                [DEFAULT_MODEL, *shared.settings.models],
+                value=DEFAULT_MODEL,
+                label="Model",
+                info="Another one as NAME=SAE, such as encodec:24khz=my/sae" if shared.settings.private else None,
+                allow_custom_value=shared.settings.private,
+                elem_id="edit-model",
+            )
+            gr.Markdown("## What shall change")
+            loudness = gr.Slider(-12, 12, 0, step=0.5, label="Loudness (dB)", elem_id="loudness")
+            pitch = gr.Slider(-6, 6, 0, step=0.5, label="Pitch (semitones)", elem_id="pitch")
+            brightness = gr.Slider(-50, 50, 0, step=5, label="Brightness (%)", elem_id="brightness")
+            with gr.Row():
+                start = gr.Number(None, label="Only from (s)", minimum=0, elem_id="start")
+                end = gr.Number(None, label="to (s)", minimum=0, elem_id="end")
+            with gr.Accordion("Feature by feature", open=False):
+                lines = gr.Textbox(label="Feature edits", info=HINT, lines=3, max_lines=12, elem_id="edit-lines")
+                with gr.Row():
+                    kind = gr.Dropdown(["ablate", "clamp", "scale"], value="ablate", label="Edit", min_width=100)
+                    feature = gr.Number(0, label="Feature", precision=0, minimum=0, min_width=80)
+                    value = gr.Number(0, label="Value", info="of clamp and scale", min_width=80)
+                    add = gr.Button("Add", size="sm", min_width=80)
+                residual = gr.Dropdown(list(RESIDUAL), value=next(iter(RESIDUAL)), label="What the codec cannot carry")
+            with gr.Row():
+                run = gr.Button("Edit the sound", variant="primary", elem_id="edit-run")
+                stop = gr.Button("Stop", elem_id="edit-stop")
+        with gr.Column(scale=3, min_width=320):
+            gr.Markdown("## What became of it")
+            status = gr.HTML(note("note", "Nothing was edited yet."), elem_id="edit-status", elem_classes="status")
+            measured = gr.HTML(elem_id="edit-measured")
+            with gr.Row():
+                players = [
+                    gr.Audio(label=label, interactive=False, type="filepath", elem_id=f"player-{name}", min_width=200)
+                    for name, label in (("before", "Before"), ("round-trip", "Round trip"), ("after", "After"))
+                ]
+            level = gr.Checkbox(label="Play all three equally loud", elem_id="level")
+            picture = gr.HTML(elem_id="edit-picture", elem_classes="picture")
+            with gr.Row():
+                download = gr.DownloadButton("Download the sound", elem_id="download-sound")
+                recipe = gr.DownloadButton("Download the recipe", elem_id="download-recipe")
+            with gr.Accordion("The same in the shell and in Python", open=False):
+                shell = gr.Code(language="shell", label="Shell", interactive=False, elem_id="edit-shell")
+                code = gr.Code(language="python", label="Python", interactive=False, elem_id="edit-code")
+    with gr.Accordion("What is happening here?", open=False):
+        gr.Markdown(INTRO)
+
+    def edit(
+        path: str | None,
+        model: str,
+        loudness: float,
+        pitch: float,
+        brightness: float,
+        start: float | None,
+        end: float | None,
+        lines: str,
+        residual: str,
+        equal: bool,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it there
+    ) -> dict[Any, Any]:
+        goals = {"loudness": loudness, "pitch": pitch, "brightness": brightness}
+        try:
+            if path is None:
+                raise AudioFileError("First choose a sound: a file, a recording, or one of the samples.")
+            spans = span_from(start, end, checked(path, shared.settings.limits).seconds)
+            what = recipe_from(model, shared, goals, lines, spans, RESIDUAL[residual])
+            if not (what.wanted or what.edits):
+                raise RecipeError("Nothing to change: move a slider, or write a feature edit.")
+            with shared.run(request, progress) as (folder, report):
+                report("opening the model", 0.0)
+                editor = Editor(what, steered=shared.opened(what), pitch=False)
+                edited = edit_sound(editor, Path(path), folder, report)
+                heard = level_matched(edited.sounds, folder) if equal else edited.sounds
+        except Exception as error:
+            return {status: shared.told(error), fresh: None}
+        return {
+            status: note("done" if edited.outcome.met else "wrong", summary(edited.outcome)),
+            **{state: edited, fresh: edited},
+            measured: table_html("Asked for and measured", ["", "asked", "measured"], measured_rows(edited.outcome)),
+            **dict(zip(players, map(str, heard), strict=True)),
+            download: str(edited.after),
+            recipe: str(edited.recipe),
+            shell: shell_line(edited),
+            code: edited.lines,
+        }
+
+    def show(edited: Edited | None) -> Any:
+        """The picture takes longest: it comes after the rest."""
+        return "" if edited is None else picture_html(png(picture_of(edited)), picture_words(edited))
+
+    def play(equal: bool, edited: Edited | None) -> list[Any]:
+        if edited is None:
+            return [gr.skip()] * len(players)
+        return [str(path) for path in (level_matched(edited.sounds, edited.after.parent) if equal else edited.sounds)]
+
+    def add_line(text: str, kind: str, feature: float, value: float) -> str:
+        return with_edit(text, f"{kind} {feature:.0f}" + ("" if kind == "ablate" else f" = {value:g}"))
+
+    inputs = [sound, model, loudness, pitch, brightness, start, end, lines, residual, level]
+    outputs = [state, fresh, status, measured, *players, download, recipe, shell, code]
+    ran = run.click(edit, inputs, outputs, show_progress_on=[status], concurrency_limit=None, api_visibility="private")
+    ran.then(show, fresh, picture, show_progress_on=[picture], concurrency_limit=2, api_visibility="private")
+    level.input(play, [level, state], players, show_progress="hidden", api_visibility="private")
+    add.click(add_line, [lines, kind, feature, value], lines, show_progress="hidden", api_visibility="private")
+    stop.click(shared.stop, None, None, show_progress="hidden", concurrency_limit=None, api_visibility="private")
+    return EditTab(sound, lines)
+
+
+def summary(outcome: Outcome) -> str:
+    """What happened, in a sentence or two."""
+    changes = ", ".join(f"{name} {measured}" for name, _, measured in measured_rows(outcome) if measured != MISSING)
+    told = f"Measured against the round trip: {changes.lower()}." if changes else "The change could not be measured."
+    if not outcome.met:
+        told = f"A goal was not reached. {told} Smaller goals, or fewer at once, may be."
+    if outcome.clipped:
+        told += f" {outcome.clipped} samples were clipped."
+    return f"{told} It took {', '.join(strengths_of(outcome)) or 'the feature edits alone'}."
+
+
+def strengths_of(outcome: Outcome) -> list[str]:
+    return [f"{strength:+.2f} times the direction {name!r}" for name, strength in outcome.strengths.items() if strength]
+
+
+def shell_line(edited: Edited) -> str:
+    recipe, source, target = (shlex.quote(path.name) for path in (edited.recipe, edited.before, edited.after))
+    return f"steer edit {source} -o {target} --recipe {recipe}"
+
+
+def picture_of(edited: Edited) -> Any:
+    (before_N, rate), (after_N, _) = (mono(path, SHOWN_S) for path in (edited.before, edited.after))
+    return on_any_ground(draw(before_N, after_N, rate, 0.0, edited.during, (edited.before.name, edited.after.name)))
+
+
+def picture_words(edited: Edited) -> str:
+    rows = ", ".join(f"{name} {measured}" for name, _, measured in measured_rows(edited.outcome))
+    return f"Waveforms, spectrograms and curves of loudness, centroid and pitch, before and after. Measured: {rows}."

@@ -1,0 +1,63 @@
+"""How the page looks: system fonts only, so that nothing is fetched; light and dark as the browser asks for."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+INK = "#7b8490"
+"""Grey of text in pictures: contrast above 3.7 on the page's white and on its near-black."""
+
+CSS = """
+.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+.page-head h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
+.page-head p { color: var(--body-text-color-subdued); margin: 0; }
+.status { min-height: 1.5rem; }
+.status div[role] { border-left: 4px solid var(--border-color-primary); padding: .4rem .8rem; }
+.status .wrong { border-color: #d1495b; background: color-mix(in srgb, #d1495b 12%, transparent); }
+.status .done { border-color: #2a9d8f; background: color-mix(in srgb, #2a9d8f 12%, transparent); }
+table.plain { border-collapse: collapse; width: 100%; }
+table.plain caption { text-align: left; font-weight: 600; padding: .2rem 0; }
+table.plain th, table.plain td { text-align: left; padding: .3rem .6rem; }
+table.plain tr { border-bottom: 1px solid var(--border-color-primary); }
+.picture img { width: 100%; height: auto; }
+footer { display: none !important; }
+"""
+
+
+def theme() -> Any:
+    """Gradio's base theme in our colours, with fonts that every machine has."""
+    import gradio as gr
+
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.slate,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+
+
+def note(kind: str, text: str) -> str:
+    """A line of the status: `done`, `note`, or `wrong`, which screen readers say at once."""
+    role = "alert" if kind == "wrong" else "status"
+    return f'<div class="{kind}" role="{role}">{escape(text)}</div>'
+
+
+def table_html(caption: str, head: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column names its rows."""
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
+    return (
+        f'<table class="plain"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def picture_html(png: bytes, words: str) -> str:
+    """A picture, with its content in words for those who do not see it."""
+    from base64 import b64encode
+
+    return f'<img alt="{escape(words)}" src="data:image/png;base64,{b64encode(png).decode()}">'
