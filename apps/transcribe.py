@@ -14,7 +14,8 @@ from apps.options import MEANS, Force, Json, Sounds
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from apps.files import Job
-    from hooks.model import Transcriber, Transcript
+    from hooks.model import AudioModel, Transcriber, Transcript
+    from steer.edits import Edit
     from steer.recipe import Recipe
 
 FAILED = 1
@@ -114,18 +115,37 @@ def opened(recipe: Recipe | None, name: str) -> tuple[Transcriber, Any]:
     """
     from contextlib import nullcontext
 
-    from hooks import ModelError, open_model
-    from hooks.model import Transcriber
+    from hooks import open_model
+
+    if recipe is None:
+        return recogniser(open_model(name)), nullcontext()
+    edits = edits_of(recipe)
+    steered = recipe.open()
+    return recogniser(steered.model), steered.edit(edits, padding=recipe.padding)
+
+
+def edits_of(recipe: Recipe) -> dict[str, list[Edit]]:
+    """{site: edits} for a transcription.
+
+    Raises:
+        RecipeError: goals, which are for sounds.
+        EditError: edits that make no sense.
+    """
     from steer.errors import RecipeError
 
-    if recipe is not None and recipe.wanted:
+    if recipe.wanted:
         raise RecipeError(f"goals ({', '.join(recipe.wanted)}) are for edited sounds; a transcription takes edits")
-    steered = recipe.open() if recipe else None
-    model = steered.model if steered else open_model(name)
+    return recipe.edits_for()
+
+
+def recogniser(model: AudioModel) -> Transcriber:
+    """The same model; raises ModelError where it writes no words."""
+    from hooks import ModelError
+    from hooks.model import Transcriber
+
     if not isinstance(model, Transcriber):
         raise ModelError(f"{model.name} is a {model.kind} and writes no words; pass a recogniser, such as starter:asr")
-    edited = steered.edit(recipe.edits_for(), padding=recipe.padding) if steered and recipe else nullcontext()
-    return model, edited
+    return model
 
 
 def language_option(model: Transcriber, language: str | None) -> dict[str, str]:

@@ -1,0 +1,124 @@
+"""What the page's Transcribe tab runs: a sound as the model hears it, through the SAEs alone, and edited."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from apps.editor import Report
+from apps.flags import RECOGNISER
+from apps.transcribe import edits_of, language_option, recogniser
+from evaluation.transcripts import defaults
+from hooks.attach import attach, current_time
+from hooks.clip import as_clip
+from hooks.model import Source, Transcriber, Transcript
+from steer.recipe import Recipe
+from steer.steered import SteeredModel
+
+FALSE_ALARMS = "starter:asr/false-alarms"
+NO_EDITS = "The recipe has no edits, so the edited transcript is the baseline."
+
+
+def shipped(name: str = FALSE_ALARMS) -> Recipe:
+    """A recipe that ships, by its name. Raises RecipeError if there is none."""
+    return Recipe.load(name, RECOGNISER)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was written, with the means of what the library tells of each segment, weighted by their lengths.
+
+    `no_speech_prob` is the model's own probability that nobody speaks, `avg_logprob` that of the written tokens
+    (natural logarithm, a token); None where the library does not tell them.
+    """
+
+    transcript: Transcript
+    no_speech_prob: float | None
+    avg_logprob: float | None
+
+    @classmethod
+    def of(cls, transcript: Transcript) -> Heard:
+        return cls(transcript, mean_of(transcript, "no_speech_prob"), mean_of(transcript, "avg_logprob"))
+
+
+@dataclass(frozen=True)
+class Transcribed:
+    """The three transcripts of a sound of `seconds`; `note` is for people, empty where there is nothing to say.
+
+    `reconstruction` is what the model writes with decode(encode(x)) in place of the activation x at each of `sites`.
+    """
+
+    baseline: Heard
+    reconstruction: Heard
+    edited: Heard
+    sites: tuple[str, ...]
+    seconds: float
+    note: str = ""
+
+
+def transcribe_three(
+    steered: SteeredModel, recipe: Recipe, source: Source, report: Report, language: str | None = None
+) -> Transcribed:
+    """Transcribe a sound as the model is, through its SAEs without an edit, and by the edits of a recipe.
+
+    `steered` is what `recipe.open()` gives; edits are seen in this thread alone. The sites of the reconstruction are
+    those of the edits, or all that the recipe has SAEs for. It is greedy and without the library's guards against
+    silence, so that a sound has one transcript, and what is different comes from the edits.
+
+    `report` is called with the step and the share that is done, 0 to 1, at each step and each window of the sound; what
+    it raises stops the run and takes the edits away.
+
+    Raises:
+        ModelError: a model that writes no words, or not in that language.
+        RecipeError: goals, which are for sounds.
+        AudioFileError: a sound that cannot be read.
+        EditError, SAEError: the recipe does not fit the model.
+    """
+    model, edits = recogniser(steered.model), edits_of(recipe)
+    options = options_of(model, language)
+    with steered.edit(edits, padding=recipe.padding):
+        pass  # edits that cannot be done are refused here, before any work
+    clip = as_clip(source, model.sample_rate)
+    sites = tuple(site for site in recipe.saes if edits.get(site) or not edits)
+    # SAEs are trained without padding
+    through = SteeredModel(model, {site: steered.saes[site] for site in sites}, check=False).edit(
+        mode="reconstruct", padding=False
+    )
+    steps: dict[str, AbstractContextManager[Any]] = {"baseline": nullcontext(), "reconstruction only": through}
+    if edits:
+        steps["edited"] = steered.edit(edits, padding=recipe.padding)
+    heard = []
+    for number, (stage, as_edited) in enumerate(steps.items()):
+
+        def at_window(x_BTD: Tensor, stage: str = stage, number: int = number) -> None:
+            report(stage, (number + min(1.0, (current_time() or 0.0) / clip.seconds)) / len(steps))
+
+        report(stage, number / len(steps))
+        with as_edited, attach(model.module, steered.sites[sites[0]], at_window):
+            heard.append(Heard.of(model.transcribe(clip, **options)))
+    report("done", 1.0)
+    baseline, reconstruction, edited = heard if edits else [*heard, heard[0]]
+    return Transcribed(baseline, reconstruction, edited, sites, clip.seconds, "" if edits else NO_EDITS)
+
+
+def options_of(model: Transcriber, language: str | None) -> dict[str, Any]:
+    """Those of the measurements (`evaluation.transcripts`), but the library finds out the language if none is given.
+
+    Raises:
+        ModelError: another language for a model that knows English alone.
+    """
+    options = {key: value for key, value in defaults(model).items() if key != "language"}
+    return {**options, **language_option(model, language)}
+
+
+def mean_of(transcript: Transcript, key: str) -> float | None:
+    told = [segment for segment in transcript.segments if key in segment]
+    seconds = sum(segment["end"] - segment["start"] for segment in told)
+    if not told:
+        return None
+    if not seconds:
+        return sum(float(segment[key]) for segment in told) / len(told)
+    return sum(float(segment[key]) * (segment["end"] - segment["start"]) for segment in told) / seconds
