@@ -30,8 +30,10 @@ def build_atlas(
     (sae,) = recipe.saes.values()
     sounds = sounds_in(audio, split, clips)
     (atlas,) = build(recipe.open(), sounds, progress=lambda jobs: track(jobs, "atlas")).values()
-    split_used = {"split": split} if sounds[0].labels else {}
-    atlas = replace(atlas, sae=sae, about={"audio": audio.resolve().name, **split_used, **atlas.about})
+    chosen: dict[str, Any] = {"split": split} if sounds[0].labels else {}
+    if clips is not None:
+        chosen["clips of a subset at most"] = clips
+    atlas = replace(atlas, sae=sae, about={"audio": audio.resolve().name, **chosen, **atlas.about})
     atlas.save(path)
     report = atlas.report()
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evaluation.atlas import Atlas
+    from hooks.model import Source
     from steer.recipe import Recipe
+    from steer.steered import SteeredModel
 
 ATLAS = "Atlas: what features mean"
 
@@ -26,7 +29,10 @@ def features(
     top: Annotated[int, typer.Option(min=1, help="How many features to list.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Save all features, \\[frames, d_sae] a file (safetensors).")] = None,
     atlas: Annotated[
-        Path | None, typer.Option(help="File to read, or with --audio to build.", rich_help_panel=ATLAS)
+        Path | None,
+        typer.Option(
+            help="File to read, or with --audio to build; starter:codec/latent for that SAE's.", rich_help_panel=ATLAS
+        ),
     ] = None,
     audio: Annotated[
         Path | None,
@@ -104,14 +110,14 @@ def list_features(
             Console().print(table_of(entry))
 
 
-def features_of(steered: Any, path: Path) -> dict[str, Tensor]:
-    """All features of a file, {site: [T, d_sae]}; the model runs on stretches of it."""
+def features_of(steered: SteeredModel, source: Source, sites: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """All features of a sound, {site: [T, d_sae]}, of the given sites or all; the model runs on stretches of it."""
     import torch
 
     from hooks import capture
 
     pieces: dict[str, list[Tensor]] = {}
-    for captured in capture(steered.model, [path], list(steered.sites)):
+    for captured in capture(steered.model, [source], list(sites or steered.sites)):
         for site, x_BTD in captured.activations.items():
             with torch.no_grad():
                 pieces.setdefault(site, []).append(steered.saes[site].encode(x_BTD)[0].float().cpu())
@@ -143,12 +149,10 @@ def labelled(rows: list[dict[str, Any]], atlas: Atlas | None, site: str, d_sae: 
         AtlasError: the atlas is of another SAE.
     """
     from apps.atlas import label_of
-    from evaluation.atlas import AtlasError
 
     if atlas is None:
         return rows
-    if (atlas.site, atlas.d_sae) != (site, d_sae):
-        raise AtlasError(f"the atlas is of {atlas.d_sae} features at {atlas.site}, the SAE has {d_sae} at {site}")
+    atlas.check_fits(site, d_sae)
     return [{**row, **label_of(atlas, row["feature"])} for row in rows]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from evaluation.report import Report
 from hooks.errors import AudioSteerError
 from hooks.files import whole_file
+from steer import starter
 from steer.sae import check_features
 
 
@@ -120,13 +121,13 @@ class Atlas:
             EditError: no such feature.
         """
         check_features([feature], self.d_sae)
-        above_C = self._above_chance()[:, feature]
+        above_C = self.above_chance()[:, feature]
         best = above_C.argsort(descending=True, stable=True)[:labels]
         return self._meaning(feature, best[above_C[best] > -math.inf].tolist())
 
     def clearest(self, top: int) -> list[Meaning]:
         """The features whose best label is farthest above chance; without any labels, those that peak highest."""
-        above_CF = self._above_chance()
+        above_CF = self.above_chance()
         order_F = above_CF.amax(0) if len(above_CF) and above_CF.isfinite().any() else self.max
         return [self.feature(feature) for feature in self._firing(order_F, top)]
 
@@ -154,7 +155,7 @@ class Atlas:
             raise AtlasError(f"the atlas has no label {label!r}; it has {some}")
         return found[0]
 
-    def _above_chance(self) -> Tensor:
+    def above_chance(self) -> Tensor:
         """AUROC less chance [C, F]; -inf where there is none."""
         chance_C = torch.tensor([math.nan if c.chance is None else c.chance for c in self.concepts])
         return (self.auroc - chance_C[:, None]).nan_to_num(nan=-math.inf)
@@ -237,7 +238,13 @@ class Atlas:
 
     @classmethod
     def load(cls, path: str | Path) -> Atlas:
-        """Raises AtlasError if there is none, or it is damaged."""
+        """Read a file, or the one that ships with an SAE such as `starter:codec/latent`.
+
+        Raises:
+            AtlasError: there is none, or it is damaged.
+            SAEError: there is no such SAE.
+        """
+        path = starter.atlas_file(str(path)) if str(path).startswith("starter:") else path
         if not Path(path).is_file():
             raise AtlasError(f"{path}: no such atlas; make one with steer features --atlas {path} --audio DIR")
         try:
@@ -250,6 +257,11 @@ class Atlas:
         except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise AtlasError(f"{path}: not an atlas, or a damaged one ({error})") from error
         return atlas
+
+    def check_fits(self, site: str, d_sae: int) -> None:
+        """Raises AtlasError if it is not of an SAE with so many features at that site."""
+        if (self.site, self.d_sae) != (site, d_sae):
+            raise AtlasError(f"the atlas is of {self.d_sae} features at {self.site}, the SAE has {d_sae} at {site}")
 
     def _check(self) -> None:
         size, peaks = self.peak_value.shape

@@ -1,8 +1,8 @@
 """The starter: small models, SAEs, probes, control vectors and recipes that ship in the package: it runs at once.
 
 `starter:codec` is a codec; `starter:codec/latent` an SAE on its site `latent`, with `vectors.safetensors` and
-`probes.safetensors` beside it; a file `asr/NAME.yaml` a recipe `starter:asr/NAME`. Each folder has a card (README.md):
-data, licence, how it was made, measured quality.
+`probes.safetensors` beside it; a file `asr/NAME.yaml` a recipe `starter:asr/NAME`. Every SAE has an atlas of its
+features beside it. Each folder has a card (README.md): data, licence, how it was made, measured quality.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from steer.errors import RecipeError, SAEError
 from steer.formats import SCHEMES as SAE_SCHEMES
 
 FOLDER = Path(__file__).parent
+ATLAS = "atlas.safetensors"
 
 
 def models() -> list[str]:
@@ -38,6 +39,11 @@ def recipe_file(name: str) -> Path:
     if name not in recipes():
         raise RecipeError(f"there is no starter recipe {name!r}; there are {', '.join(recipes()) or 'none'}")
     return FOLDER / f"{name.removeprefix('starter:')}.yaml"
+
+
+def atlas_file(name: str) -> Path:
+    """Where the atlas of an SAE such as `starter:codec/latent` lies; raises SAEError if there is no such SAE."""
+    return sae_folder(name.removeprefix("starter:")) / ATLAS
 
 
 def model_folder(name: str) -> Path:

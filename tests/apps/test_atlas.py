@@ -69,6 +69,15 @@ def test_build_and_read(steer: Run, audio: Path, sound: Write, sae_folder: Path,
         assert err.count("\n") == 1
 
 
+def test_one_that_ships(steer: Run) -> None:
+    code, out, err = steer("features", "--atlas", "starter:codec/latent", "--feature", 17, "--json")
+    assert code == 0, err
+    assert json.loads(out)[0]["feature"] == 17
+    code, _, err = steer("features", "--atlas", "starter:codec/nothing")
+    assert code == 2
+    assert "no starter SAE" in err
+
+
 def test_a_folder_without_labels(steer: Run, sound: Write, sae_folder: Path, tmp_path: Path) -> None:
     sound("in/deep/a.wav", 0.3), sound("in/b.wav", 0.3)
     path = tmp_path / "bare.atlas"
@@ -82,7 +91,9 @@ def test_a_folder_without_labels(steer: Run, sound: Write, sae_folder: Path, tmp
 def test_one_subset_alone(steer: Run, audio: Path, sae_folder: Path, tmp_path: Path) -> None:
     flags = ("--audio", audio / "tones", "--sae", sae_folder)
     assert steer("features", "--atlas", tmp_path / "one.atlas", *flags, "--clips", 3)[0] == 0
-    assert Atlas.load(tmp_path / "one.atlas").clips == [f"tones/{index}.wav" for index in (0, 2, 5)]
+    atlas = Atlas.load(tmp_path / "one.atlas")
+    assert atlas.clips == [f"tones/{index}.wav" for index in (0, 2, 5)]
+    assert atlas.about["clips of a subset at most"] == 3
     code, _, err = steer("features", "--atlas", tmp_path / "two.atlas", *flags, "--split", "valid")
     assert code == 2
     assert "no clips of split 'valid'" in err

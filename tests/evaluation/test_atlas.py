@@ -109,6 +109,13 @@ def test_the_file(atlas: Atlas, tmp_path: Path) -> None:
     assert Atlas.load(bare.save(tmp_path / "bare.atlas")).auroc.shape == (0, 4)
 
 
+def test_it_is_of_one_sae(atlas: Atlas) -> None:
+    atlas.check_fits("latent", 4)
+    for site, d_sae in (("encoder.0", 4), ("latent", 5)):
+        with pytest.raises(AtlasError, match=f"of 4 features at latent, the SAE has {d_sae} at {site}"):
+            atlas.check_fits(site, d_sae)
+
+
 def test_a_file_that_is_none(atlas: Atlas, tmp_path: Path) -> None:
     with pytest.raises(AtlasError, match="no such atlas; make one with"):
         Atlas.load(tmp_path / "none.atlas")
