@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,16 +64,16 @@ def recipe_from(
 
 
 def span_from(start: float | None, end: float | None, seconds: float) -> list[tuple[float, float]]:
-    """The stretch that is edited; nothing where it is all of the sound.
+    """The stretch that is edited, from `start` to `end` (0 or none: where the sound ends); nothing where it is all.
 
     Raises:
         RecipeError: it is empty, or begins behind the sound's end.
     """
-    if start is None and end is None:
+    first, last = start or 0.0, end or max(seconds, start or 0.0)
+    if not start and not end:
         return []
-    first, last = start or 0.0, seconds if end is None else end
-    if not (math.isfinite(first) and math.isfinite(last) and 0 <= first < last):
-        raise RecipeError(f"from {first:g} s to {last:g} s is no stretch of time")
-    if first >= seconds:
+    if not first < seconds:
         raise RecipeError(f"the sound lasts {seconds:.2f} s, the edit would begin at {first:g} s")
+    if not 0 <= first < last:
+        raise RecipeError(f"from {first:g} s to {last:g} s is no stretch of time")
     return [(first, last)]

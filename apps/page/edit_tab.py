@@ -58,7 +58,7 @@ def edit_tab(shared: Shared) -> EditTab:
             )
             with gr.Row():
                 for name, path in shared.samples.items():
-                    button = gr.Button(name, size="sm", elem_id=f"sample-{Path(path).stem}")
+                    button = gr.Button(name, size="sm", min_width=100, elem_id=f"sample-{Path(path).stem}")
                     button.click(lambda path=path: path, None, sound, show_progress="hidden", api_visibility="private")
             model = gr.Dropdown(
                 [DEFAULT_MODEL, *shared.settings.models],
@@ -73,8 +73,8 @@ def edit_tab(shared: Shared) -> EditTab:
             pitch = gr.Slider(-6, 6, 0, step=0.5, label="Pitch (semitones)", elem_id="pitch")
             brightness = gr.Slider(-50, 50, 0, step=5, label="Brightness (%)", elem_id="brightness")
             with gr.Row():
-                start = gr.Number(None, label="Only from (s)", minimum=0, elem_id="start")
-                end = gr.Number(None, label="to (s)", minimum=0, elem_id="end")
+                start = gr.Number(0, label="Only from (s)", minimum=0, elem_id="start")
+                end = gr.Number(0, label="to (s; 0: the end)", minimum=0, elem_id="end")
             with gr.Accordion("Feature by feature", open=False):
                 lines = gr.Textbox(label="Feature edits", info=HINT, lines=3, max_lines=12, elem_id="edit-lines")
                 with gr.Row():
@@ -112,8 +112,8 @@ def edit_tab(shared: Shared) -> EditTab:
         loudness: float,
         pitch: float,
         brightness: float,
-        start: float | None,
-        end: float | None,
+        start: float,
+        end: float,
         lines: str,
         residual: str,
         equal: bool,
