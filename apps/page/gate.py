@@ -41,12 +41,11 @@ FORM_BYTES = 1 << 16
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 HEADERS = {
-    # gradio's page has its scripts and styles in the markup, and evaluates the templates of its HTML; fonts, scripts and
-    # data from elsewhere are not loaded
+    # gradio's page has its scripts and styles in the markup; fonts, scripts and data from elsewhere are not loaded
     "Content-Security-Policy": "; ".join(
         [
             "default-src 'self'",
-            "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+            "script-src 'self' 'unsafe-inline'",
             "style-src 'self' 'unsafe-inline'",
             "img-src 'self' data: blob:",
             "media-src 'self' data: blob:",
