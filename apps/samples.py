@@ -94,6 +94,7 @@ def plucked(f0: float, count: int, sample_rate: int) -> Tensor:
     # the average delays by half a sample
     period = round(sample_rate / f0 - 0.5)
     wave = torch.where(torch.arange(period) < period / 5, 1.0, -0.25)
+    wave -= wave.mean()
     periods, last = [wave], wave[-1:]
     for _ in range(math.ceil(count / period) - 1):
         earlier = torch.cat([last, wave[:-1]])
