@@ -232,9 +232,10 @@ def tunnel(listener: socket.socket) -> Iterator[str]:
     """A public address, by way of gradio's share server, while the context lasts. Raises PageError."""
     from gradio import networking, tunneling
 
+    host, port = listener.getsockname()[:2]
     try:
         try:
-            public = networking.setup_tunnel(*listener.getsockname()[:2], secrets.token_urlsafe(32), None, None)
+            public = networking.setup_tunnel(host, port, secrets.token_urlsafe(32), None, None)
         except Exception as error:  # of the network, of the certificate, of the program that it downloads and runs
             reason = one_line(error.__cause__ or error)
             raise PageError(f"--share: gradio's share server does not help ({reason}); try without --share") from error
