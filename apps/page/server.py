@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
 LOCAL_HOST = "127.0.0.1"
-START_S, GRACE_S, STOP_S = 30.0, 1, 2.5
+START_S, GRACE_S, STOP_S = 30.0, 1, 2.0
 """Waited for the server to start, for open connections when it stops, and for its end."""
 KEPT_S, SWEEP_S = 3600, 300
 """How long an upload or a result is kept, and how often that is looked after."""
@@ -87,11 +87,10 @@ def running(
     Raises:
         PageError: the server does not start.
     """
-    listener = listener or bound(LOCAL_HOST, 0)
-    server = server_of(blocks, settings, users or {}, local=is_local(listener) and not (users or shared))
-    # a daemon: a run that is still being computed is not waited for
-    thread = Thread(target=server.run, args=([listener],), daemon=True, name="page")
-    with listener:
+    with listener or bound(LOCAL_HOST, 0) as listener:
+        server = server_of(blocks, settings, users or {}, local=is_local(listener) and not (users or shared))
+        # a daemon: a run that is still being computed is not waited for
+        thread = Thread(target=server.run, args=([listener],), daemon=True, name="page")
         thread.start()
         try:
             start = time.monotonic()
