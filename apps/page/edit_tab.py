@@ -54,6 +54,7 @@ def edit_tab(shared: Shared) -> EditTab:
                 label="Sound: a file, a recording, or one of the samples",
                 sources=["upload", "microphone"],
                 type="filepath",
+                buttons=["download"],
                 elem_id="edit-sound",
             )
             with gr.Row():
@@ -76,7 +77,9 @@ def edit_tab(shared: Shared) -> EditTab:
                 start = gr.Number(0, label="Only from (s)", minimum=0, elem_id="start")
                 end = gr.Number(0, label="to (s; 0: the end)", minimum=0, elem_id="end")
             with gr.Accordion("Feature by feature", open=False):
-                lines = gr.Textbox(label="Feature edits", info=HINT, lines=3, max_lines=12, elem_id="edit-lines")
+                lines = gr.Textbox(
+                    label="Feature edits", info=HINT, lines=3, max_lines=12, value="", elem_id="edit-lines"
+                )
                 with gr.Row():
                     kind = gr.Dropdown(["ablate", "clamp", "scale"], value="ablate", label="Edit", min_width=100)
                     feature = gr.Number(0, label="Feature", precision=0, minimum=0, min_width=80)
@@ -92,7 +95,9 @@ def edit_tab(shared: Shared) -> EditTab:
             measured = gr.HTML(elem_id="edit-measured")
             with gr.Row():
                 players = [
-                    gr.Audio(label=label, interactive=False, type="filepath", elem_id=f"player-{name}", min_width=200)
+                    gr.Audio(
+                        label=label, interactive=False, buttons=["download"], elem_id=f"player-{name}", min_width=200
+                    )
                     for name, label in (("before", "Before"), ("round-trip", "Round trip"), ("after", "After"))
                 ]
             level = gr.Checkbox(label="Play all three equally loud", elem_id="level")
