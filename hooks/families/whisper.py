@@ -22,9 +22,11 @@ What the padding is differs, and blocks attend to it: `run` (in both) and transf
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -147,8 +149,16 @@ class Whisper(Transcriber):
         raise TypeError(f"{type(self).__name__} does not define _start")
 
 
+_turns: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+
+
+def turn_of(module: nn.Module) -> Any:
+    """Held while the package's decoder runs: its cache is filled by hooks that other threads' calls would fill too."""
+    return _turns.setdefault(module, RLock())
+
+
 class WhisperPackage(Whisper):
-    """`whisper.model.Whisper`."""
+    """`whisper.model.Whisper`. Threads that share one take turns, window by window."""
 
     layers, norm = "blocks", "ln_post"
 
@@ -162,7 +172,9 @@ class WhisperPackage(Whisper):
         audio_N = self.prepare(source)[0, 0].cpu().as_subclass(CutOut)
         audio_N.span = (0, len(audio_N) * MEL_RATE // SAMPLE_RATE)
         options.setdefault("fp16", self.device.type != "cpu")
-        result = whisper.transcribe(OnTime(self.module, current_time() or 0.0), audio_N, **options)
+        # for the times of words the package's hooks stay on the decoder between its calls
+        with turn_of(self.module) if options.get("word_timestamps") else nullcontext():
+            result = whisper.transcribe(OnTime(self.module, current_time() or 0.0), audio_N, **options)
         return Transcript(result["text"].strip(), result["segments"], result["language"])
 
     def _encode(self, audio_BN: Tensor) -> Tensor:
@@ -172,7 +184,8 @@ class WhisperPackage(Whisper):
         return self.module.encoder(torch.stack(mels).to(self.dtype))
 
     def _decode(self, tokens_BL: Tensor, encoded_BTD: Tensor) -> Tensor:
-        return self.module.decoder(tokens_BL, encoded_BTD)
+        with turn_of(self.module):
+            return self.module.decoder(tokens_BL, encoded_BTD)
 
     def _start(self, encoded_BTD: Tensor) -> Tensor:
         languages = {"num_languages": self.module.num_languages}
@@ -221,7 +234,7 @@ class OnTime:
 
     def _timed(self, call: Any, mel: CutOut, *rest: Any) -> Any:
         start, stop = mel.span
-        with window(self.start_s + start / MEL_RATE, self.start_s + stop / MEL_RATE):
+        with turn_of(self.module), window(self.start_s + start / MEL_RATE, self.start_s + stop / MEL_RATE):
             return call(mel.as_subclass(Tensor), *rest)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -551,6 +552,21 @@ def test_an_error_inside_leaves_no_time_behind(model: Whisper) -> None:
     with attach(model.module, model.site("encoder.0"), broken), pytest.raises(ArithmeticError):
         words(model, noise(1.0))
     assert current_time() is None and real_frames(1500, 50.0) == 1500
+
+
+def test_threads_that_share_a_model_do_not_hear_each_other(model: Whisper, sae: SAE) -> None:
+    steered = steer(model, sae, "encoder.1")
+
+    def write(number: int) -> list[int]:
+        edit = Shift(torch.randn(64, generator=torch.Generator().manual_seed(number % 3)), 3.0)
+        options = {"word_timestamps": True} if number % 3 == 2 and isinstance(model, WhisperPackage) else {}
+        with steered.edit(edit):
+            return words(model, noise(0.5, number % 3), **options)
+
+    alone = [write(number) for number in range(3)]
+    assert alone[0] != alone[1]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(write, range(9))) == 3 * alone
 
 
 # --- opening ---
