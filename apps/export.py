@@ -18,8 +18,9 @@ def export(
 ) -> None:
     """Write a Whisper as model.pt for openai-whisper and as a folder for transformers, which `--model` takes too."""
     from apps.files import to_json
-    from hooks import ModelError, open_model
+    from hooks import ModelError
     from hooks.families import whisper_export
+    from steer import open_model  # which knows the names starter:...
 
     # told before a model is opened
     if out.exists() and not out.is_dir():

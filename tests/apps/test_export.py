@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -84,3 +86,9 @@ def test_other_models_are_refused_in_one_line(steer: Run, codec_folder: Path, tm
     code, _, err = steer("export", codec_folder, tmp_path / "out")
     assert code == 2 and err.count("\n") == 1 and "only Whispers of openai-whisper are exported" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_process_that_does_nothing_else_knows_the_starters(tmp_path: Path) -> None:
+    command = "import sys; from apps.cli import main; main(['export', 'starter:none', sys.argv[1]])"
+    done = subprocess.run([sys.executable, "-c", command, tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 2 and "there is no starter model 'none'" in done.stderr
