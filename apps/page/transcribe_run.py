@@ -90,15 +90,17 @@ def transcribe_three(
     steps: dict[str, AbstractContextManager[Any]] = {"baseline": nullcontext(), "reconstruction only": through}
     if edits:
         steps["edited"] = steered.edit(edits, padding=recipe.padding)
-    heard = []
-    for number, (stage, as_edited) in enumerate(steps.items()):
 
-        def at_window(x_BTD: Tensor, stage: str = stage, number: int = number) -> None:
-            report(stage, (number + min(1.0, (current_time() or 0.0) / clip.seconds)) / len(steps))
+    def hear(number: int, stage: str, as_edited: AbstractContextManager[Any]) -> Heard:
+        def at_window(x_BTD: Tensor) -> None:
+            done = min(1.0, (current_time() or 0.0) / clip.seconds)
+            report(stage, (number + done) / len(steps))
 
         report(stage, number / len(steps))
         with as_edited, attach(model.module, steered.sites[sites[0]], at_window):
-            heard.append(Heard.of(model.transcribe(clip, **options)))
+            return Heard.of(model.transcribe(clip, **options))
+
+    heard = [hear(number, *step) for number, step in enumerate(steps.items())]
     report("done", 1.0)
     baseline, reconstruction, edited = heard if edits else [*heard, heard[0]]
     return Transcribed(baseline, reconstruction, edited, sites, clip.seconds, "" if edits else NO_EDITS)
@@ -116,9 +118,8 @@ def options_of(model: Transcriber, language: str | None) -> dict[str, Any]:
 
 def mean_of(transcript: Transcript, key: str) -> float | None:
     told = [segment for segment in transcript.segments if key in segment]
-    seconds = sum(segment["end"] - segment["start"] for segment in told)
     if not told:
         return None
-    if not seconds:
-        return sum(float(segment[key]) for segment in told) / len(told)
-    return sum(float(segment[key]) * (segment["end"] - segment["start"]) for segment in told) / seconds
+    lengths = [segment["end"] - segment["start"] for segment in told]
+    weights = lengths if sum(lengths) else [1.0] * len(told)
+    return sum(weight * float(segment[key]) for weight, segment in zip(weights, told, strict=True)) / sum(weights)

@@ -163,6 +163,20 @@ def test_no_words_in_recorded_rain_by_the_false_alarm_recipe(
     assert done.baseline.transcript and not done.edited.transcript
 
 
+def test_two_users_of_the_starter_at_once(starter: tuple[SteeredModel, Recipe]) -> None:
+    steered, recipe = starter
+    plain = Recipe.build({"model": "starter:asr", "edits": [{"ablate": [94, 191], "site": "encoder.1"}]})
+    noise = Clip(torch.from_numpy(make_noise(2.0, RATE, np.random.default_rng(2)).waveform), RATE)
+
+    def run(recipe: Recipe) -> list[object]:
+        done = transcribe_three(steered, recipe, noise, quiet)
+        return [(str(one.transcript), one.no_speech_prob, one.avg_logprob) for one in (done.baseline, done.edited)]
+
+    alone = [run(recipe), run(plain)]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, [recipe, plain] * 2)) == alone * 2
+
+
 def test_a_language_that_the_starter_does_not_know(starter: tuple[SteeredModel, Recipe]) -> None:
     with pytest.raises(ModelError, match="knows English alone"):
         transcribe_three(*starter, level(0.0), quiet, language="de")
