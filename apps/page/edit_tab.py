@@ -57,10 +57,7 @@ def edit_tab(shared: Shared) -> EditTab:
                 buttons=["download"],
                 elem_id="edit-sound",
             )
-            with gr.Row():
-                for name, path in shared.samples.items():
-                    button = gr.Button(name, size="sm", min_width=100, elem_id=f"sample-{Path(path).stem}")
-                    button.click(lambda path=path: path, None, sound, show_progress="hidden", api_visibility="private")
+            shared.sample_buttons(sound)
             model = gr.Dropdown(
                 [DEFAULT_MODEL, *shared.settings.models],
                 value=DEFAULT_MODEL,
@@ -175,8 +172,10 @@ def edit_tab(shared: Shared) -> EditTab:
 
 def summary(outcome: Outcome) -> str:
     """What happened, in a sentence or two."""
-    changes = ", ".join(f"{name} {measured}" for name, _, measured in measured_rows(outcome) if measured != MISSING)
-    told = f"Measured against the round trip: {changes.lower()}." if changes else "The change could not be measured."
+    changes = ", ".join(
+        f"{name.lower()} {measured}" for name, _, measured in measured_rows(outcome) if measured != MISSING
+    )
+    told = f"Measured against the round trip: {changes}." if changes else "The change could not be measured."
     if not outcome.met:
         told = f"A goal was not reached. {told} Smaller goals, or fewer at once, may be."
     if outcome.clipped:

@@ -46,6 +46,13 @@ class Shared:
         """Names that are offered: nothing else is opened for those who use the page."""
         return [*starter.models(), *self.settings.models]
 
+    def sample_buttons(self, sound: gr.Audio) -> None:
+        """A button for each sample that puts it into `sound`."""
+        with gr.Row():
+            for name, path in self.samples.items():
+                button = gr.Button(name, size="sm", min_width=100, elem_classes=Path(path).stem)
+                button.click(lambda path=path: path, None, sound, show_progress="hidden", api_visibility="private")
+
     @contextmanager
     def run(self, request: gr.Request, progress: gr.Progress) -> Iterator[tuple[Path, Report]]:
         """A run of the one who asks for it, as `Runs.run`, told in a bar."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from apps.page import words
+
 INK = "#7b8490"
 """Grey of text in pictures: contrast above 3.7 on the page's white and on its near-black."""
 
-CSS = """
+CSS = (
+    """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
 .page-head h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
 .page-head p { color: var(--body-text-color-subdued); margin: 0; }
@@ -21,8 +24,16 @@ table.plain caption { text-align: left; font-weight: 600; padding: .2rem 0; }
 table.plain th, table.plain td { text-align: left; padding: .3rem .6rem; }
 table.plain tr { border-bottom: 1px solid var(--border-color-primary); }
 .picture img { width: 100%; height: auto; }
+.transcript h3 { font-size: 1rem; margin: .6rem 0 .1rem; }
+.transcript p { font-size: 1.1rem; margin: 0; overflow-wrap: anywhere; }
+.transcript ins { background: color-mix(in srgb, #2a9d8f 25%, transparent); }
+.transcript del { background: color-mix(in srgb, #d1495b 22%, transparent); }
+#feature-clips li { margin: .3rem 0; overflow-wrap: anywhere; }
+#feature-clips audio { display: block; height: 2.2rem; max-width: 100%; }
 footer { display: none !important; }
 """
+    + words.CSS
+)
 
 
 def theme() -> Any:
