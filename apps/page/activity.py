@@ -27,9 +27,9 @@ SHOWN_S = 60.0
 ROWS, COLUMNS = 20, 600
 INK = "#717985"
 """Text and lines: of the same contrast on a white and on a dark page, 4.4 to 1."""
-WIDTH, FONT, LINE, ROW = 11.0, 9.0, 0.155, 0.21
+WIDTH, FONT, LINE, ROW = 8.5, 9.0, 0.155, 0.21
 """The figure in inches, its letters in points, a line of words and a row of the heat map in inches."""
-CHARACTERS, NARROWEST, MOST_LINES = 130, 14, 8
+CHARACTERS, NARROWEST, MOST_LINES = 96, 14, 8
 """So many fit beside each other; a segment gets at least so many however short it is, and at most so many lines."""
 
 

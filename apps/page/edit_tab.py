@@ -194,7 +194,9 @@ def shell_line(edited: Edited) -> str:
 
 def picture_of(edited: Edited) -> Any:
     (before_N, rate), (after_N, _) = (mono(path, SHOWN_S) for path in (edited.before, edited.after))
-    return on_any_ground(draw(before_N, after_N, rate, 0.0, edited.during, (edited.before.name, edited.after.name)))
+    figure = draw(before_N, after_N, rate, 0.0, edited.during, (edited.before.name, edited.after.name))
+    figure.set_size_inches(8.5, 7.5)  # in half a page, letters of 10 points can be read
+    return on_any_ground(figure)
 
 
 def picture_words(edited: Edited) -> str:

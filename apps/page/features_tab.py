@@ -22,16 +22,19 @@ from apps.page.transcribe_tab import NO_RECIPE, TranscribeTab
 from evaluation.atlas import Atlas, AtlasError
 from hooks import AudioFileError, Codec, Transcriber, read_clip
 from steer import starter
-from steer.recipe import Recipe
+from steer.recipe import DEFAULT_MODEL, Recipe
 
+SHOWN = 50
+"""Rows of the table."""
 HEARD = 5
 """So many top clips can be played."""
 
 
 def atlases(shared: Shared) -> dict[str, Atlas]:
-    """The atlases that are offered, by the names of their SAEs: the one of the settings first."""
+    """The atlases that are offered, by the names of their SAEs; first the one of the settings, then the codec's."""
     given = [Atlas.load(shared.settings.atlas)] if shared.settings.atlas else []
-    names = [name for model in starter.models() for name in starter.saes(model)]
+    models = dict.fromkeys([DEFAULT_MODEL, *starter.models()])
+    names = [name for model in models for name in starter.saes(model)]
     return {atlas.sae or atlas.site: atlas for atlas in (*given, *map(Atlas.load, names))}
 
 
@@ -51,15 +54,16 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
                     elem_id="features-query",
                 )
                 order = gr.Radio(list(ORDERS), value=next(iter(ORDERS)), label="The highest first")
+            listed = table(known[first], top=SHOWN)
             rows = gr.Dataframe(
-                **frame_of(table(known[first])),
+                **frame_of(listed),
                 label="Features",
                 interactive=False,
                 max_height=420,
                 wrap=True,
                 elem_id="features-table",
             )
-            found = gr.HTML(note("note", found_text(table(known[first]))), elem_id="features-found")
+            found = gr.HTML(note("note", found_text(listed)), elem_id="features-found")
         with gr.Column(scale=3, min_width=320):
             gr.Markdown("## What does it do?")
             with gr.Row():
@@ -83,7 +87,7 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
             strongest = gr.Button("Which features fire most in this sound?", elem_id="features-strongest")
 
     def search(name: str, text: str, order: str) -> tuple[Any, str]:
-        listed = table(known[name], text, order)
+        listed = table(known[name], text, order, SHOWN)
         return gr.Dataframe(**frame_of(listed)), note("note", found_text(listed))
 
     def show_feature(
@@ -163,7 +167,7 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
 
     searching: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     computing: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private"}
-    for change in (sae.input, query.input, order.input):
+    for change in (sae.change, query.change, order.change):
         change(search, [sae, query, order], [rows, found], trigger_mode="always_last", **searching)
     shown = [meaning, clips, picture]
     rows.select(pick, None, feature, **searching).then(
@@ -196,13 +200,18 @@ def recipe_of(atlas: Atlas) -> Recipe:
 def frame_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows as a `gr.Dataframe` takes them."""
     heads = list(rows[0]) if rows else ["feature"]
-    return {"headers": heads, "value": [[row[head] for head in heads] for row in rows]}
+    cells = [
+        [cell.replace("\n", "; ") if isinstance(cell := row[head], str) else cell for head in heads] for row in rows
+    ]
+    return {"headers": heads, "value": cells}
 
 
 def found_text(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "No feature was found: none tells such a label clearly, and no such clip is among the peaks."
-    return f"{len(rows)} features. Choose one in the table, or by its number."
+    return (
+        f"{len(rows)} features{' (there may be more)' if len(rows) == SHOWN else ''}. Choose one, or give its number."
+    )
 
 
 def clips_html(clips: Sequence[Excerpt]) -> str:

@@ -23,7 +23,8 @@ table.plain { border-collapse: collapse; width: 100%; }
 table.plain caption { text-align: left; font-weight: 600; padding: .2rem 0; }
 table.plain th, table.plain td { text-align: left; padding: .3rem .6rem; }
 table.plain tr { border-bottom: 1px solid var(--border-color-primary); }
-.picture img { width: 100%; height: auto; }
+.picture { overflow-x: auto; }
+.picture img { width: 100%; min-width: 600px; height: auto; }
 .transcript h3 { font-size: 1rem; margin: .6rem 0 .1rem; }
 .transcript p { font-size: 1.1rem; margin: 0; overflow-wrap: anywhere; }
 .transcript ins { background: color-mix(in srgb, #2a9d8f 25%, transparent); }
