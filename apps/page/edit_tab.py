@@ -15,7 +15,7 @@ from apps.page.edit_run import MISSING, Edited, edit_sound, level_matched, measu
 from apps.page.limits import checked
 from apps.page.lines import with_edit
 from apps.page.pictures import on_any_ground, png
-from apps.page.shared import Shared
+from apps.page.shared import BAR, Shared
 from apps.page.style import note, picture_html, table_html
 from apps.plot import SHOWN_S, draw
 from hooks import AudioFileError
@@ -73,16 +73,13 @@ def edit_tab(shared: Shared) -> EditTab:
             with gr.Row():
                 start = gr.Number(0, label="Only from (s)", minimum=0, elem_id="start")
                 end = gr.Number(0, label="to (s; 0: the end)", minimum=0, elem_id="end")
-            with gr.Accordion("Feature by feature", open=False):
-                lines = gr.Textbox(
-                    label="Feature edits", info=HINT, lines=3, max_lines=12, value="", elem_id="edit-lines"
-                )
-                with gr.Row():
-                    kind = gr.Dropdown(["ablate", "clamp", "scale"], value="ablate", label="Edit", min_width=100)
-                    feature = gr.Number(0, label="Feature", precision=0, minimum=0, min_width=80)
-                    value = gr.Number(0, label="Value", info="of clamp and scale", min_width=80)
-                    add = gr.Button("Add", size="sm", min_width=80)
-                residual = gr.Dropdown(list(RESIDUAL), value=next(iter(RESIDUAL)), label="What the codec cannot carry")
+            lines = gr.Textbox(label="Feature edits", info=HINT, lines=3, max_lines=12, value="", elem_id="edit-lines")
+            with gr.Row():
+                kind = gr.Dropdown(["ablate", "clamp", "scale"], value="ablate", label="Edit", min_width=100)
+                feature = gr.Number(0, label="Feature", precision=0, minimum=0, min_width=80)
+                value = gr.Number(0, label="Value", info="of clamp and scale", min_width=80)
+                add = gr.Button("Add", size="sm", min_width=80)
+            residual = gr.Dropdown(list(RESIDUAL), value=next(iter(RESIDUAL)), label="What the codec cannot carry")
             with gr.Row():
                 run = gr.Button("Edit the sound", variant="primary", elem_id="edit-run")
                 stop = gr.Button("Stop", elem_id="edit-stop")
@@ -98,7 +95,7 @@ def edit_tab(shared: Shared) -> EditTab:
                     for name, label in (("before", "Before"), ("round-trip", "Round trip"), ("after", "After"))
                 ]
             level = gr.Checkbox(label="Play all three equally loud", elem_id="level")
-            picture = gr.HTML(elem_id="edit-picture", elem_classes="picture")
+            picture = gr.HTML(elem_id="edit-picture")
             with gr.Row():
                 download = gr.DownloadButton("Download the sound", elem_id="download-sound")
                 recipe = gr.DownloadButton("Download the recipe", elem_id="download-recipe")
@@ -120,7 +117,7 @@ def edit_tab(shared: Shared) -> EditTab:
         residual: str,
         equal: bool,
         request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it there
+        progress: gr.Progress = BAR,
     ) -> dict[Any, Any]:
         goals = {"loudness": loudness, "pitch": pitch, "brightness": brightness}
         try:

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import gradio as gr
 
 from apps.page import firing
 from apps.page.edit_tab import EditTab
-from apps.page.feature_run import ORDERS, Excerpt, about, place_text, table, top_clips
+from apps.page.feature_run import ORDERS, Excerpt, about, inside, place_text, table, top_clips
 from apps.page.limits import checked
 from apps.page.lines import with_edit
 from apps.page.pictures import png
-from apps.page.shared import Shared
+from apps.page.shared import BAR, Shared
 from apps.page.style import note, picture_html
 from apps.page.transcribe_tab import NO_RECIPE, TranscribeTab
 from evaluation.atlas import Atlas, AtlasError
@@ -26,6 +27,7 @@ from steer.recipe import DEFAULT_MODEL, Recipe
 
 SHOWN = 50
 """Rows of the table."""
+COLUMN_WIDTHS: list[str | int] = ["85px", "95px", "90px", "80px", "280px", "280px"]
 HEARD = 5
 """So many top clips can be played."""
 
@@ -61,20 +63,10 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
                 interactive=False,
                 max_height=420,
                 wrap=True,
+                column_widths=COLUMN_WIDTHS,
                 elem_id="features-table",
             )
             found = gr.HTML(note("note", found_text(listed)), elem_id="features-found")
-        with gr.Column(scale=3, min_width=320):
-            gr.Markdown("## What does it do?")
-            with gr.Row():
-                feature = gr.Number(0, label="Feature", precision=0, minimum=0, elem_id="feature")
-                show = gr.Button("Show it", variant="primary", elem_id="feature-show")
-            meaning = gr.HTML(elem_id="feature-about", elem_classes="status")
-            with gr.Row():
-                off = gr.Button("Try it: turn it off", elem_id="try-off")
-                double = gr.Button("Try it: twice as much", elem_id="try-double")
-            clips = gr.HTML(elem_id="feature-clips")
-            picture = gr.HTML(elem_id="feature-picture", elem_classes="picture")
             sound = gr.Audio(
                 next(iter(shared.samples.values())),
                 label="The sound in which it is shown and tried",
@@ -85,6 +77,18 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
             )
             shared.sample_buttons(sound)
             strongest = gr.Button("Which features fire most in this sound?", elem_id="features-strongest")
+        with gr.Column(scale=3, min_width=320):
+            gr.Markdown("## What does it do?")
+            with gr.Row():
+                feature = gr.Number(0, label="Feature", precision=0, minimum=0, elem_id="feature")
+                show = gr.Button("Show it", variant="primary", elem_id="feature-show")
+            meaning = gr.HTML(elem_id="feature-about", elem_classes="status")
+            with gr.Row():
+                off = gr.Button("Try it: turn it off", elem_id="try-off")
+                double = gr.Button("Try it: twice as much", elem_id="try-double")
+            clips = gr.HTML(elem_id="feature-clips")
+            take = gr.Button("Show and try it in the first of these clips", visible=False, elem_id="feature-take")
+            picture = gr.HTML(elem_id="feature-picture")
 
     def search(name: str, text: str, order: str) -> tuple[Any, str]:
         listed = table(known[name], text, order, SHOWN)
@@ -95,7 +99,7 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
         number: float,
         path: str | None,
         request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it there
+        progress: gr.Progress = BAR,
     ) -> dict[Any, Any]:
         atlas, number = known[name], int(number or 0)
         try:
@@ -112,13 +116,17 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
                     image = picture_html(png(firing.draw(read_clip(path), fires)), fires.words())
         except Exception as error:
             return {meaning: shared.told(error)}
-        return {meaning: note("note", told), clips: clips_html(heard), picture: image}
+        there = any(clip.path for clip in heard[:1])
+        return {
+            **{meaning: note("note", told), clips: clips_html(heard), picture: image},
+            take: gr.Button(visible=there),
+        }
 
     def strongest_features(
         name: str,
         path: str | None,
         request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it there
+        progress: gr.Progress = BAR,
     ) -> dict[Any, Any]:
         atlas = known[name]
         try:
@@ -161,6 +169,20 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
         except Exception as error:
             return {meaning: shared.told(error)}
 
+    def take_top(
+        name: str,
+        number: float,
+        request: gr.Request,
+        progress: gr.Progress = BAR,
+    ) -> dict[Any, Any]:
+        """The first of its top clips becomes the sound."""
+        try:
+            clip = inside(shared.settings.audio, known[name].feature(int(number or 0)).peaks[0].clip)
+            with shared.run(request, progress) as (folder, _):
+                return {sound: str(copy(clip, folder / clip.name))}
+        except Exception as error:
+            return {meaning: shared.told(error)}
+
     def pick(event: gr.SelectData) -> Any:
         """The feature of the row that was chosen."""
         return event.row_value[0]
@@ -169,14 +191,26 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
     computing: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private"}
     for change in (sae.change, query.change, order.change):
         change(search, [sae, query, order], [rows, found], trigger_mode="always_last", **searching)
-    shown = [meaning, clips, picture]
+    shown = [meaning, clips, picture, take]
     rows.select(pick, None, feature, **searching).then(
         show_feature, [sae, feature, sound], shown, show_progress_on=[meaning], **computing
     )
     for shows in (show.click, feature.submit):
         shows(show_feature, [sae, feature, sound], shown, show_progress_on=[meaning], **computing)
+    take.click(take_top, [sae, feature], [sound, meaning], show_progress="hidden", **computing).then(
+        show_feature, [sae, feature, sound], shown, show_progress_on=[meaning], **computing
+    )
     strongest.click(strongest_features, [sae, sound], [rows, found], show_progress_on=[found], **computing)
-    tried = [tabs, edit.sound, edit.lines, transcribe.sound, transcribe.lines, transcribe.recipe, meaning]
+    tried = [
+        tabs,
+        edit.sound,
+        edit.lines,
+        edit.features,
+        transcribe.sound,
+        transcribe.lines,
+        transcribe.recipe,
+        meaning,
+    ]
     for button, how in ((off, "ablate {}"), (double, "scale {} = 2")):
         button.click(
             partial(try_it, how),

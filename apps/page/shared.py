@@ -20,6 +20,9 @@ from apps.samples import SAMPLES
 from hooks import AudioSteerError, write_clip
 from steer import starter
 
+BAR = gr.Progress()
+"""As a default of a parameter, where gradio looks for it."""
+
 
 @dataclass(frozen=True)
 class Shared:

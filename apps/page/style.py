@@ -16,15 +16,15 @@ CSS = (
 .page-head h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
 .page-head p { color: var(--body-text-color-subdued); margin: 0; }
 .status { min-height: 1.5rem; }
-.status div[role] { border-left: 4px solid var(--border-color-primary); padding: .4rem .8rem; }
-.status .wrong { border-color: #d1495b; background: color-mix(in srgb, #d1495b 12%, transparent); }
-.status .done { border-color: #2a9d8f; background: color-mix(in srgb, #2a9d8f 12%, transparent); }
+.status div[role] { border-left: 4px solid var(--body-text-color-subdued); padding: .4rem .8rem; }
+.status div.wrong { border-color: #d1495b; background: color-mix(in srgb, #d1495b 12%, transparent); }
+.status div.done { border-color: #2a9d8f; background: color-mix(in srgb, #2a9d8f 12%, transparent); }
 table.plain { border-collapse: collapse; width: 100%; }
 table.plain caption { text-align: left; font-weight: 600; padding: .2rem 0; }
-table.plain th, table.plain td { text-align: left; padding: .3rem .6rem; }
-table.plain tr { border-bottom: 1px solid var(--border-color-primary); }
-.picture { overflow-x: auto; }
-.picture img { width: 100%; min-width: 600px; height: auto; }
+table.plain :is(th, td) { text-align: left; padding: .3rem .6rem; border: 0 !important; }
+table.plain tr { border-bottom: 1px solid var(--border-color-primary) !important; }
+.scroll { overflow-x: auto; max-width: calc(100vw - 4rem); }
+.scroll img { width: 100%; min-width: 560px; height: auto; }
 .transcript h3 { font-size: 1rem; margin: .6rem 0 .1rem; }
 .transcript p { font-size: 1.1rem; margin: 0; overflow-wrap: anywhere; }
 .transcript ins { background: color-mix(in srgb, #2a9d8f 25%, transparent); }
@@ -72,4 +72,6 @@ def picture_html(png: bytes, words: str) -> str:
     """A picture, with its content in words for those who do not see it."""
     from base64 import b64encode
 
-    return f'<img alt="{escape(words)}" src="data:image/png;base64,{b64encode(png).decode()}">'
+    image = f'<img alt="{escape(words)}" src="data:image/png;base64,{b64encode(png).decode()}">'
+    # on narrow screens it is moved sideways, also by keys
+    return f'<div class="scroll" tabindex="0">{image}</div>'

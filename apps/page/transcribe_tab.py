@@ -12,7 +12,7 @@ from apps.page.activity import activity_of, draw
 from apps.page.choice import recipe_from
 from apps.page.limits import checked
 from apps.page.pictures import png
-from apps.page.shared import Shared
+from apps.page.shared import BAR, Shared
 from apps.page.style import note, picture_html, table_html
 from apps.page.transcribe_run import FALSE_ALARMS, Heard, Transcribed, shipped, transcribe_three
 from apps.page.words import marked
@@ -74,7 +74,7 @@ def transcribe_tab(shared: Shared) -> TranscribeTab:
                 note("note", "Nothing was transcribed yet."), elem_id="transcribe-status", elem_classes="status"
             )
             written = gr.HTML(elem_id="transcripts")
-            picture = gr.HTML(elem_id="transcribe-picture", elem_classes="picture")
+            picture = gr.HTML(elem_id="transcribe-picture")
 
     def transcribe(
         path: str | None,
@@ -82,7 +82,7 @@ def transcribe_tab(shared: Shared) -> TranscribeTab:
         name: str,
         lines: str,
         request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it there
+        progress: gr.Progress = BAR,
     ) -> dict[Any, Any]:
         try:
             if path is None:
