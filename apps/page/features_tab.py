@@ -205,7 +205,6 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
         tabs,
         edit.sound,
         edit.lines,
-        edit.features,
         transcribe.sound,
         transcribe.lines,
         transcribe.recipe,

@@ -23,6 +23,7 @@ table.plain { border-collapse: collapse; width: 100%; }
 table.plain caption { text-align: left; font-weight: 600; padding: .2rem 0; }
 table.plain :is(th, td) { text-align: left; padding: .3rem .6rem; border: 0 !important; }
 table.plain tr { border-bottom: 1px solid var(--border-color-primary) !important; }
+#features-table { max-width: calc(100vw - 4rem); }
 .scroll { overflow-x: auto; max-width: calc(100vw - 4rem); }
 .scroll img { width: 100%; min-width: 560px; height: auto; }
 .transcript h3 { font-size: 1rem; margin: .6rem 0 .1rem; }
