@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apps.page.pictures import INK, on_any_ground
 from apps.page.words import NOTHING
 from apps.plot import FLOOR_DB, HERTZ, mel, require_plots, spectrogram_db
 from hooks import capture
@@ -25,8 +26,6 @@ from steer.steered import SteeredModel
 SHOWN_S = 60.0
 """Of longer sounds the start is drawn."""
 ROWS, COLUMNS = 20, 600
-INK = "#717985"
-"""Text and lines: of the same contrast on a white and on a dark page, 4.4 to 1."""
 WIDTH, FONT, LINE, ROW = 8.5, 9.0, 0.155, 0.21
 """The figure in inches, its letters in points, a line of words and a row of the heat map in inches."""
 CHARACTERS, NARROWEST, MOST_LINES = 96, 14, 8
@@ -132,20 +131,18 @@ def draw(activity: Activity, transcripts: Mapping[str, Transcript]) -> Any:
         max(0.4, ROW * len(activity.rows)),
     ]
     figure = Figure(figsize=(WIDTH, sum(inches) + 0.9), dpi=110, layout="constrained")
-    figure.patch.set_alpha(0.0)
     panels = figure.subplots(len(inches), 1, sharex=True, height_ratios=inches)
     draw_spectrogram(panels[0], activity.clip)
     for axes, (name, blocks) in zip(panels[1:-1], lines.items(), strict=True):
         draw_words(axes, name, blocks)
     draw_features(panels[-1], activity)
     for axes in panels:
-        axes.patch.set_alpha(0.0)
-        axes.tick_params(colors=INK, labelsize=FONT)
-        axes.yaxis.label.set(color=INK, fontsize=FONT)
+        axes.tick_params(labelsize=FONT)
+        axes.yaxis.label.set_fontsize(FONT)
         axes.spines[:].set_visible(False)
     panels[-1].set_xlim(0, seconds)
-    panels[-1].set_xlabel("seconds", color=INK, fontsize=FONT)
-    return figure
+    panels[-1].set_xlabel("seconds", fontsize=FONT)
+    return on_any_ground(figure)
 
 
 def draw_spectrogram(axes: Any, clip: Clip) -> None:

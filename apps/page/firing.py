@@ -10,6 +10,7 @@ from torch import Tensor
 
 from apps.features import features_of, strongest
 from apps.page.feature_run import label_text, told
+from apps.page.pictures import INK, on_any_ground
 from apps.plot import FLOOR_DB, HERTZ, SHOWN_S, mel, require_plots, spectrogram_db
 from evaluation.atlas import Atlas
 from hooks import Clip, SiteError
@@ -18,8 +19,7 @@ from steer.errors import EditError
 from steer.sae import check_features
 from steer.steered import SteeredModel
 
-INK, CURVE = "#737b86", "#d1495b"
-"""Both at least 4.2 : 1 on white and on the page's near-black #0b0f19; no grey has more than 4.38 : 1 on both."""
+CURVE = "#d1495b"
 APART_S = 0.2
 
 
@@ -121,7 +121,7 @@ def draw(clip: Clip, firing: Firing) -> Any:
     start_s = min(max(0.0, peaks[0][0] - SHOWN_S / 2), max(0.0, clip.seconds - SHOWN_S)) if peaks else 0.0
     end_s = min(clip.seconds, start_s + SHOWN_S)
     sound_N = clip.waveform.mean(0)[round(start_s * rate) : round(end_s * rate)]
-    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained", facecolor="none")
+    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.7, 1))
     spectrum = spectrogram_db(sound_N, rate)
     above.imshow(
@@ -147,11 +147,8 @@ def draw(clip: Clip, firing: Firing) -> Any:
         above.axvline(at_s, color="white", alpha=0.7, linewidth=1, linestyle=":")
     below.set(xlim=(start_s, end_s), ylim=(0, top), xlabel="seconds", ylabel=f"feature {firing.feature}")
     for axes in (above, below):
-        axes.set_facecolor("none")
-        axes.tick_params(colors=INK, labelsize=11)
-        axes.xaxis.label.set(color=INK, size=12)
-        axes.yaxis.label.set(color=INK, size=12)
-        for spine in axes.spines.values():
-            spine.set_color(INK)
+        axes.tick_params(labelsize=11)
+        axes.xaxis.label.set_size(12)
+        axes.yaxis.label.set_size(12)
     below.spines[["top", "right"]].set_visible(False)
-    return figure
+    return on_any_ground(figure)

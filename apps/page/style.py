@@ -7,9 +7,6 @@ from typing import Any
 
 from apps.page import words
 
-INK = "#7b8490"
-"""Grey of text in pictures: contrast above 3.7 on the page's white and on its near-black."""
-
 CSS = (
     """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
@@ -23,8 +20,8 @@ table.plain { border-collapse: collapse; width: 100%; }
 table.plain caption { text-align: left; font-weight: 600; padding: .2rem 0; }
 table.plain :is(th, td) { text-align: left; padding: .3rem .6rem; border: 0 !important; }
 table.plain tr { border-bottom: 1px solid var(--border-color-primary) !important; }
-#features-table { max-width: calc(100vw - 4rem); }
-.scroll { overflow-x: auto; max-width: calc(100vw - 4rem); }
+#features-table { max-width: calc(100vw - 6rem); }
+.scroll { overflow-x: auto; max-width: calc(100vw - 6rem); }
 .scroll img { width: 100%; min-width: 560px; height: auto; }
 .transcript h3 { font-size: 1rem; margin: .6rem 0 .1rem; }
 .transcript p { font-size: 1.1rem; margin: 0; overflow-wrap: anywhere; }
