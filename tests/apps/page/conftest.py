@@ -1,7 +1,9 @@
-"""Small pages that are up for the tests of a module."""
+"""Pages that are up for the tests of a module, and a browser to visit them."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.apps.page.small import USERS, Open, small_page
+from tests.apps.page.visitor import Visitor
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +39,46 @@ def page(opened: Callable[..., Open]) -> Open:
 @pytest.fixture(scope="module")
 def locked(opened: Callable[..., Open]) -> Open:
     return opened(users=USERS)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A real browser, which lies on the machine: playwright does not fetch one."""
+    api = pytest.importorskip("playwright.sync_api", reason="extra dev")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None and not os.environ.get("CI"):
+        pytest.skip("no Chromium on this machine (Debian's package chromium)")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    """The whole page, as `steer demo` opens it; three may wait."""
+    pytest.importorskip("gradio", reason="extra demo")
+    from apps.page.build import page
+    from apps.page.limits import Limits
+    from apps.page.server import own_folder, running
+    from apps.page.settings import Settings
+
+    with own_folder() as folder:
+        settings = Settings(Limits(max_mb=20, max_minutes=10), queue=3, folder=folder, private=True)
+        with running(page(settings), settings) as address:
+            yield Open(address, folder)
+
+
+@pytest.fixture
+def visit(chromium: Any, demo: Open) -> Iterator[Callable[..., Visitor]]:
+    """Opens the page as another user; what a page must never do is looked for at the end."""
+    visitors: list[Visitor] = []
+
+    def come(**options: Any) -> Visitor:
+        visitors.append(Visitor.come(chromium, demo, **options))
+        return visitors[-1]
+
+    yield come
+    for visitor in visitors:
+        visitor.leave()
+        assert visitor.foreign == [] and visitor.complaints == []
