@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -58,15 +59,27 @@ def chromium() -> Iterator[Any]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     """The whole page, as `steer demo` opens it; three may wait."""
     pytest.importorskip("gradio", reason="extra demo")
+    from apps.page import shared
     from apps.page.build import page
     from apps.page.limits import Limits
+    from apps.page.runs import Runs
     from apps.page.server import own_folder, running
     from apps.page.settings import Settings
 
-    with own_folder() as folder:
+    made: list[Runs] = []
+
+    def noted(*options: Any) -> Runs:
+        made.append(Runs(*options))
+        return made[-1]
+
+    with own_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared, "Runs", noted)
         settings = Settings(Limits(max_mb=20, max_minutes=10), queue=3, folder=folder, private=True)
         with running(page(settings), settings) as address:
             yield Open(address, folder)
+            # a process must not end while a thread computes
+            while made[0].going():
+                time.sleep(0.1)
 
 
 @pytest.fixture
