@@ -117,7 +117,7 @@ class Editor:
             measured: dict[str, float | None] = dict.fromkeys(UNITS, 0.0)
         else:
             report("measuring", 1.0)
-            measured = trials.changes(edits)
+            measured = trials.changes(strengths)
         return Outcome(
             str(source),
             str(target),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Trials:
         self.pitch = pitch
         self.stretches = stretches
         self._plain: list[Memory] = [{} for _ in stretches]
+        self._known: dict[tuple[Any, ...], dict[str, float | None]] = {}
 
     @property
     def seconds(self) -> float:
@@ -63,11 +64,19 @@ class Trials:
     def before(self) -> Acoustics:
         return measure(self.heard({}), self.sample_rate, self.pitch)
 
-    def changes(self, edits: SiteEdits, pitch: bool = True) -> dict[str, float | None]:
-        """Measured changes by attribute; all None where nothing of the file is measured."""
+    def changes(self, strengths: Mapping[str, float], pitch: bool = True) -> dict[str, float | None]:
+        """Changes that are measured with these strengths, by attribute; all None where nothing of the file is measured.
+
+        What was tried once is not tried again.
+        """
         if not self.stretches:
             return dict.fromkeys(UNITS)
-        return change(self.before, measure(self.heard(edits), self.sample_rate, pitch and self.pitch))
+        pitch = pitch and self.pitch
+        key = (pitch, *sorted(strengths.items()))
+        if key not in self._known:
+            edited = self.heard(self.recipe.edits_for(strengths, self.vectors))
+            self._known[key] = change(self.before, measure(edited, self.sample_rate, pitch))
+        return self._known[key]
 
     def search(self, report: Callable[[int], None]) -> dict[str, float]:
         """Strengths of the control vectors that come nearest to the recipe's goals; none without goals."""
@@ -80,7 +89,7 @@ class Trials:
             count += 1
             report(count)
             # pitch takes longest to measure
-            return self.changes(self.recipe.edits_for(strengths, self.vectors), pitch="pitch" in goals)
+            return self.changes(strengths, pitch="pitch" in goals)
 
         return calibrate(goals, trial, [name for name in UNITS if name in self.vectors]).strengths
 
