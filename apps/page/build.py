@@ -22,7 +22,7 @@ HEAD = """
 def page(settings: Settings) -> gr.Blocks:
     """The page for `apps.page.server`; `settings.folder` holds its files."""
     shared = Shared.of(settings)
-    blocks: Any = gr.Blocks(title="AudioSteer", analytics_enabled=False)
+    blocks: Any = gr.Blocks(title="AudioSteer", analytics_enabled=False, fill_width=True)
     with blocks:
         gr.HTML(HEAD)
         with gr.Tabs(elem_id="tabs") as tabs:

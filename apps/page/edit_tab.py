@@ -30,9 +30,9 @@ without an edit: what differs between it and *after* is the edit.
 """
 HINT = "One edit a line, such as: ablate 3, 17 / clamp 5 = 2.0 / scale 4 = 1.5 during 0.5-1.5"
 RESIDUAL = {
-    "as is usual (left out for sliders, kept for features)": None,
-    "kept: without an edit the sound comes back as it was": "keep",
-    "left out: you hear the codec": "drop",
+    "as is usual": None,
+    "is kept": "keep",
+    "is left out": "drop",
 }
 
 
@@ -75,11 +75,16 @@ def edit_tab(shared: Shared) -> EditTab:
                 end = gr.Number(0, label="to (s; 0: the end)", minimum=0, elem_id="end")
             lines = gr.Textbox(label="Feature edits", info=HINT, lines=3, max_lines=12, value="", elem_id="edit-lines")
             with gr.Row():
-                kind = gr.Dropdown(["ablate", "clamp", "scale"], value="ablate", label="Edit", min_width=100)
-                feature = gr.Number(0, label="Feature", precision=0, minimum=0, min_width=80)
-                value = gr.Number(0, label="Value", info="of clamp and scale", min_width=80)
-                add = gr.Button("Add", size="sm", min_width=80)
-            residual = gr.Dropdown(list(RESIDUAL), value=next(iter(RESIDUAL)), label="What the codec cannot carry")
+                kind = gr.Dropdown(["ablate", "clamp", "scale"], value="ablate", label="Edit", min_width=120)
+                feature = gr.Number(0, label="Feature", precision=0, minimum=0, min_width=90)
+                value = gr.Number(0, label="Value", min_width=90)
+                add = gr.Button("Add this line", size="sm", min_width=100)
+            residual = gr.Dropdown(
+                list(RESIDUAL),
+                value=next(iter(RESIDUAL)),
+                label="What the codec cannot carry",
+                info="As is usual: it is left out for sliders, and kept for features alone.",
+            )
             with gr.Row():
                 run = gr.Button("Edit the sound", variant="primary", elem_id="edit-run")
                 stop = gr.Button("Stop", elem_id="edit-stop")
@@ -90,7 +95,7 @@ def edit_tab(shared: Shared) -> EditTab:
             with gr.Row():
                 players = [
                     gr.Audio(
-                        label=label, interactive=False, buttons=["download"], elem_id=f"player-{name}", min_width=200
+                        label=label, interactive=False, buttons=["download"], elem_id=f"player-{name}", min_width=160
                     )
                     for name, label in (("before", "Before"), ("round-trip", "Round trip"), ("after", "After"))
                 ]

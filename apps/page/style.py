@@ -16,7 +16,7 @@ CSS = (
 .status div[role] { border-left: 4px solid var(--body-text-color-subdued); padding: .4rem .8rem; }
 .status div.wrong { border-color: #d1495b; background: color-mix(in srgb, #d1495b 12%, transparent); }
 .status div.done { border-color: #2a9d8f; background: color-mix(in srgb, #2a9d8f 12%, transparent); }
-table.plain { border-collapse: collapse; width: 100%; }
+table.plain { border-collapse: collapse; border: 0 !important; width: 100%; }
 table.plain caption { text-align: left; font-weight: 600; padding: .2rem 0; }
 table.plain :is(th, td) { text-align: left; padding: .3rem .6rem; border: 0 !important; }
 table.plain tr { border-bottom: 1px solid var(--border-color-primary) !important; }
