@@ -44,7 +44,8 @@ def demo(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Offered besides the starters; repeatable. See `steer models`.",
+            metavar="NAME=SAE",
+            help="Offered besides the starters, with its SAE (several with commas between); repeatable.",
             show_default=False,
             rich_help_panel=CONTENT,
         ),
