@@ -58,7 +58,7 @@ class Runs:
             self._stops.setdefault(session, set()).add(stop)
         try:
             self._wait(stop, checked)
-            place = self._place(session)
+            place = self._place(session, stop)
             try:
                 yield place, checked
             except BaseException:
@@ -81,8 +81,10 @@ class Runs:
                 self._changed.wait(WAKE_S)
             report(f"waiting, number {before} in line", 0.0)
 
-    def _place(self, session: str) -> Path:
+    def _place(self, session: str, stop: Event) -> Path:
         with self._changed:
+            if stop.is_set():  # else it would make a folder for a session that may be forgotten
+                raise Stopped("Stopped.")
             if session not in self._folders:
                 self._folders[session] = Path(tempfile.mkdtemp(prefix="session-", dir=self.folder))
             return Path(tempfile.mkdtemp(prefix="run-", dir=self._folders[session]))
