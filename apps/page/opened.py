@@ -33,10 +33,10 @@ class Opened:
         if found is None:
             with self._opening:
                 found = self._known(key) or recipe.open()
-            with self._table:
-                self._models[key] = found
-                while len(self._models) > self.kept:
-                    self._models.popitem(last=False)
+                with self._table:  # before the next one may look whether it is there
+                    self._models[key] = found
+                    while len(self._models) > self.kept:
+                        self._models.popitem(last=False)
         return found
 
     def _known(self, key: Key) -> SteeredModel | None:
