@@ -145,9 +145,7 @@ class Editor:
             with create_audio(target, info.sample_rate, info.channels, *kind, force=force) as writer:
                 for before_CN, after_CN in self.render(blocks, info.sample_rate, edits):
                     changed = changed or not torch.equal(before_CN, after_CN)
-                    # small blocks: libsndfile's Vorbis encoder keeps what it is given on the stack
-                    for piece_CN in after_CN.split(8192, dim=1):
-                        writer.write(piece_CN)
+                    writer.write(after_CN)
                     done += after_CN.shape[1]
                     report("editing", done / info.frames)
                 if same_kind and not changed:

@@ -199,7 +199,9 @@ class ClipWriter:
         if not self._file.subtype.startswith(("FLOAT", "DOUBLE")):
             self.clipped += int((waveform.abs() > 1.0).sum())
             waveform = waveform.clamp(-1.0, 1.0)
-        self._file.write(waveform.T.numpy())
+        # small pieces: libsndfile's Vorbis encoder keeps what it is given on the stack
+        for piece_CN in waveform.split(8192, dim=1):
+            self._file.write(piece_CN.T.numpy())
         self._output.check()
 
 

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,6 +120,17 @@ class TestRoundTrip:
         assert (info.format, info.subtype, info.frames) == ("OGG", "VORBIS", 24_000)
         # Vorbis at its default quality leaves an error well below the tone
         assert (read_clip(tmp_path / "a.ogg").waveform - tone).square().mean() < 1e-3 * tone.square().mean()
+
+    def test_a_long_vorbis_file_in_one_block_does_not_fill_the_stack(self, tmp_path: Path) -> None:
+        noise = Clip(0.1 * torch.randn(1, 400_000), 48_000)
+        usual = threading.stack_size(1_000_000)  # bytes; the block has 1.6 million
+        try:
+            thread = threading.Thread(target=write_clip, args=(noise, tmp_path / "a.ogg"))
+            thread.start()
+        finally:
+            threading.stack_size(usual)
+        thread.join()
+        assert audio_info(tmp_path / "a.ogg").frames == 400_000
 
     def test_blocks_are_the_file_piece_by_piece(self, tmp_path: Path) -> None:
         write_clip(Clip(noise(), 16_000), tmp_path / "a.wav")
