@@ -57,7 +57,7 @@ def edit_sound(editor: Editor, source: Path, folder: Path, report: Report) -> Ed
         before = write_as(info, folder / f"{source.stem}{ending}")
     recipe = editor.recipe.save(folder / f"{source.stem}-recipe.yaml")
     sites = {name: vector.site for name, vector in editor.vectors.items()}
-    lines = python_lines(editor.recipe, outcome.strengths, sites, source.name, after.name)
+    lines = python_lines(editor.recipe, outcome.strengths, sites, source.name, f"{after.stem}.wav")
     return Edited(outcome, before, round_trip, after, recipe, lines, editor.recipe.during)
 
 

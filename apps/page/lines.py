@@ -68,24 +68,27 @@ def python_lines(
     for spec in recipe.edits:
         edits.setdefault(spec.site or next(iter(recipe.saes)), []).extend(calls_of(spec, spec.during or recipe.during))
     kinds = {one.partition("(")[0] for some in edits.values() for one in some}
-    names = {*kinds, "SteeredModel", "open_model", "read_clip", "write_clip"}
+    names = {*kinds, "Clip", "SteeredModel", "open_model", "read_clip", "write_clip"}
     saes = ", ".join(f"{site!r}: load_sae({name!r})" for site, name in recipe.saes.items())
-    lines = ["from steer.formats import load_sae", ""]
+    lines = ["from steer.formats import load_sae", "from steer.stream import round_trip", ""]
     lines.append(f"steered = SteeredModel(open_model({recipe.model!r}), {{{saes}}})")
     if "Shift" in kinds:
         names.add("load_vectors")
         lines[0] = "from steer.formats import find_folder, load_sae"
         lines.append(f"vectors = load_vectors(find_folder({next(iter(recipe.saes.values()))!r}) / {VECTORS!r})")
     lines += ["edits = {", *(f"    {site!r}: [{', '.join(some)}]," for site, some in edits.items()), "}"]
-    lines += ["", f"sound = read_clip({source!r})"]
-    lines += ["with steered.edit(edits):", "    edited = steered.resynthesize(sound)"]
+    lines += ["", f"sound = read_clip({source!r})", "heard = sound.resampled(steered.sample_rate)"]
+    lines += ["with steered.edit(edits):", "    edited = round_trip(steered.model, heard.waveform)"]
     if recipe.keeps_residual:
-        names.add("Clip")
         lines += [
             "# what the codec cannot carry stays: the sound, and what the edits change of its round trip",
-            "change = edited.waveform - steered.resynthesize(sound).waveform",
-            "edited = Clip(sound.resampled(edited.sample_rate).waveform + change, edited.sample_rate)",
+            "edited -= round_trip(steered.model, heard.waveform)",
+            "change = Clip(edited, heard.sample_rate).resampled(sound.sample_rate).waveform",
+            "length = min(sound.waveform.shape[1], change.shape[1])  # resampling may cost a sample",
+            "edited = Clip(sound.waveform[:, :length] + change[:, :length], sound.sample_rate)",
         ]
+    else:
+        lines.append("edited = Clip(edited, heard.sample_rate).resampled(sound.sample_rate)")
     lines.append(f"write_clip(edited, {target!r})")
     return "\n".join([f"from steer import {', '.join(sorted(names))}", *lines]) + "\n"
 
