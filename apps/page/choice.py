@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from apps.page.lines import edits_in
@@ -10,7 +11,7 @@ from apps.page.shared import Shared
 from hooks import ModelError
 from steer.errors import RecipeError
 from steer.formats import load_sae
-from steer.recipe import Recipe
+from steer.recipe import Recipe, path_in
 
 
 def model_values(choice: str | None, shared: Shared) -> dict[str, Any]:
@@ -26,13 +27,20 @@ def model_values(choice: str | None, shared: Shared) -> dict[str, Any]:
     if not shared.settings.private and choice not in shared.models():
         raise ModelError(f"{choice} is not offered here; there are {', '.join(shared.models())}")
     name, _, sources = choice.partition("=")
+    named = absolute if shared.settings.private else str
     saes = {}
-    for source in filter(None, (part.strip() for part in sources.split(","))):
+    for source in map(named, filter(None, (part.strip() for part in sources.split(",")))):
         site = load_sae(source).info.site
         if not site:
             raise RecipeError(f"{source}: this SAE does not say at which site it belongs")
         saes[site] = source
-    return {"model": name, **({"saes": saes} if saes else {})}
+    return {"model": named(name.strip()), **({"saes": saes} if saes else {})}
+
+
+def absolute(source: str) -> str:
+    """Files and folders by their whole path, since the recipe is taken elsewhere; other names as they are."""
+    before, path, behind = path_in(source)
+    return f"{before}{Path(path).absolute()}{behind}" if path and Path(path).exists() else source
 
 
 def recipe_from(
