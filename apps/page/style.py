@@ -39,11 +39,21 @@ def theme() -> Any:
     """Gradio's base theme in our colours, with fonts that every machine has."""
     import gradio as gr
 
-    return gr.themes.Base(
+    base = gr.themes.Base(
         primary_hue=gr.themes.colors.teal,
         neutral_hue=gr.themes.colors.slate,
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
+    )
+    # gradio's own have a contrast of 2.5 : 1
+    return base.set(
+        body_text_color_subdued="*neutral_500",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+        button_primary_border_color="*primary_700",
+        button_primary_border_color_dark="*primary_700",
     )
 
 
