@@ -207,3 +207,27 @@ def test_edit_that_overflows_is_refused(editor: Build, sound: Write, tmp_path: P
 def test_goals_need_a_sound_that_lasts_until_the_span(editor: Build, sound: Write, tmp_path: Path) -> None:
     with pytest.raises(AudioFileError, match=r"over after 0\.50 s"):
         editor(goals={"loudness": 1}, during=[2, 3]).edit_file(sound("a.wav", 0.5), tmp_path / "out.wav")
+
+
+@pytest.mark.parametrize("values", [{"edits": [LOUDER]}, {"goals": {"loudness": 2}}])
+def test_an_open_model_and_no_pitch_give_the_same_file(
+    editor: Build, sound: Write, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    pytest.importorskip("torchcrepe", reason="pitch is measured by torchcrepe")
+    source, whole = sound("a.wav", 0.8), editor(**values)
+    quick = Editor(whole.recipe, steered=whole.steered, pitch=False)
+    assert quick.steered is whole.steered
+    opening = whole.edit_file(source, tmp_path / "whole.wav")
+    given = quick.edit_file(source, tmp_path / "quick.wav")
+    assert (tmp_path / "quick.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+    assert given.strengths == opening.strengths
+    assert given.measured == {**opening.measured, "pitch": None}
+
+
+def test_a_pitch_goal_is_measured_in_any_case(editor: Build, sound: Write, tmp_path: Path) -> None:
+    pytest.importorskip("torchcrepe", reason="pitch is measured by torchcrepe")
+    whole = editor(goals={"pitch": 1})
+    outcome = Editor(whole.recipe, steered=whole.steered, pitch=False).edit_file(
+        sound("a.wav", 0.5), tmp_path / "o.wav"
+    )
+    assert outcome.measured["pitch"] is not None and not outcome.met
