@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +16,9 @@ import torch
 from typer.testing import CliRunner
 
 from evaluation.benchmark import peers, timing
-from evaluation.benchmark.__main__ import LINES, main, measure
+from evaluation.benchmark.__main__ import main
 from evaluation.benchmark.growth import drawn
+from evaluation.benchmark.lines import LINES, measure
 from evaluation.benchmark.machine import describe
 from evaluation.benchmark.models import hubert, random_sae, sharing, threshold
 from evaluation.benchmark.settings import Aim, Settings, row
@@ -249,6 +252,13 @@ def test_the_table_and_the_json_hold_the_same(ran: tuple[str, Report], tmp_path:
         assert one["variant"].split()[0] in printed
     assert report.to_dict() == json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert (tmp_path / "out" / "benchmark.md").read_text().count("\n") == 2 + len(report.rows)
+
+
+def test_as_a_command_every_line_has_its_own_process() -> None:
+    command = [sys.executable, "-m", "evaluation.benchmark", "--lines", "hook", "--quick", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "our hooks" in done.stdout
 
 
 def test_an_unknown_line_is_refused() -> None:
