@@ -37,6 +37,12 @@ def plot_file(
         AudioFileError: a file cannot be read, or the picture exists (without `force`) or cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
+    figure = drawn(before, after, during)
+    write_result(picture, lambda path: figure.savefig(path, format="png"), force)
+
+
+def drawn(before: Path, after: Path, during: Sequence[Span] | None = None) -> Any:
+    """The figure of two files; raises as `plot_file`."""
     info = audio_info(before)
     start_s = 0.0
     if info.seconds > SHOWN_S and during:
@@ -46,8 +52,7 @@ def plot_file(
     for path in (before, after):
         samples_CN = torch.cat(list(read_blocks(audio_info(path), last - first, start=first, end=last)), dim=1)
         sounds.append(samples_CN.mean(0))
-    figure = draw(sounds[0], sounds[1], info.sample_rate, start_s, during, (before.name, after.name))
-    write_result(picture, lambda path: figure.savefig(path, format="png"), force)
+    return draw(sounds[0], sounds[1], info.sample_rate, start_s, during, (before.name, after.name))
 
 
 def draw(

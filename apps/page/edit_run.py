@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from apps.editor import BLOCK_S, Editor, Outcome
 from apps.files import FORMATS, kind_of
 from apps.page.lines import python_lines
@@ -20,6 +17,7 @@ from steer.edits import Span
 from steer.recipe import UNITS, Recipe
 
 MISSING = "not measured"
+SILENT_DB = -100.0
 HEARD_BY_BROWSERS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus")
 
 
@@ -83,12 +81,15 @@ def write_as(info: AudioInfo, target: Path) -> Path:
 
 
 def level_matched(sounds: Sequence[Path], folder: Path) -> list[Path]:
-    """The first, and copies (24 bit) of the others as loud as it (RMS in dB), for comparing by ear."""
-    wanted_db, matched = loudness_db(sounds[0]), [sounds[0]]
-    for sound in sounds[1:]:
+    """Copies (24 bit) that are all as loud (RMS in dB) as the quietest, for comparing by ear; silence stays silent."""
+    levels_db = [loudness_db(sound) for sound in sounds]
+    wanted_db = min((level_db for level_db in levels_db if level_db > SILENT_DB), default=0.0)
+    matched = []
+    for number, (sound, level_db) in enumerate(zip(sounds, levels_db, strict=True)):
         info = audio_info(sound)
-        gain = 10 ** ((wanted_db - loudness_db(sound)) / 20)
-        target = folder / f"{sound.stem}-level.wav"
+        # turned down, a sound is never clipped
+        gain = min(1.0, 10 ** ((wanted_db - level_db) / 20))
+        target = folder / f"{number}-{sound.stem}-level.wav"
         with create_audio(target, info.sample_rate, info.channels, FORMATS[".wav"], "PCM_24", force=True) as writer:
             for block_CN in read_blocks(info, int(BLOCK_S * info.sample_rate), "float64"):
                 writer.write(block_CN * gain)
@@ -119,10 +120,3 @@ def measured_rows(outcome: Outcome) -> list[list[str]]:
 def amount(value: float | None, unit: str, otherwise: str) -> str:
     # no "-0.00"
     return otherwise if value is None else f"{round(value, 2) + 0.0:+.2f} {unit}"
-
-
-def mono(sound: Path, most_s: float) -> tuple[Tensor, int]:
-    """The first seconds of a sound as one channel [N], and its rate."""
-    info = audio_info(sound)
-    last = min(info.frames, round(most_s * info.sample_rate))
-    return torch.cat(list(read_blocks(info, info.sample_rate, end=last)), dim=1).mean(0), info.sample_rate

@@ -11,13 +11,13 @@ import gradio as gr
 
 from apps.editor import Editor, Outcome
 from apps.page.choice import recipe_from, span_from
-from apps.page.edit_run import MISSING, Edited, edit_sound, level_matched, measured_rows, mono
+from apps.page.edit_run import MISSING, Edited, edit_sound, level_matched, measured_rows
 from apps.page.limits import checked
 from apps.page.lines import with_edit
 from apps.page.pictures import on_any_ground, png
 from apps.page.shared import BAR, Shared
 from apps.page.style import note, picture_html, table_html
-from apps.plot import SHOWN_S, draw
+from apps.plot import drawn
 from hooks import AudioFileError
 from steer.errors import RecipeError
 from steer.recipe import DEFAULT_MODEL
@@ -195,8 +195,7 @@ def shell_line(edited: Edited) -> str:
 
 
 def picture_of(edited: Edited) -> Any:
-    (before_N, rate), (after_N, _) = (mono(path, SHOWN_S) for path in (edited.before, edited.after))
-    figure = draw(before_N, after_N, rate, 0.0, edited.during, (edited.before.name, edited.after.name))
+    figure = drawn(edited.before, edited.after, edited.during)
     figure.set_size_inches(8.5, 7.5)  # in half a page, letters of 10 points can be read
     return on_any_ground(figure)
 

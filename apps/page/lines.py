@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,26 +25,26 @@ def edits_in(text: str) -> list[dict[str, Any]]:
         RecipeError: a line that cannot be read, with its number.
     """
     edits = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = line.partition("#")[0].strip()
-        if not line:
-            continue
-        found = re.fullmatch(
-            r"(?:(?P<site>\S+)\s*:\s+)?(?P<kind>\w+)\s+(?P<what>.+?)(?:\s+during\s+(?P<span>\S+))?", line
-        )
-        if not found or found["kind"].lower() not in KINDS:
-            raise RecipeError(
-                f"line {number}: {line!r} is not an edit such as: ablate 3, 17 / clamp 5 = 2.0 / scale 4 = 1.5"
-            )
-        kind = found["kind"].lower()
-        try:
-            (edit,) = edits_of(**{**dict.fromkeys((*KINDS, "shift"), ()), kind: [found["what"]]})
-            if found["span"]:
-                edit["during"] = [span_of(found["span"])]
-        except RecipeError as error:
-            raise RecipeError(f"line {number}: {str(error).removeprefix('--')}") from None
-        edits.append({**edit, "site": found["site"]} if found["site"] else edit)
+    for number, written in enumerate(text.splitlines(), start=1):
+        line = " ".join(written.partition("#")[0].split())
+        if line:
+            try:
+                edits.append(edit_in(line))
+            except RecipeError as error:
+                raise RecipeError(f"line {number}: {str(error).removeprefix('--')}") from None
     return edits
+
+
+def edit_in(line: str) -> dict[str, Any]:
+    """One edit, from words with single blanks between them. Raises RecipeError."""
+    before, colon, behind = line.partition(": ")
+    site, rest = (before.strip(), behind) if colon else ("", line)
+    kind, _, rest = rest.partition(" ")
+    what, during, span = rest.partition(" during ")
+    if kind.lower() not in KINDS or not what:
+        raise RecipeError(f"{line!r} is not an edit such as: ablate 3, 17 / clamp 5 = 2.0 / scale 4 = 1.5")
+    (edit,) = edits_of(**{**dict.fromkeys((*KINDS, "shift"), ()), kind.lower(): [what]})
+    return {**edit, **({"during": [span_of(span)]} if during else {}), **({"site": site} if site else {})}
 
 
 def with_edit(text: str, line: str) -> str:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from apps.plot import curves_of, draw, spectrogram_db
+from apps.plot import curves_of, draw, drawn, spectrogram_db
+from hooks import Clip, write_clip
 
 RATE = 16_000
 
@@ -39,3 +41,16 @@ def test_silence_and_short_sounds_are_drawn() -> None:
     for sound in (torch.zeros(RATE), torch.zeros(10)):
         figure = draw(sound, sound, RATE, 0.0, [(0.1, 0.2)], ("a", "b"))
         assert len(figure.axes) == 8  # two waveforms, two spectrograms, their colours, three curves
+
+
+def test_of_a_long_sound_the_edited_stretch_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures are drawn by matplotlib (extra eval)")
+    write_clip(Clip(sine(300)[None, :800].repeat(1, 1300), 8_000), tmp_path / "a.wav")  # 130 s
+    shown = {
+        None: (0.0, 60.0),
+        (10.0, 20.0): (5.0, 65.0),
+        (125.0, 126.0): (70.0, 130.0),
+    }
+    for span, limits in shown.items():
+        figure = drawn(tmp_path / "a.wav", tmp_path / "a.wav", [span] if span else None)
+        assert figure.axes[0].get_xlim() == pytest.approx(limits, abs=1e-6)
