@@ -9,6 +9,7 @@ from typing import Any
 from apps.page.lines import edits_in
 from apps.page.shared import Shared
 from hooks import ModelError
+from steer import starter
 from steer.errors import RecipeError
 from steer.formats import load_sae
 from steer.recipe import Recipe, path_in
@@ -18,7 +19,7 @@ def model_values(choice: str | None, shared: Shared) -> dict[str, Any]:
     """`model` and, where the choice says `NAME=SAE` (or several with commas between), `saes`.
 
     Raises:
-        ModelError: nothing was chosen, or what a page for others does not offer.
+        ModelError: nothing was chosen, a model without an SAE, or what a page for others does not offer.
         RecipeError, SAEError: an SAE that cannot be read or does not say where it goes.
     """
     choice = (choice or "").strip()
@@ -27,6 +28,8 @@ def model_values(choice: str | None, shared: Shared) -> dict[str, Any]:
     if not shared.settings.private and choice not in shared.models():
         raise ModelError(f"{choice} is not offered here; there are {', '.join(shared.models())}")
     name, _, sources = choice.partition("=")
+    if not sources.strip() and name.strip() not in starter.models():
+        raise ModelError(f"{name.strip()} needs an SAE: name it behind the model, as {name.strip()}=SAE")
     named = absolute if shared.settings.private else str
     saes = {}
     for source in map(named, filter(None, (part.strip() for part in sources.split(",")))):

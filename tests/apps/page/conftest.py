@@ -42,15 +42,20 @@ def locked(opened: Callable[..., Open]) -> Open:
     return opened(users=USERS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A real browser, which lies on the machine: playwright does not fetch one."""
+    """A real browser, which lies on the machine: playwright does not fetch one.
+
+    It has an event loop in the main thread, where tests of other modules run their own.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="extra dev")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None and not os.environ.get("CI"):
         pytest.skip("no Chromium on this machine (Debian's package chromium)")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        # instead of a microphone, something that beeps
+        devices = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", *devices])
         yield browser
         browser.close()
 

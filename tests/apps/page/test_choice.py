@@ -37,9 +37,9 @@ def other(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("private", [True, False])
 def test_starters_and_offered_models_are_taken_everywhere(private: bool, sae: str, other: str) -> None:
-    place = shared(private, "hub:one", f"listener={sae}, {other}")
+    place = shared(private, f"hub:one={sae}", f"listener={sae}, {other}")
     assert model_values(DEFAULT_MODEL, place) == {"model": DEFAULT_MODEL}
-    assert model_values("  hub:one ", place) == {"model": "hub:one"}
+    assert model_values(f"  hub:one={sae} ", place) == {"model": "hub:one", "saes": {"ear.0": sae}}
     assert model_values(f"listener={sae}, {other}", place) == {
         "model": "listener",
         "saes": {"ear.0": sae, "ear.1": other},
@@ -61,7 +61,8 @@ def test_a_page_for_others_opens_nothing_else(choice: str, monkeypatch: pytest.M
 
 def test_a_private_page_opens_what_is_named(sae: str, other: str) -> None:
     place = shared(True)
-    assert model_values("my/model", place) == {"model": "my/model"}
+    with pytest.raises(ModelError, match="my/model needs an SAE: name it behind the model, as my/model=SAE"):
+        model_values("my/model", place)
     assert model_values(f"my/model={sae}", place) == {"model": "my/model", "saes": {"ear.0": sae}}
     spaced = model_values(f"my/model = {sae} ,{other},", place)
     assert spaced == {"model": "my/model", "saes": {"ear.0": sae, "ear.1": other}}

@@ -98,6 +98,19 @@ def test_features_and_a_stretch_of_time(visit: Visit, song: Path, tmp_path: Path
     assert moved[: int((1 - margin) * rate)].max() <= 2**-14 and moved[int((2 + margin) * rate) :].max() <= 2**-14
 
 
+def test_a_recording_is_edited(visit: Visit) -> None:
+    visitor = visit(permissions=["microphone"])
+    player = visitor.page.locator("#edit-sound")
+    player.get_by_label("Record audio").click()
+    player.get_by_role("button", name="Record", exact=True).click()
+    visitor.page.wait_for_timeout(2500)
+    with visitor.page.expect_response(lambda response: "/gradio_api/upload" in response.url):
+        player.get_by_role("button", name="Stop").locator("visible=true").first.click()
+    player.get_by_label("Clear").wait_for()
+    visitor.set("loudness", 3)
+    assert "Measured against the round trip: loudness +" in visitor.run("edit")
+
+
 def test_equally_loud(visit: Visit, song: Path) -> None:
     visitor = visit()
     visitor.upload("edit-sound", song)
@@ -142,6 +155,15 @@ def test_what_is_missing_is_said(visit: Visit, song: Path) -> None:
     assert "the sound lasts 3.00 s" in visitor.run("edit")
     visitor.set("start", 0)
     assert "Measured against the round trip" in visitor.run("edit")
+    field = visitor.page.locator("#edit-model input")
+    for choice, said in {
+        "encodec:24khz": "encodec:24khz needs an SAE",
+        "no-such-model=starter:codec/latent": "no-such",
+    }.items():
+        field.fill(choice)
+        field.press("Enter")
+        told = visitor.run("edit")
+        assert said in told and "Traceback" not in told
 
 
 def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
