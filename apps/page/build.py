@@ -25,7 +25,7 @@ def page(settings: Settings) -> gr.Blocks:
     blocks: Any = gr.Blocks(title="AudioSteer", analytics_enabled=False, fill_width=True)
     with blocks:
         gr.HTML(HEAD)
-        with gr.Tabs(elem_id="tabs") as tabs:
+        with gr.Tabs(overflow_behavior="wrap") as tabs:
             with gr.Tab("Edit sound", id="edit"):
                 edit = edit_tab(shared)
             with gr.Tab("Transcribe", id="transcribe"):

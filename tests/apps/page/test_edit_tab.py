@@ -158,7 +158,7 @@ def test_what_is_missing_is_said(visit: Visit, song: Path) -> None:
     field = visitor.page.locator("#edit-model input")
     for choice, said in {
         "encodec:24khz": "encodec:24khz needs an SAE",
-        "no-such-model=starter:codec/latent": "no-such",
+        "starter:none=starter:codec/latent": "no starter model",
     }.items():
         field.fill(choice)
         field.press("Enter")
