@@ -150,9 +150,16 @@ def edit_tab(shared: Shared) -> EditTab:
             code: edited.lines,
         }
 
-    def show(edited: Edited | None) -> Any:
+    def show(edited: Edited | None, request: gr.Request, progress: gr.Progress = BAR) -> str:
         """The picture takes longest: it comes after the rest."""
-        return "" if edited is None else picture_html(png(picture_of(edited)), picture_words(edited))
+        if edited is None:
+            return ""
+        try:
+            with shared.run(request, progress) as (_, report):
+                report("drawing", 0.0)
+                return picture_html(png(picture_of(edited)), picture_words(edited))
+        except Exception as error:
+            return shared.told(error)
 
     def play(equal: bool, edited: Edited | None) -> list[Any]:
         if edited is None:
@@ -165,7 +172,7 @@ def edit_tab(shared: Shared) -> EditTab:
     inputs = [sound, model, loudness, pitch, brightness, start, end, lines, residual, level]
     outputs = [state, fresh, status, measured, *players, download, recipe, shell, code]
     ran = run.click(edit, inputs, outputs, show_progress_on=[status], concurrency_limit=None, api_visibility="private")
-    ran.then(show, fresh, picture, show_progress_on=[picture], concurrency_limit=2, api_visibility="private")
+    ran.then(show, fresh, picture, show_progress_on=[picture], concurrency_limit=None, api_visibility="private")
     level.input(play, [level, state], players, show_progress="hidden", api_visibility="private")
     add.click(add_line, [lines, kind, feature, value], lines, show_progress="hidden", api_visibility="private")
     stop.click(shared.stop, None, None, show_progress="hidden", concurrency_limit=None, api_visibility="private")

@@ -162,6 +162,7 @@ def test_what_is_missing_is_said(visit: Visit, song: Path) -> None:
     }.items():
         field.fill(choice)
         field.press("Enter")
+        visitor.page.wait_for_timeout(300)
         told = visitor.run("edit")
         assert said in told and "Traceback" not in told
 

@@ -50,10 +50,11 @@ class Visitor:
         player.get_by_label("Clear").wait_for()
 
     def set(self, element: str, value: object) -> None:
-        """Fill in a field, and leave it."""
+        """Fill in a field, and leave it; people are slower than the page takes to note it."""
         box = self.page.locator(f"#{element}").locator("input[type=number], textarea").first
         box.fill(str(value))
         box.press("Tab")
+        self.page.evaluate("() => new Promise(noted => requestAnimationFrame(() => setTimeout(noted, 300)))")
 
     def run(self, kind: str) -> str:
         """Press the button of a tab and wait for what its status says."""
