@@ -50,22 +50,8 @@ def edit_tab(shared: Shared) -> EditTab:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             gr.Markdown("## Your sound")
-            sound = gr.Audio(
-                label="Sound: a file, a recording, or one of the samples",
-                sources=["upload", "microphone"],
-                type="filepath",
-                buttons=["download"],
-                elem_id="edit-sound",
-            )
-            shared.sample_buttons(sound)
-            model = gr.Dropdown(
-                [DEFAULT_MODEL, *shared.settings.models],
-                value=DEFAULT_MODEL,
-                label="Model",
-                info="Another one as NAME=SAE, such as encodec:24khz=my/sae" if shared.settings.private else None,
-                allow_custom_value=shared.settings.private,
-                elem_id="edit-model",
-            )
+            sound = shared.sound("Sound: a file, a recording, or one of the samples", "edit-sound")
+            model = shared.model(DEFAULT_MODEL, "encodec:24khz=my/sae", "edit-model")
             gr.Markdown("## What shall change")
             loudness = gr.Slider(-12, 12, 0, step=0.5, label="Loudness (dB)", elem_id="loudness")
             pitch = gr.Slider(-6, 6, 0, step=0.5, label="Pitch (semitones)", elem_id="pitch")

@@ -67,15 +67,8 @@ def features_tab(shared: Shared, tabs: gr.Tabs, edit: EditTab, transcribe: Trans
                 elem_id="features-table",
             )
             found = gr.HTML(note("note", found_text(listed)), elem_id="features-found")
-            sound = gr.Audio(
-                next(iter(shared.samples.values())),
-                label="The sound in which it is shown and tried",
-                sources=["upload", "microphone"],
-                type="filepath",
-                buttons=["download"],
-                elem_id="features-sound",
-            )
-            shared.sample_buttons(sound)
+            first_sample = next(iter(shared.samples.values()))
+            sound = shared.sound("The sound in which it is shown and tried", "features-sound", first_sample)
             strongest = gr.Button("Which features fire most in this sound?", elem_id="features-strongest")
         with gr.Column(scale=3, min_width=320):
             gr.Markdown("## What does it do?")

@@ -49,12 +49,33 @@ class Shared:
         """Names that are offered: nothing else is opened for those who use the page."""
         return [*starter.models(), *self.settings.models]
 
-    def sample_buttons(self, sound: gr.Audio) -> None:
-        """A button for each sample that puts it into `sound`."""
+    def sound(self, label: str, elem_id: str, value: str | None = None) -> gr.Audio:
+        """Where a sound is put in, with a button for each of the samples."""
+        player = gr.Audio(
+            value,
+            label=label,
+            sources=["upload", "microphone"],
+            type="filepath",
+            buttons=["download"],
+            elem_id=elem_id,
+        )
         with gr.Row():
             for name, path in self.samples.items():
                 button = gr.Button(name, size="sm", min_width=100, elem_classes=Path(path).stem)
-                button.click(lambda path=path: path, None, sound, show_progress="hidden", api_visibility="private")
+                button.click(lambda path=path: path, None, player, show_progress="hidden", api_visibility="private")
+        return player
+
+    def model(self, default: str, example: str, elem_id: str) -> gr.Dropdown:
+        """Where a model is chosen; on a private page any other can be named, such as `example`."""
+        private = self.settings.private
+        return gr.Dropdown(
+            [default, *self.settings.models],
+            value=default,
+            label="Model",
+            info=f"Another one with its SAE, such as {example}" if private else None,
+            allow_custom_value=private,
+            elem_id=elem_id,
+        )
 
     @contextmanager
     def run(self, request: gr.Request, progress: gr.Progress) -> Iterator[tuple[Path, Report]]:

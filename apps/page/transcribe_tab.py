@@ -38,22 +38,8 @@ def transcribe_tab(shared: Shared) -> TranscribeTab:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             gr.Markdown("## Your sound")
-            sound = gr.Audio(
-                label="Sound: a file or a recording",
-                sources=["upload", "microphone"],
-                type="filepath",
-                buttons=["download"],
-                elem_id="transcribe-sound",
-            )
-            shared.sample_buttons(sound)
-            model = gr.Dropdown(
-                [RECOGNISER, *shared.settings.models],
-                value=RECOGNISER,
-                label="Model",
-                info="Another one as NAME=SAE,SAE, such as whisper:tiny=my/sae" if shared.settings.private else None,
-                allow_custom_value=shared.settings.private,
-                elem_id="transcribe-model",
-            )
+            sound = shared.sound("Sound: a file, a recording, or one of the samples", "transcribe-sound")
+            model = shared.model(RECOGNISER, "whisper:tiny=my/sae,my/other", "transcribe-model")
             gr.Markdown("## What shall change")
             recipe = gr.Radio(
                 [(f"{FALSE_ALARMS}: write nothing where nobody speaks", FALSE_ALARMS), (NO_RECIPE, NO_RECIPE)],
