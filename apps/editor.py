@@ -34,7 +34,7 @@ from steer.stream import Plan, Process, Queue, round_trip
 
 BLOCK_S = 1.0
 Report = Callable[[str, float], None]
-"""Called with what is being done and how much of the file is written, 0 to 1."""
+"""Called with what is being done and how much of it is done, 0 to 1; what it raises ends the work."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.editor import BLOCK_S, Editor, Outcome
+from apps.editor import BLOCK_S, Editor, Outcome, Report
 from apps.files import FORMATS, kind_of
 from apps.page.lines import python_lines
-from apps.page.runs import Report
 from evaluation.acoustics import decibels
 from hooks.clip import AudioInfo, audio_info, create_audio, read_blocks
 from steer.edits import Span

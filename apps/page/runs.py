@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event
 
+from apps.editor import Report
 from apps.page.errors import PageError
-
-Report = Callable[[str, float], None]
-"""Called with what is being done and how much of it is done, 0 to 1."""
 
 AT_ONCE = 2
 WAKE_S = 0.25

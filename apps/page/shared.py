@@ -12,8 +12,9 @@ from pathlib import Path
 
 import gradio as gr
 
+from apps.editor import Report
 from apps.page.opened import Opened
-from apps.page.runs import Report, Runs, Stopped
+from apps.page.runs import Runs, Stopped
 from apps.page.settings import Settings
 from apps.page.style import note
 from apps.samples import SAMPLES
