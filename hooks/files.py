@@ -1,26 +1,66 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, what a killed process leaves of them, and whether a file stayed as it was."""
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Gives a hidden path beside `path` to write to; renamed to `path` at the end, deleted if the block fails."""
+    """Gives a hidden path beside `path` to write to; renamed to `path` at the end, deleted if the block fails.
+
+    Two that write the same file at once do not meet: the last one to end stays.
+    """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.touch()
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial.touch(exist_ok=False)
     rights = stat.S_IMODE(partial.stat().st_mode)
     try:
         yield partial
         # safetensors gives its files to their owner alone
         partial.chmod(rights)
+        # else a machine that stops may keep the name and lose the content
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def clear_partials(paths: Iterable[Path]) -> int:
+    """Delete what killed processes left of these files, and count it. Nobody may be writing them."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    cleared = 0
+    for folder, wanted in names.items():
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                found = PARTIAL.fullmatch(entry.name)
+                if found and found[1] in wanted:
+                    with suppress(FileNotFoundError):
+                        os.unlink(entry.path)
+                        cleared += 1
+    return cleared
+
+
+Stamp = tuple[int, int, int]
+
+
+def stamp_of(path: str | Path) -> Stamp:
+    """What tells that a file was written to: its inode, size in bytes and time of change in ns.
+
+    Raises:
+        OSError: it is gone.
+    """
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns
