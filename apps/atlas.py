@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from apps.files import sounds_of, to_json
+from apps.files import to_json
+from apps.inputs import sounds_of
 from apps.progress import track
 from evaluation.atlas import Atlas, AtlasError
 from evaluation.atlas_build import build

@@ -8,10 +8,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apps.options import MEANS, Force, Json, Model, Sae, SaeSite, Sounds, output
+from apps.options import (
+    MANY,
+    MEANS,
+    Cluster,
+    Force,
+    Json,
+    Model,
+    Reports,
+    RetryFailed,
+    Sae,
+    SaeSite,
+    Sounds,
+    Workers,
+    output,
+)
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
-    from apps.batch import Result
+    from apps.batch.edit_work import EditTask
+    from apps.batch.jobs import Job
+    from apps.batch.run import How
+    from apps.editor import Outcome
+    from steer.recipe import Recipe
 
 FAILED, UNMET = 1, 3
 GOALS, FEATURES = "What it shall sound like", "Feature by feature"
@@ -43,51 +61,123 @@ def edit(
     site: SaeSite = None,
     save_recipe: Annotated[Path | None, typer.Option(help="Write these options as a recipe.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of before and after; for several inputs a folder.")] = None,
+    pitch_drift: Annotated[
+        bool,
+        typer.Option("--pitch-drift", help="Measure it where it is no goal: takes longest.", rich_help_panel=MANY),
+    ] = False,
+    workers: Workers = 0,
+    cluster: Cluster = "",
+    retry_failed: RetryFailed = False,
+    reports: Reports = None,
     as_json: Json = False,
     force: Force = False,
 ) -> None:
     """Edit sound files through the features of a codec.
 
+    Several files go to a folder, with a journal of what is done: the same command does what is missing or changed.
+
     Exit codes: 0 done, 1 some files of a batch failed, 2 wrong input, 3 a goal was not reached (the files are written).
     """
-    from rich.console import Console
-
-    from apps.batch import edit_all
-    from apps.editor import Editor
-    from apps.files import make_folder, plan_jobs, to_json
+    from apps.batch.edit_work import EditTask, edit_jobs
+    from apps.batch.run import How
     from apps.flags import edits_of, recipe_of
-    from apps.tables import batch_table, outcome_table, shortfalls
-    from hooks.clip import audio_info, check_target
+    from apps.inputs import inputs_of
+    from hooks.clip import check_target
+    from steer.recipe import Recipe
 
-    jobs, is_batch = plan_jobs(inputs, out, plot)
+    found, is_batch = inputs_of(inputs)
     goals = {"loudness": loudness, "pitch": pitch, "brightness": brightness}
     edits = edits_of(ablate or [], clamp or [], scale or [], shift or [])
-    what = recipe_of(recipe, goals, edits, during or [], residual, model, sae, site)
+
+    def with_options(base: Recipe | None) -> Recipe:
+        return recipe_of(base, goals, edits, during or [], residual, model, sae, site)
+
+    what = with_options(Recipe.load(recipe) if recipe else None)
     if plot is not None:
         from apps.plot import require_plots
 
         require_plots()
+    if save_recipe is not None:
+        check_target(save_recipe, force)
     if is_batch:
-        make_folder(out)
-    else:  # told before a model is opened
-        audio_info(jobs[0].source)
-        for path in filter(None, (jobs[0].target, jobs[0].picture)):
-            check_target(path, force)
-    editor = Editor(what)
+        task = EditTask(what, pitch_drift)
+        jobs = edit_jobs(task, found, out, plot, with_options)
+        code = edit_many(task, jobs, out, How(workers, cluster, force, retry_failed), reports or [], as_json)
+    else:
+        code = edit_one(what, found[0].source, out / found[0].name if out.is_dir() else out, plot, force, as_json)
     if save_recipe is not None:
         what.save(save_recipe, force)
-    results = edit_all(editor, jobs, force=force, stop=not is_batch)
+    raise typer.Exit(code)
+
+
+def edit_one(recipe: Recipe, source: Path, target: Path, plot: Path | None, force: bool, as_json: bool) -> int:
+    """Edit a file, with a bar, and tell what was measured; gives the exit code."""
+    from rich.console import Console
+
+    from apps.editor import Editor
+    from apps.files import make_folder, to_json
+    from apps.progress import bars
+    from apps.tables import outcome_table
+    from hooks.clip import audio_info, check_target
+
+    audio_info(source)  # told before a model is opened
+    for path in filter(None, (target, plot)):
+        if path == plot:
+            make_folder(path.parent)
+        check_target(path, force)
+    editor = Editor(recipe)
+    with bars() as progress:
+        bar = progress.add_task("", total=1.0)
+
+        def report(stage: str, share: float) -> None:
+            progress.update(bar, description=f"{source.name}: {stage}", completed=share)
+
+        outcome = editor.edit_file(source, target, force=force, report=report)
+        if plot is not None:
+            from apps.plot import plot_file
+
+            report("drawing", 1.0)
+            plot_file(source, target, plot, recipe.during, force=force)
     if as_json:
-        print(to_json({"recipe": what.to_dict(), "files": [result.to_dict() for result in results]}))
+        print(to_json({"recipe": recipe.to_dict(), "files": [outcome.to_dict()]}))
     else:
-        Console().print(batch_table(results) if is_batch else outcome_table(results[0]))
-    for result in results:
-        for line in shortfalls(result):
+        Console().print(outcome_table(outcome))
+    return exit_code([outcome], failed=False)
+
+
+def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: list[Path], as_json: bool) -> int:
+    """Edit files into a folder and tell what came of it; gives the exit code."""
+    from rich.console import Console
+
+    from apps.batch.report import BatchReport, check_names
+    from apps.batch.run import do_batch
+    from apps.editor import Outcome
+    from apps.files import to_json
+    from apps.tables import FILES, batch_table
+
+    check_names(reports)
+    finished = do_batch(task, jobs, out, how)
+    report = BatchReport("edited", finished.rows, finished.this_call)
+    if as_json:
+        files = [row.failure() if row.error else row.result for row in finished.rows]
+        print(to_json({"recipe": task.recipe.to_dict(), "files": files, "report": report.to_dict()}))
+    else:
+        if len(finished.rows) <= FILES:
+            Console().print(batch_table(finished.rows))
+        Console().print(report.table())
+    for path in reports:
+        report.save(path)
+    outcomes = [Outcome(**row.result) for row in finished.rows if row.result]
+    return exit_code(outcomes, failed=bool(report.failures))
+
+
+def exit_code(outcomes: list[Outcome], failed: bool) -> int:
+    """And a line on stderr for each goal that was not reached."""
+    from apps.tables import shortfalls
+
+    for outcome in outcomes:
+        for line in shortfalls(outcome):
             print(line, file=sys.stderr)
-    raise typer.Exit(exit_code(results))
-
-
-def exit_code(results: list[Result]) -> int:
-    if any(result.error for result in results):
+    if failed:
         return FAILED
-    return 0 if all(result.outcome and result.outcome.met for result in results) else UNMET
+    return 0 if all(outcome.met for outcome in outcomes) else UNMET

@@ -11,20 +11,22 @@ where a round trip is: to the codec's rate, through the codec, back to the file'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from apps.excerpt import choose, read_stretches
+from apps.excerpt import Stretch, choose, read_stretches
 from apps.files import copy_file, kind_of
 from apps.stream import CHUNK_S, in_chunks, resampled
 from apps.trials import Memory, SiteEdits, Trials
 from hooks import AudioFileError, ModelError
 from hooks.clip import AudioInfo, audio_info, check_target, create_audio, read_blocks
 from hooks.errors import require
+from hooks.files import Stamp, stamp_of
 from hooks.model import Codec
 from steer.edits import Edit
 from steer.errors import EditError
@@ -58,6 +60,34 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Excerpts:
+    """A file before its edit: its header, where it shall go and of which `kind`, and what is tried and measured of it.
+
+    `whole` says that this is all of it, and `stamp` tells whether it is still the same file.
+    """
+
+    info: AudioInfo
+    target: Path
+    kind: tuple[str, str]
+    stamp: Stamp | None
+    stretches: list[Stretch]
+    whole: bool
+
+    @property
+    def same_kind(self) -> bool:
+        return self.kind == (self.info.format, self.info.subtype)
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What became of it; `samples_CN` wait to be written."""
+
+    excerpts: Excerpts
+    outcome: Outcome
+    samples_CN: Tensor | None
 
 
 class _NoChange(Exception):
@@ -100,28 +130,56 @@ class Editor:
             AudioFileError: the source cannot be read, or the target exists (without `force`) or cannot be written.
             EditError: the edit blows the sound up.
         """
-        report = report or (lambda stage, share: None)
-        info = audio_info(source)
         check_target(target, force)
+        return self.write(self.edit(self.read(source, target), force=force, report=report), force=force)
+
+    def read(self, source: Path, target: Path) -> Excerpts:
+        """The first of three steps, each of which can run on a thread of its own: all that is tried and measured.
+
+        Raises:
+            AudioFileError: as `edit_file`; or the file ends before the spans to edit begin.
+        """
+        stamp = stamp_of(source) if source.exists() else None
+        info = audio_info(source)
         kind = kind_of(info, target)
         spans = choose(info, self.recipe.during)
         if not spans and self.recipe.wanted:
             raise AudioFileError(f"{source}: is over after {info.seconds:.2f} s, before the spans to edit begin")
+        whole = spans == [(0.0, info.seconds)]
+        return Excerpts(info, target, kind, stamp, read_stretches(info, spans, self.codec.context_s), whole)
+
+    def edit(self, excerpts: Excerpts, *, force: bool = False, report: Report | None = None) -> Edited:
+        """The second step: strengths are searched, and the sound is edited. One that is not in memory whole is read
+        and written on the way.
+
+        Raises:
+            AudioFileError: as `edit_file`; or the source was changed while it was read.
+            EditError: the edit blows the sound up.
+        """
+        report = report or (lambda stage, share: None)
         report("searching strengths" if self.recipe.wanted else "listening", 0.0)
-        stretches = read_stretches(info, spans, self.codec.context_s)
-        trials = Trials(self.recipe, self.vectors, self.render, stretches, info.sample_rate, self.pitch)
+        stretches, rate = excerpts.stretches, excerpts.info.sample_rate
+        trials = Trials(self.recipe, self.vectors, self.render, stretches, rate, self.pitch)
         strengths = trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
         edits = self.recipe.edits_for(strengths, self.vectors)
-        clipped, unchanged = self._write(info, target, kind, edits, force, report)
+        samples_CN, clipped = None, 0
+        if not edits and self.recipe.keeps_residual and excerpts.same_kind:
+            unchanged = True
+        elif excerpts.whole:
+            report("editing", 0.0)
+            samples_CN = trials.edited(strengths)
+            unchanged = torch.equal(samples_CN, stretches[0].samples)
+        else:
+            clipped, unchanged = self._stream(excerpts, edits, force, report)
         if unchanged and self.recipe.keeps_residual:
             measured: dict[str, float | None] = dict.fromkeys(UNITS, 0.0)
         else:
             report("measuring", 1.0)
             measured = trials.changes(strengths)
-        return Outcome(
-            str(source),
-            str(target),
-            info.seconds,
+        outcome = Outcome(
+            str(excerpts.info.path),
+            str(excerpts.target),
+            excerpts.info.seconds,
             self.recipe.wanted,
             measured,
             trials.seconds,
@@ -130,28 +188,41 @@ class Editor:
             clipped,
             unchanged,
         )
+        return Edited(excerpts, outcome, samples_CN)
 
-    def _write(
-        self, info: AudioInfo, target: Path, kind: tuple[str, str], edits: SiteEdits, force: bool, report: Report
-    ) -> tuple[int, bool]:
-        """Write the output; gives the count of clipped samples and whether the sound stayed as it was."""
-        same_kind = kind == (info.format, info.subtype)
-        if same_kind and not edits and self.recipe.keeps_residual:
+    def write(self, edited: Edited, *, force: bool = False) -> Outcome:
+        """The third step: what is in memory goes to the target, if it is not there yet.
+
+        Raises:
+            AudioFileError: as `edit_file`.
+        """
+        excerpts, outcome = edited.excerpts, edited.outcome
+        info, target = excerpts.info, excerpts.target
+        if outcome.unchanged and excerpts.same_kind:
             copy_file(info.path, target, force)
-            return 0, True
-        done, changed = 0, False
+        elif edited.samples_CN is not None:
+            with create_audio(target, info.sample_rate, info.channels, *excerpts.kind, force=force) as writer:
+                writer.write(edited.samples_CN)
+            outcome = replace(outcome, clipped=writer.clipped)
+        return outcome
+
+    def _stream(self, excerpts: Excerpts, edits: SiteEdits, force: bool, report: Report) -> tuple[int, bool]:
+        """Edit block by block from file to file; gives the count of clipped samples and whether nothing changed."""
+        info, done, changed = excerpts.info, 0, False
         blocks = read_blocks(info, int(BLOCK_S * info.sample_rate), "float64")
-        try:
-            with create_audio(target, info.sample_rate, info.channels, *kind, force=force) as writer:
-                for before_CN, after_CN in self.render(blocks, info.sample_rate, edits):
-                    changed = changed or not torch.equal(before_CN, after_CN)
-                    writer.write(after_CN)
-                    done += after_CN.shape[1]
-                    report("editing", done / info.frames)
-                if same_kind and not changed:
-                    raise _NoChange
-        except _NoChange:
-            copy_file(info.path, target, force)
+        with (
+            suppress(_NoChange),
+            create_audio(excerpts.target, info.sample_rate, info.channels, *excerpts.kind, force=force) as writer,
+        ):
+            for before_CN, after_CN in self.render(blocks, info.sample_rate, edits):
+                changed = changed or not torch.equal(before_CN, after_CN)
+                writer.write(after_CN)
+                done += after_CN.shape[1]
+                report("editing", done / info.frames)
+            if stamp_of(info.path) != excerpts.stamp:
+                raise AudioFileError(f"{info.path}: was changed while it was read")
+            if excerpts.same_kind and not changed:
+                raise _NoChange
         return writer.clipped, not changed
 
     # --- samples ---

@@ -84,7 +84,8 @@ def list_features(
     from rich.console import Console
     from safetensors.torch import save_file
 
-    from apps.files import sounds_of, to_json, write_result
+    from apps.files import to_json, write_result
+    from apps.inputs import sounds_of
     from apps.progress import track
     from hooks.clip import check_target
 

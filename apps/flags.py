@@ -19,7 +19,7 @@ Number = TypeVar("Number", int, float)
 
 
 def recipe_of(
-    recipe: Path | None,
+    recipe: Recipe | None,
     goals: Mapping[str, str | None],
     edits: Sequence[Values],
     during: Sequence[str],
@@ -28,13 +28,13 @@ def recipe_of(
     sae: str | None,
     site: str | None,
 ) -> Recipe:
-    """A recipe from options, on top of the one in a file: edits are added, all else takes the place of its own.
+    """A recipe from options, on top of another one: edits are added, all else takes the place of its own.
 
     Raises:
-        RecipeError: the file or an option makes no sense.
+        RecipeError: an option makes no sense.
         SAEError: the SAE cannot be read, or neither it nor `site` says where it goes.
     """
-    values: Values = Recipe.load(recipe).to_dict(Path()) if recipe else {}
+    values: Values = recipe.to_dict(Path()) if recipe else {}
     if model is not None and model != values.get("model", DEFAULT_MODEL):
         values["model"] = model
         values.pop("saes", None)

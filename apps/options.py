@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 MEANS = "With what"
+MANY = "Many files"
 
-Sounds = Annotated[list[str], typer.Argument(help="Sound files, folders or quoted globs.", show_default=False)]
+Sounds = Annotated[
+    list[str],
+    typer.Argument(help="Sound files, folders, quoted globs or manifests (.csv, .jsonl).", show_default=False),
+]
 Model = Annotated[str | None, typer.Option(help="Name or folder; see `steer models`.", rich_help_panel=MEANS)]
 Sae = Annotated[str | None, typer.Option(help="Name or folder.", rich_help_panel=MEANS)]
 SaeSite = Annotated[
@@ -17,6 +22,17 @@ SaeSite = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite what exists.")]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes of this machine; by default this one alone.", rich_help_panel=MANY)
+]
+Cluster = Annotated[str, typer.Option(help="Dask scheduler, such as tcp://host:8786.", rich_help_panel=MANY)]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try what failed before again.", rich_help_panel=MANY)
+]
+Reports = Annotated[
+    list[Path] | None,
+    typer.Option("--report", help="File for a report, .html or .json. Repeatable.", rich_help_panel=MANY),
+]
 
 
 def output(help: str) -> typer.models.OptionInfo:

@@ -36,8 +36,9 @@ def probe(
 ) -> None:
     """Train linear probes on the features of sounds; a fifth of the sounds is held out to test them."""
     from apps.features import features_of
-    from apps.files import sounds_of, to_json
+    from apps.files import to_json
     from apps.flags import recipe_of
+    from apps.inputs import sounds_of
     from apps.progress import track
     from hooks.clip import check_target
     from steer.errors import ProbeError

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from apps.batch import Result
+from apps.batch.jobs import Row
 from apps.editor import Outcome
 from steer.calibrate import error_of
 from steer.recipe import UNITS
+
+FILES = 30
+"""Up to so many files a batch has a table with a line for each."""
 
 
 def shown(name: str, value: float | None) -> str:
@@ -32,10 +35,8 @@ def verdict(outcome: Outcome) -> str:
     return ", ".join(words)
 
 
-def outcome_table(result: Result) -> Table:
+def outcome_table(outcome: Outcome) -> Table:
     """One file, an attribute a line."""
-    outcome = result.outcome
-    assert outcome is not None
     table = Table(title=Text(outcome.target), caption=verdict(outcome))
     part = outcome.measured_s < outcome.seconds - 0.01
     measured = f"measured in {outcome.measured_s:.0f} of {outcome.seconds:.0f} s" if part else "measured"
@@ -51,31 +52,32 @@ def outcome_table(result: Result) -> Table:
     return table
 
 
-def batch_table(results: Sequence[Result]) -> Table:
+def batch_table(rows: Sequence[Row]) -> Table:
     """A file a line; goals as requested → measured."""
-    table = Table(title=f"{sum(not result.error for result in results)} of {len(results)} files edited")
+    table = Table(title=f"{sum(not row.error for row in rows)} of {len(rows)} files edited")
     for head in ("file", *UNITS, "result"):
         table.add_column(head, overflow="fold")
-    for result in results:
-        outcome, cells = result.outcome, [""] * len(UNITS)
-        if outcome is not None:
-            cells = [
-                f"{shown(name, outcome.requested[name])} → {shown(name, outcome.measured[name])}"
-                if name in outcome.requested
-                else drift(name, outcome.measured[name])
-                for name in UNITS
-            ]
-        end = Text(result.error, "red") if outcome is None else Text(verdict(outcome), "" if outcome.met else "yellow")
-        table.add_row(Text(str(result.job.source)), *cells, end)
+    for row in rows:
+        if row.error:
+            table.add_row(Text(row.source), *[""] * len(UNITS), Text(row.error, "red"))
+            continue
+        outcome = Outcome(**row.result)
+        cells = [
+            f"{shown(name, outcome.requested[name])} → {shown(name, outcome.measured[name])}"
+            if name in outcome.requested
+            else drift(name, outcome.measured[name])
+            for name in UNITS
+        ]
+        table.add_row(Text(row.source), *cells, Text(verdict(outcome), "" if outcome.met else "yellow"))
     return table
 
 
-def shortfalls(result: Result) -> list[str]:
+def shortfalls(outcome: Outcome) -> list[str]:
     """A line for each goal that was not reached: what was asked for, and how far it got."""
-    outcome, lines = result.outcome, []
-    for name, goal in outcome.requested.items() if outcome else ():
-        reached = outcome.measured[name] if outcome else None
+    lines = []
+    for name, goal in outcome.requested.items():
+        reached = outcome.measured[name]
         if error_of(name, goal, reached) > 1.0:
             got = "it could not be measured there" if reached is None else f"it got to {shown(name, reached)}"
-            lines.append(f"{result.job.source}: {name} {shown(name, goal)} was not reached; {got}")
+            lines.append(f"{outcome.source}: {name} {shown(name, goal)} was not reached; {got}")
     return lines

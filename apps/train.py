@@ -81,7 +81,8 @@ def train(
 
     The same command goes on where a stopped one was.
     """
-    from apps.files import sounds_of, to_json
+    from apps.files import to_json
+    from apps.inputs import sounds_of
     from apps.progress import track
     from evaluation.concept_sets import is_room
     from evaluation.downstream import evaluate, from_folder

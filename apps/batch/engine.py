@@ -1,0 +1,166 @@
+"""Where the work is done: in this process, in several of this machine, or on a Dask cluster. One code for all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Protocol
+
+from apps.batch.jobs import BatchError, Job, Row
+from apps.batch.todo import Lot
+from apps.batch.worker import Task, Worker, run
+from hooks.errors import one_line, require
+
+Began = Callable[[Sequence[Job]], None]
+Rows = Generator[Row, None, None]
+
+CONNECT_S = 15
+AHEAD = 2
+"""So many bundles for each worker are with the scheduler, so that none is idle while rows travel."""
+
+
+class Engine(Protocol):
+    """Does lots of jobs. `began` is told of jobs before they are handed out; rows come as they are done."""
+
+    def run(self, task: Task, lots: Iterable[Lot], began: Began) -> Rows: ...
+
+
+@dataclass(frozen=True)
+class Here:
+    """In this process, by the task's worker, which is open already."""
+
+    worker: Worker
+
+    def run(self, task: Task, lots: Iterable[Lot], began: Began) -> Rows:
+        def begun() -> Iterator[Sequence[Job]]:
+            for lot in lots:
+                began(lot.jobs)
+                yield lot.jobs
+
+        return run(self.worker, begun())
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """On Dask workers: `workers` processes of this machine, or those of the scheduler at `address`.
+
+    A worker that dies is replaced, and what it had is done again; a file that takes down one worker after another
+    becomes a row that says so. A bundle, which is what travels, holds about `files` files or `seconds` of sound.
+    """
+
+    workers: int = 0
+    address: str = ""
+    files: int = 16
+    seconds: float = 60.0
+
+    def run(self, task: Task, lots: Iterable[Lot], began: Began) -> Rows:
+        """Raises MissingExtraError without Dask; BatchError if no scheduler or no worker is there, a worker cannot do
+        the task, or the scheduler is lost."""
+        distributed = require("distributed", "cluster")
+        with ExitStack() as stack:
+            client = self._client(distributed, stack)
+            threads = None if self.address else max(1, (os.cpu_count() or 1) // self.workers)
+            sender = Sender(distributed, client, (uuid.uuid4().hex, task, threads), began)
+            yield from sender.run(bundles(lots, self.files, self.seconds))
+
+    def _client(self, distributed: Any, stack: ExitStack) -> Any:
+        if self.address:
+            try:
+                client = stack.enter_context(distributed.Client(self.address, timeout=CONNECT_S, set_as_default=False))
+                client.wait_for_workers(1, timeout=CONNECT_S)
+            except (OSError, ValueError, TimeoutError) as error:
+                told = one_line(error)
+                raise BatchError(f"--cluster {self.address}: no scheduler with workers answers ({told})") from error
+            return client
+        local = distributed.LocalCluster(
+            n_workers=self.workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=100
+        )
+        return stack.enter_context(distributed.Client(stack.enter_context(local), set_as_default=False))
+
+
+class Sender:
+    """Sends bundles to workers, a few ahead, and gives the rows that come back."""
+
+    def __init__(self, distributed: Any, client: Any, what: tuple[str, Task, int | None], began: Began) -> None:
+        self.distributed, self.client, self.what, self.began = distributed, client, what, began
+        self.sent: dict[str, list[Lot]] = {}
+        self.coming = distributed.as_completed(loop=client.loop)
+        self.suspects: deque[Job] = deque()
+        self.alone = False
+
+    def run(self, waiting: Iterator[list[Lot]]) -> Rows:
+        self._send(waiting)
+        for future in self.coming:
+            yield from self._rows(future, self.sent.pop(future.key))
+            self._send(waiting)
+            if not self.sent and self.suspects:
+                # one at a time, behind all others: what takes a worker down now did it alone
+                self.alone = True
+                self._submit([Lot((self.suspects.popleft(),), 0.0)])
+
+    def _send(self, waiting: Iterator[list[Lot]]) -> None:
+        threads = sum(self.client.nthreads().values()) if self.client.status == "running" else 0
+        while len(self.sent) < AHEAD * max(1, threads):
+            bundle = next(waiting, None)
+            if bundle is None:
+                return
+            self.began([job for lot in bundle for job in lot.jobs])
+            self._submit(bundle)
+
+    def _submit(self, bundle: list[Lot]) -> None:
+        jobs = [[job.absolute() for job in lot.jobs] for lot in bundle]
+        future = self.client.submit(run_bundle, *self.what, jobs, key=f"steer-{uuid.uuid4().hex}", pure=False)
+        self.sent[future.key] = bundle
+        self.coming.add(future)
+
+    def _rows(self, future: Any, bundle: list[Lot]) -> list[Row]:
+        if future.status == "finished":
+            return future.result()
+        if future.status in ("cancelled", "lost"):
+            raise BatchError("the scheduler was lost; the same command goes on when it is back")
+        error = future.exception()
+        if not isinstance(error, self.distributed.KilledWorker):
+            raise BatchError(f"a worker cannot do this: {one_line(error)}") from error
+        jobs = [job for lot in bundle for job in lot.jobs]
+        if not self.alone:
+            self.suspects.extend(jobs)
+            return []
+        told = "takes down every worker that works on it (a crash in a library, or too little memory)"
+        return [Row(jobs[0].key, str(jobs[0].source), f"{jobs[0].source}: {told}", recipe=jobs[0].fingerprint)]
+
+
+_opened: dict[str, Worker] = {}
+_opening = Lock()
+
+
+def run_bundle(name: str, task: Task, threads: int | None, lots: Sequence[Sequence[Job]]) -> list[Row]:
+    """In a worker: the model is loaded with the first bundle."""
+    with _opening:
+        if name not in _opened:
+            if threads:
+                import torch
+
+                torch.set_num_threads(threads)
+            _opened.clear()
+            _opened[name] = task.open()
+    return list(run(_opened[name], lots))
+
+
+def bundles(lots: Iterable[Lot], files: int, seconds: float) -> Iterator[list[Lot]]:
+    """Lots that travel together: until they are `files` or `seconds`."""
+    bundle: list[Lot] = []
+    for lot in lots:
+        if bundle and (
+            sum(len(one.jobs) for one in bundle) + len(lot.jobs) > files
+            or sum(one.seconds for one in bundle) + lot.seconds > seconds
+        ):
+            yield bundle
+            bundle = []
+        bundle.append(lot)
+    if bundle:
+        yield bundle

@@ -1,0 +1,141 @@
+"""`Journal`: what became of each file, a JSON line each, only ever added to.
+
+Two kinds of lines: `{"begun": [keys]}` before work is handed out, and a `Row` when it is done. Whatever kills the
+process, all whole lines count: a file that was begun and has no row was in flight, is ours, and is done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from apps.batch.jobs import BatchError, Job, Row
+
+JOURNAL = "journal.jsonl"
+
+
+class Journal:
+    """The journal of a folder, held by one process at a time. Before it was opened, `rows` were the last of each key,
+    and the keys `in_flight` were begun and not done.
+
+    Raises:
+        BatchError: another process holds it, or it cannot be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL
+        self.rows: dict[str, Row] = {}
+        self.in_flight: set[str] = set()
+        self._unwritten: list[str] = []
+        try:
+            # unbuffered: a line is on its way to the disk before the next file is begun
+            self._file = self.path.open("ab+", buffering=0)
+        except OSError as error:
+            raise BatchError(f"{self.path}: cannot be opened ({error.strerror})") from error
+        try:
+            self._hold()
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        self._write({"begun": [job.key for job in jobs]})
+
+    def note(self, row: Row) -> None:
+        self._write(row.to_dict())
+
+    def close(self) -> None:
+        """Raises BatchError if lines could not be written: they are lost then, the files that they tell of are not."""
+        try:
+            self._flush()
+            lost = len(self._unwritten)
+            if not lost:
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+        if lost:
+            raise BatchError(f"{self.path}: {lost} lines could not be written (is the disk full?)")
+
+    def _write(self, values: dict[str, Any]) -> None:
+        self._unwritten.append(json.dumps(values, ensure_ascii=False) + "\n")
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what waits; on a full disk it waits on, and the half of a line that was written is taken back."""
+        while self._unwritten:
+            line = self._unwritten[0].encode("utf-8", "surrogateescape")
+            before = os.fstat(self._file.fileno()).st_size
+            try:
+                written = self._file.write(line)
+            except OSError:
+                return
+            if written != len(line):
+                os.ftruncate(self._file.fileno(), before)
+                return
+            self._unwritten.pop(0)
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        text = self._file.read()
+        for line in text.split(b"\n"):
+            told = parsed(line)
+            if isinstance(told, Row):
+                self.rows[told.key] = told
+                self.in_flight.discard(told.key)
+            elif told:
+                self.in_flight |= told
+        if text and not text.endswith(b"\n"):
+            self._file.write(b"\n")
+
+    def _hold(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows, where nothing keeps two batches apart
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BatchError(f"{self.path}: another batch is at work in this folder; wait for it or stop it") from error
+        except OSError:
+            return  # a file system without locks
+
+
+def parsed(line: bytes) -> Row | set[str] | None:
+    """A row, or the keys that were begun; None for half a line of a process that was killed."""
+    try:
+        values = json.loads(line.decode("utf-8", "surrogateescape"))
+        return set(map(str, values["begun"])) if "begun" in values else Row.of(values)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The last row of each file in a folder's journal, without holding it.
+
+    Raises:
+        BatchError: there is none, or it cannot be read.
+    """
+    path = folder / JOURNAL
+    rows: dict[str, Row] = {}
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                told = parsed(line)
+                if isinstance(told, Row):
+                    rows[told.key] = told
+    except OSError as error:
+        raise BatchError(f"{path}: cannot be read ({error.strerror})") from error
+    return list(rows.values())

@@ -1,0 +1,122 @@
+"""`do_batch`: a task on many files, from the journal and back to it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.batch.engine import Cluster, Engine, Here
+from apps.batch.jobs import BatchError, Job, Row
+from apps.batch.journal import Journal, read_rows
+from apps.batch.todo import Todo, lots, sort_out
+from apps.batch.watch import Watch, Work
+from apps.batch.worker import Task
+from apps.files import make_folder
+from hooks import AudioSteerError
+from hooks.clip import audio_info
+from hooks.files import clear_partials
+
+
+@dataclass(frozen=True)
+class How:
+    """How a batch is done: in this process, in `workers` processes, or by the Dask scheduler at `cluster`.
+
+    With `force` all is done again, and what is there is overwritten; with `retry_failed` what failed is.
+    """
+
+    workers: int = 0
+    cluster: str = ""
+    force: bool = False
+    retry_failed: bool = False
+
+    def engine(self, task: Task) -> Engine:
+        """Raises AudioSteerError where the task cannot be done in this process, and BatchError for both at once."""
+        if self.workers and self.cluster:
+            raise BatchError("--workers starts processes here, --cluster uses those of a scheduler: choose one")
+        if self.workers or self.cluster:
+            return Cluster(self.workers, self.cluster)
+        return Here(task.open())
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The rows of a batch in the order of its jobs, old and new, and what this call did of them."""
+
+    rows: list[Row]
+    this_call: Work
+
+
+def do_batch(
+    task: Task, jobs: Sequence[Job], out: Path | None, how: How, *, files: int = 1, seconds: float = 60.0
+) -> Finished:
+    """Do what is left to do of the jobs. What is done is in the journal in `out`, if that is given.
+
+    Up to `files` files of like length, `seconds` long together, go through the model at once.
+
+    Raises:
+        BatchError: another process holds the journal, or the workers are lost: what is done stays, and the same call
+            goes on.
+        AudioSteerError: the task cannot be done on any file.
+    """
+    engine = how.engine(task)
+    with ExitStack() as stack:
+        journal, todo = None, Todo(list(jobs))
+        if out is not None:
+            make_folder(out)
+            journal = stack.enter_context(Journal(out))
+            todo = sort_out(jobs, journal, force=how.force, retry_failed=how.retry_failed)
+            paths = [path for job in jobs for path in (job.target, job.picture) if path is not None]
+            clear_partials(paths)
+            stack.callback(clear_partials, paths)  # of workers that died
+            journal.rows.clear()
+        watch = stack.enter_context(Watch(len(jobs), len(todo.kept)))
+        lengths = [(job, length_of(job)) for job in todo.jobs]
+        watch.begin(sum(length for _, length in lengths))
+        stack.enter_context(stopped_by_sigterm())
+        new: dict[str, Row] = {}
+        began = journal.begin if journal else ignore
+        rows = stack.enter_context(closing(engine.run(task, lots(lengths, files=files, seconds=seconds), began)))
+        for row in rows:
+            watch.note(row)
+            if journal:
+                journal.note(row)
+            else:
+                new[row.key] = row
+        for row in todo.refused:
+            watch.note(row)
+    found = new | {row.key: row for row in (*(read_rows(out) if out else ()), *todo.refused)}
+    return Finished([found[job.key] for job in jobs if job.key in found], watch.work)
+
+
+def length_of(job: Job) -> float:
+    """In seconds; 0 of a file that cannot be read, which is told when it is its turn."""
+    try:
+        return audio_info(job.source).seconds
+    except AudioSteerError:
+        return 0.0
+
+
+def ignore(jobs: Sequence[Job]) -> None:
+    """What is not written down is not begun either."""
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """A scheduler's SIGTERM ends the batch as Ctrl-C does: in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

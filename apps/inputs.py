@@ -1,0 +1,158 @@
+"""What a command's arguments stand for: files, folders, globs, and manifests (CSV or JSONL) with a row for each file.
+
+A manifest's rows have a `path`, relative to the manifest, and may have an `output` (below the output folder; by default
+the path) and a `recipe`: a file, relative to the manifest too, or (in JSONL) the recipe itself. Other columns are left
+alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from apps.files import FORMATS
+from hooks import AudioFileError, AudioSteerError
+
+MANIFESTS = (".csv", ".jsonl")
+
+
+class ManifestError(AudioSteerError):
+    """A manifest that cannot be read, or a row of it that makes no sense."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A sound file, and its place in the tree below the folder, glob or manifest that named it.
+
+    `recipe` is its own one: a file, or plain values whose paths are relative to `folder`.
+    """
+
+    source: Path
+    name: Path
+    folder: Path
+    recipe: Path | Mapping[str, Any] | None = None
+
+
+def inputs_of(texts: Sequence[str]) -> tuple[list[Input], bool]:
+    """All files that the arguments stand for, each once, and whether they are a batch (more than one plain file).
+
+    Raises:
+        AudioFileError: nothing was given, or an argument that holds no sound files.
+        ManifestError: a manifest that cannot be read, or a row of it that makes no sense.
+    """
+    inputs: dict[tuple[Path, Path], Input] = {}
+    for text in texts:
+        found = list(found_by(text))
+        if not found:
+            raise AudioFileError(f"{text}: no sound files there ({', '.join(FORMATS)})")
+        inputs |= {(one.source, one.name): one for one in found}
+    if not inputs:
+        raise AudioFileError("no sound files were given")
+    path = Path(texts[0])
+    return list(inputs.values()), len(texts) > 1 or path.is_dir() or is_manifest(path) or is_glob(texts[0])
+
+
+def sounds_of(texts: Sequence[str]) -> list[Path]:
+    """The files alone; raises as `inputs_of`."""
+    return list(dict.fromkeys(one.source for one in inputs_of(texts)[0]))
+
+
+def found_by(text: str) -> Iterator[Input]:
+    path = Path(text)
+    if path.is_dir():
+        for found in sorted(path.rglob("*")):
+            if is_sound(found):
+                yield Input(found, found.relative_to(path), path)
+    elif is_manifest(path):
+        yield from manifest(path)
+    elif is_glob(text):
+        parts = path.parts
+        root = Path(*parts[: next(index for index, part in enumerate(parts) if glob.has_magic(part))])
+        for found in map(Path, sorted(glob.glob(text, recursive=True))):
+            if is_sound(found) and found.is_file():
+                yield Input(found, found.relative_to(root), root)
+    else:
+        yield Input(path, Path(path.name), path.parent)
+
+
+def is_glob(text: str) -> bool:
+    return glob.has_magic(text) and not Path(text).exists()
+
+
+def is_manifest(path: Path) -> bool:
+    return path.suffix.lower() in MANIFESTS
+
+
+def is_sound(path: Path) -> bool:
+    return path.suffix.lower() in FORMATS and not path.name.startswith(".")
+
+
+# --- manifests ---
+
+
+def manifest(path: Path) -> Iterator[Input]:
+    """The rows of a manifest.
+
+    Raises:
+        ManifestError: it cannot be read, or a row names no file or an output outside the output folder.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the head
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from error
+    rows = csv_rows(path, text) if path.suffix.lower() == ".csv" else json_rows(path, text)
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        named = row.get("path")
+        if not isinstance(named, str) or not named.strip():
+            raise ManifestError(f"{where}: there is no path; a row has path, and may have output and recipe")
+        name = row.get("output") or named
+        if not isinstance(name, str) or not is_below(name):
+            if row.get("output"):
+                raise ManifestError(f"{where}: output {name!r} is not a path below the output folder")
+            name = PurePath(named).name
+        yield Input(path.parent / named, Path(name), path.parent, own_recipe(where, row.get("recipe"), path.parent))
+
+
+def is_below(name: str) -> bool:
+    pure = PurePath(name)
+    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
+
+
+def own_recipe(where: str, recipe: Any, folder: Path) -> Path | Mapping[str, Any] | None:
+    if recipe is None or recipe == "":
+        return None
+    if isinstance(recipe, str):
+        return Path(recipe) if recipe.startswith("starter:") else folder / recipe
+    if isinstance(recipe, Mapping):
+        return recipe
+    raise ManifestError(f"{where}: recipe is neither a file nor keys and values")
+
+
+def csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(text.splitlines(keepends=True))
+    try:
+        if "path" not in (reader.fieldnames or ()):
+            raise ManifestError(f"{path}: has no column path; its columns are {', '.join(reader.fieldnames or ())}")
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line {reader.line_num}: no CSV ({error})") from error
+
+
+def json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for line, part in enumerate(text.splitlines(), 1):
+        if not part.strip():
+            continue
+        try:
+            row = json.loads(part)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{path}, line {line}: no JSON ({error})") from error
+        if not isinstance(row, Mapping):
+            raise ManifestError(f"{path}, line {line}: holds no keys, such as path")
+        yield line, row
