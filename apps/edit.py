@@ -78,7 +78,9 @@ def edit(
 
     Exit codes: 0 done, 1 some files of a batch failed, 2 wrong input, 3 a goal was not reached (the files are written).
     """
-    from apps.batch.edit_work import EditTask, edit_jobs
+    from apps.batch.edit_work import EditTask
+    from apps.batch.jobs import plan
+    from apps.batch.recipes import own_recipes
     from apps.batch.run import How
     from apps.flags import edits_of, recipe_of
     from apps.inputs import inputs_of
@@ -101,7 +103,11 @@ def edit(
         check_target(save_recipe, force)
     if is_batch:
         task = EditTask(what, pitch_drift)
-        jobs = edit_jobs(task, found, out, plot, with_options)
+
+        def picture_of(name: Path) -> Path | None:
+            return plot / name.with_name(f"{name.name}.png") if plot else None
+
+        jobs = plan(found, out, lambda name: name, picture_of, own_recipes(task.fingerprint, with_options))
         code = edit_many(task, jobs, out, How(workers, cluster, force, retry_failed), reports or [], as_json)
     else:
         code = edit_one(what, found[0].source, out / found[0].name if out.is_dir() else out, plot, force, as_json)

@@ -105,7 +105,7 @@ def false_alarms(
 
     The edit that was chosen is saved as false-alarms.yaml, for `steer transcribe --recipe`.
     """
-    from apps.flags import numbers_of, recogniser_recipe
+    from apps.flags import RECOGNISER, numbers_of, recogniser_recipe
     from apps.progress import track
     from apps.results import keep, results_in
     from evaluation import figures
@@ -113,12 +113,13 @@ def false_alarms(
     from evaluation.false_alarms import evaluate
     from evaluation.transcripts import sets_from_folder
     from hooks.errors import require
+    from steer.recipe import Recipe
 
     require("matplotlib", "eval")
     tried = numbers_of("--counts", counts, int), numbers_of("--strengths", strengths, float)
     subsets = no_speech.split(",") if no_speech else NO_SPEECH, speech.split(",") if speech else SPEECH
     sets = sets_from_folder(audio, clips, *subsets)
-    base = recogniser_recipe(recipe, model, sae or [])
+    base = recogniser_recipe(Recipe.load(recipe, RECOGNISER) if recipe else None, model, sae or [])
     with results_in(out):
         outcome = evaluate(
             base.open(),

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import Force, Json, Model, Sae, SaeSite
+from apps.options import SOUNDS, Cluster, Force, Json, Model, Reports, RetryFailed, Sae, SaeSite, Workers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from apps.batch.jobs import Job
+    from apps.batch.run import How
+    from apps.inputs import Input
     from evaluation.atlas import Atlas
     from hooks.model import Source
     from steer.recipe import Recipe
     from steer.steered import SteeredModel
 
 ATLAS = "Atlas: what features mean"
+FAILED = 1
+ENDING = ".safetensors"
+TOGETHER, TOGETHER_S = 8, 16.0
+"""So many files go through the model at once, of so many seconds together: more is no faster on a CPU."""
 
 
 def features(
-    inputs: Annotated[list[str] | None, typer.Argument(help="Sound files, folders or quoted globs.")] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(help=SOUNDS)] = None,
     model: Model = None,
     sae: Sae = None,
     site: SaeSite = None,
     top: Annotated[int, typer.Option(min=1, help="How many features to list.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="Save all features, \\[frames, d_sae] a file (safetensors).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "--output",
+            "-o",
+            help="Save all features, \\[frames, d_sae] a site: a .safetensors file, or a folder.",
+        ),
+    ] = None,
     atlas: Annotated[
         Path | None,
         typer.Option(
@@ -48,6 +64,10 @@ def features(
         str | None, typer.Option(help="List the features that tell this label.", rich_help_panel=ATLAS)
     ] = None,
     feature: Annotated[int | None, typer.Option(help="Show this feature.", rich_help_panel=ATLAS)] = None,
+    workers: Workers = 0,
+    cluster: Cluster = "",
+    retry_failed: RetryFailed = False,
+    reports: Reports = None,
     as_json: Json = False,
     force: Force = False,
 ) -> None:
@@ -56,10 +76,13 @@ def features(
     The latter is in an atlas: --atlas FILE --audio DIR builds one.
 
     Without --audio, --atlas FILE lists the features that tell a label best; with sounds, their features' labels.
+
+    Exit codes: 0 done, 1 some files of a batch failed, 2 wrong input.
     """
     from apps.atlas import build_atlas, show_atlas
+    from apps.batch.run import How
     from apps.flags import recipe_of
-    from evaluation.atlas import Atlas, AtlasError
+    from evaluation.atlas import AtlasError
 
     if audio is not None and (atlas is None or inputs):
         raise AtlasError("--audio builds an atlas: pass --atlas FILE to write it to, and no other sounds")
@@ -74,55 +97,106 @@ def features(
     if atlas is not None and audio is not None:
         build_atlas(atlas, recipe, audio, split, clips, force, as_json)
     else:
-        list_features(inputs or [], recipe, top, out, Atlas.load(atlas) if atlas else None, as_json, force)
+        how = How(workers, cluster, force, retry_failed)
+        raise typer.Exit(list_features(inputs or [], recipe, top, out, atlas, how, reports or [], as_json))
 
 
 def list_features(
-    inputs: list[str], recipe: Recipe, top: int, out: Path | None, atlas: Atlas | None, as_json: bool, force: bool
-) -> None:
-    """The strongest features of each sound, with their labels if there is an atlas."""
+    inputs: list[str],
+    recipe: Recipe,
+    top: int,
+    out: Path | None,
+    atlas: Path | None,
+    how: How,
+    reports: list[Path],
+    as_json: bool,
+) -> int:
+    """The strongest features of each sound, with their labels if there is an atlas; gives the exit code."""
     from rich.console import Console
-    from safetensors.torch import save_file
 
-    from apps.files import to_json, write_result
-    from apps.inputs import sounds_of
-    from apps.progress import track
-    from hooks.clip import check_target
+    from apps.batch.features_work import FeaturesTask
+    from apps.batch.report import BatchReport, check_names
+    from apps.batch.run import do_batch
+    from apps.files import to_json
+    from apps.inputs import inputs_of
 
-    if out is not None:
-        check_target(out, force)
-    paths = sounds_of(inputs)
-    steered = recipe.open()
-    lists: list[dict[str, Any]] = []
-    kept: dict[str, Tensor] = {}
-    for path in track(paths, "features"):
-        for name, f_TF in features_of(steered, path).items():
-            rate = steered.sites[name].frame_rate
-            rows = strongest(f_TF, rate, top)
-            lists.append({"file": str(path), "site": name, "features": labelled(rows, atlas, name, f_TF.shape[1])})
-            if out is not None:
-                kept[f"{path}:{name}"] = f_TF.contiguous()
-    if out is not None:
-        write_result(out, lambda partial: save_file(kept, partial), force)
+    found, is_batch = inputs_of(inputs)
+    check_names(reports)
+    task = FeaturesTask(recipe, top, str(atlas) if atlas else "")
+    jobs, folder = jobs_of(task.fingerprint(), found, out, is_batch, how.force)
+    finished = do_batch(task, jobs, folder, replace(how, alone=not is_batch), files=TOGETHER, seconds=TOGETHER_S)
+    report = BatchReport("read", finished.rows, finished.this_call)
+    lists = [entry for row in finished.rows if not row.error for entry in row.result["lists"]]
     if as_json:
         print(to_json(lists))
     else:
         for entry in lists:
             Console().print(table_of(entry))
+    for path in reports:
+        report.save(path)
+    report.complain()
+    return FAILED if report.failures else 0
+
+
+def jobs_of(
+    fingerprint: str, inputs: Sequence[Input], out: Path | None, is_batch: bool, force: bool
+) -> tuple[list[Job], Path | None]:
+    """Jobs, and the folder whose journal they are in: none for a single file that goes to a single file.
+
+    Raises:
+        AudioFileError: several files for one, or a file that is there.
+    """
+    from apps.batch.jobs import Job, plan
+    from hooks import AudioFileError
+    from hooks.clip import check_target
+
+    if out is not None and out.suffix == ENDING:
+        if is_batch:
+            raise AudioFileError(f"{out}: the features of several sounds go to a folder, a file each")
+        check_target(out, force)
+        return [Job(inputs[0].source, out, out.name, fingerprint=fingerprint)], None
+
+    def target_of(name: Path) -> Path:
+        return name.with_name(f"{name.name}{ENDING}")
+
+    return plan(inputs, out, target_of, lambda name: None, lambda one: (None, fingerprint)), out
 
 
 def features_of(steered: SteeredModel, source: Source, sites: Sequence[str] | None = None) -> dict[str, Tensor]:
     """All features of a sound, {site: [T, d_sae]}, of the given sites or all; the model runs on stretches of it."""
+    (features,) = features_of_all(steered, [source], sites)
+    return features
+
+
+def features_of_all(
+    steered: SteeredModel, sources: Sequence[Source], sites: Sequence[str] | None = None
+) -> list[dict[str, Tensor]]:
+    """The same of several; those of equal length run beside each other."""
     import torch
 
     from hooks import capture
 
     pieces: dict[str, list[Tensor]] = {}
-    for captured in capture(steered.model, [source], list(sites or steered.sites)):
+    found: list[dict[str, Tensor]] = []
+    for captured in capture(steered.model, sources, list(sites or steered.sites), batch=len(sources)):
         for site, x_BTD in captured.activations.items():
             with torch.no_grad():
                 pieces.setdefault(site, []).append(steered.saes[site].encode(x_BTD)[0].float().cpu())
-    return {site: torch.cat(some) for site, some in pieces.items()}
+        if captured.last:
+            found.append({site: torch.cat(some) for site, some in pieces.items()})
+            pieces = {}
+    return found
+
+
+def lists_of(
+    steered: SteeredModel, name: str, features: Mapping[str, Tensor], top: int, atlas: Atlas | None
+) -> list[dict[str, Any]]:
+    """The strongest features at each site, with their labels if there is an atlas."""
+    lists = []
+    for site, f_TF in features.items():
+        rows = strongest(f_TF, steered.sites[site].frame_rate, top)
+        lists.append({"file": name, "site": site, "features": labelled(rows, atlas, site, f_TF.shape[1])})
+    return lists
 
 
 def strongest(f_TF: Tensor, frame_rate: float | None, top: int) -> list[dict[str, Any]]:

@@ -63,17 +63,17 @@ def recipe_of(
     return Recipe.build(values, "options", Path())
 
 
-def recogniser_recipe(recipe: Path | None, model: str | None, saes: Sequence[str]) -> Recipe:
+def recogniser_recipe(recipe: Recipe | None, model: str | None, saes: Sequence[str]) -> Recipe:
     """As `recipe_of`, for a recogniser with SAEs at several sites, each of which says where it goes.
 
     `model` keeps a recipe's SAEs: the same weights in another library take them too. A recipe that names no model is
     for the starter's, and without a recipe and SAEs it is that with its own.
 
     Raises:
-        RecipeError: the file makes no sense, or an SAE does not say where it goes, or where another one is.
+        RecipeError: an SAE does not say where it goes, or where another one is.
         SAEError: an SAE cannot be read.
     """
-    values: Values = Recipe.load(recipe, RECOGNISER).to_dict(Path()) if recipe else {}
+    values: Values = recipe.to_dict(Path()) if recipe else {}
     name = model or values.get("model")
     if saes:
         found: dict[str, str] = {}

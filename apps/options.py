@@ -10,10 +10,8 @@ import typer
 MEANS = "With what"
 MANY = "Many files"
 
-Sounds = Annotated[
-    list[str],
-    typer.Argument(help="Sound files, folders, quoted globs or manifests (.csv, .jsonl).", show_default=False),
-]
+SOUNDS = "Sound files, folders, quoted globs or manifests (.csv, .jsonl)."
+Sounds = Annotated[list[str], typer.Argument(help=SOUNDS, show_default=False)]
 Model = Annotated[str | None, typer.Option(help="Name or folder; see `steer models`.", rich_help_panel=MEANS)]
 Sae = Annotated[str | None, typer.Option(help="Name or folder.", rich_help_panel=MEANS)]
 SaeSite = Annotated[

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import MEANS, Force, Json, Sounds
+from apps.options import MEANS, Cluster, Force, Json, Reports, RetryFailed, Sounds, Workers
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
-    from apps.files import Job
     from hooks.model import AudioModel, Transcriber, Transcript
     from steer.edits import Edit
     from steer.recipe import Recipe
 
 FAILED = 1
+TOGETHER, TOGETHER_S = 8, 240.0
+"""So many files go through the model at once, of so many seconds together."""
 TOLD = ("start", "end", "text", "avg_logprob", "no_speech_prob")
 """What JSON says of a segment, as far as the model's library tells it."""
 
@@ -34,94 +32,69 @@ def transcribe(
         typer.Option(help="Name or folder; by default the recipe's, or starter:asr.", rich_help_panel=MEANS),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML or JSON; SAEs and edits.", rich_help_panel=MEANS)] = None,
+    workers: Workers = 0,
+    cluster: Cluster = "",
+    retry_failed: RetryFailed = False,
+    reports: Reports = None,
     as_json: Json = False,
     force: Force = False,
 ) -> None:
     """Transcribe sound files, edited by a recipe or as the model is.
 
+    With -o there is a journal of what is done: the same command does what is missing or changed.
+
     Exit codes: 0 done, 1 some files of a batch failed, 2 wrong input.
     """
-    from apps.files import make_folder, to_json
+    from apps.batch.jobs import Row, plan
+    from apps.batch.recipes import own_recipes
+    from apps.batch.report import BatchReport, check_names
+    from apps.batch.run import How, do_batch
+    from apps.batch.transcribe_work import TranscribeTask
+    from apps.files import to_json
     from apps.flags import RECOGNISER, recogniser_recipe
+    from apps.inputs import inputs_of
+    from steer.recipe import Recipe
 
-    jobs, is_batch = plan(inputs, out)
-    what = recogniser_recipe(recipe, model, []) if recipe else None
-    transcriber, edited = opened(what, model or RECOGNISER)
-    if out is not None:
-        make_folder(out)
-    options = language_option(transcriber, language)
-    with edited:
-        results = transcribe_all(transcriber, jobs, options, write=out is not None, force=force, stop=not is_batch)
+    found, is_batch = inputs_of(inputs)
+    check_names(reports or [])
+
+    def with_model(base: Recipe) -> Recipe:
+        return recogniser_recipe(base, model, [])
+
+    what = with_model(Recipe.load(recipe, RECOGNISER)) if recipe else None
+    task = TranscribeTask(what, model or RECOGNISER, language)
+    jobs = plan(
+        found,
+        out,
+        lambda name: name.with_name(f"{name.name}.txt"),
+        lambda name: None,
+        own_recipes(task.fingerprint, with_model, RECOGNISER),
+    )
+    how = How(workers, cluster, force, retry_failed, alone=not is_batch)
+    finished = do_batch(task, jobs, out, how, files=TOGETHER, seconds=TOGETHER_S)
+    report = BatchReport("transcribed", finished.rows, finished.this_call)
+
+    def listed(row: Row) -> dict[str, Any]:
+        return row.failure() if row.error else {"source": row.source, **row.result}
+
     if as_json:
-        about = {"model": transcriber.name, **({"recipe": what.to_dict()} if what else {})}
-        print(to_json({**about, "files": [result.to_dict() for result in results]}))
+        about = {"model": what.model if what else task.model, **({"recipe": what.to_dict()} if what else {})}
+        files = [listed(row) for row in finished.rows]
+        print(to_json({**about, "files": files, **({"report": report.to_dict()} if is_batch else {})}))
     else:
-        for result in results:
-            if result.transcript is not None:
-                print(f"{result.job.source}: {result.transcript}" if is_batch else result.transcript)
-    for result in results:
-        if result.error:
-            named = result.error.startswith(f"{result.job.source}: ")
-            print(result.error if named else f"{result.job.source}: {result.error}", file=sys.stderr)
-    raise typer.Exit(FAILED if any(result.error for result in results) else 0)
+        for row in finished.rows:
+            if not row.error:
+                print(f"{row.source}: {row.result['text']}" if is_batch else row.result["text"])
+    for path in reports or []:
+        report.save(path)
+    report.complain()
+    raise typer.Exit(FAILED if report.failures else 0)
 
 
-@dataclass(frozen=True)
-class Result:
-    """A file and what was said in it, or the error in one line."""
-
-    job: Job
-    transcript: Transcript | None = None
-    error: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        if self.transcript is None:
-            return {"source": str(self.job.source), "error": self.error}
-        segments = [{key: segment[key] for key in TOLD if key in segment} for segment in self.transcript.segments]
-        said = {"text": str(self.transcript), "language": self.transcript.language, "segments": segments}
-        return {"source": str(self.job.source), **said}
-
-
-def plan(inputs: Sequence[str], out: Path | None) -> tuple[list[Job], bool]:
-    """What to read and where its text would go (`a.wav.txt`, in the tree below a folder), and whether that is a batch.
-
-    Raises:
-        AudioFileError: an input that holds no sound files, or two files for one place.
-    """
-    from apps.files import FORMATS, Job, is_glob, sources_of
-    from hooks import AudioFileError
-
-    jobs: dict[Path, Job] = {}
-    for text in inputs:
-        root, found = sources_of(text)
-        if not found:
-            raise AudioFileError(f"{text}: no sound files there ({', '.join(FORMATS)})")
-        for source in found:
-            name = source.relative_to(root)
-            target = (out or root) / name.with_name(f"{name.name}.txt")
-            if target in jobs and jobs[target].source != source:
-                raise AudioFileError(f"{source} and {jobs[target].source} would both be written to {target}")
-            jobs[target] = Job(source, target)
-    return list(jobs.values()), len(inputs) > 1 or Path(inputs[0]).is_dir() or is_glob(inputs[0])
-
-
-def opened(recipe: Recipe | None, name: str) -> tuple[Transcriber, Any]:
-    """The recogniser, and the context in which it is edited.
-
-    Raises:
-        ModelError: it cannot be opened, or writes no words.
-        RecipeError: goals, which are for sounds.
-        EditError, SAEError, SiteError: the recipe does not fit the model.
-    """
-    from contextlib import nullcontext
-
-    from hooks import open_model
-
-    if recipe is None:
-        return recogniser(open_model(name)), nullcontext()
-    edits = edits_of(recipe)
-    steered = recipe.open()
-    return recogniser(steered.model), steered.edit(edits, padding=recipe.padding)
+def said(transcript: Transcript) -> dict[str, Any]:
+    """Plain values of a transcript."""
+    segments = [{key: segment[key] for key in TOLD if key in segment} for segment in transcript.segments]
+    return {"text": str(transcript), "language": transcript.language, "segments": segments}
 
 
 def edits_of(recipe: Recipe) -> dict[str, list[Edit]]:
@@ -164,30 +137,3 @@ def language_option(model: Transcriber, language: str | None) -> dict[str, str]:
     if language.lower() not in ("en", "english"):
         raise ModelError(f"{model.name} knows English alone; leave out --language {language}")
     return {}
-
-
-def transcribe_all(
-    model: Transcriber, jobs: Sequence[Job], options: dict[str, Any], *, write: bool, force: bool, stop: bool
-) -> list[Result]:
-    """File after file, with a bar; errors are collected, unless `stop` raises those that tell a user what is wrong."""
-    from apps.files import make_folder, told, write_result
-    from apps.progress import track
-    from hooks import AudioSteerError
-    from hooks.clip import check_target
-
-    results = []
-    for job in track(jobs, "transcribe"):
-        try:
-            if write:  # told before the work is done
-                make_folder(job.target.parent)
-                check_target(job.target, force)
-            transcript = model.transcribe(job.source, **options)
-            if write:
-                text = f"{transcript}\n"
-                write_result(job.target, lambda path, text=text: path.write_text(text, encoding="utf-8"), force)  # type: ignore[misc]
-            results.append(Result(job, transcript))
-        except Exception as error:
-            if stop and isinstance(error, AudioSteerError):
-                raise
-            results.append(Result(job, error=told(error)))
-    return results

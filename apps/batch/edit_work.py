@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from apps.batch.digest import fingerprint
-from apps.batch.jobs import Job, plan
+from apps.batch.jobs import Job
+from apps.batch.opened import Opened
 from apps.batch.worker import Done
 from apps.editor import Edited, Editor, Excerpts
 from apps.files import make_folder, told
-from apps.inputs import Input
 from steer.recipe import Recipe
-from steer.steered import SteeredModel
 
 EDITORS = 16
-"""So many recipes are kept ready; those of one model and its SAEs share them."""
+"""So many recipes are kept ready."""
 
 
 @dataclass(frozen=True)
@@ -36,61 +34,19 @@ class EditTask:
         return fingerprint(recipe or self.recipe, pitch=self.pitch)
 
 
-def edit_jobs(
-    task: EditTask,
-    inputs: Sequence[Input],
-    out: Path,
-    plot: Path | None,
-    with_options: Callable[[Recipe | None], Recipe],
-) -> list[Job]:
-    """A job for each input: its own recipe, if it has one, with the options on top of it.
-
-    Raises:
-        AudioFileError: two files for one place.
-        RecipeError: an input's own recipe makes no sense.
-    """
-    recipes: dict[tuple[Path, str], tuple[Recipe | None, str]] = {}
-
-    def recipe_of(one: Input) -> tuple[Recipe | None, str]:
-        key = one.folder, str(one.recipe)
-        if key not in recipes:
-            recipe = None
-            if isinstance(one.recipe, Path):
-                recipe = with_options(Recipe.load(one.recipe))
-            elif one.recipe is not None:
-                recipe = with_options(Recipe.build(one.recipe, f"recipe of {one.source}", one.folder))
-            recipes[key] = recipe, task.fingerprint(recipe)
-        return recipes[key]
-
-    def target_of(name: Path) -> Path:
-        return name
-
-    def picture_of(name: Path) -> Path | None:
-        return plot / name.with_name(f"{name.name}.png") if plot else None
-
-    return plan(inputs, out, target_of, picture_of, recipe_of)
-
-
 @dataclass
 class EditWorker:
     task: EditTask
     _editors: OrderedDict[str, Editor] = field(default_factory=OrderedDict)
-    _models: OrderedDict[str, SteeredModel] = field(default_factory=OrderedDict)
+    _opened: Opened = field(default_factory=Opened)
 
     def editor(self, recipe: Recipe | None) -> Editor:
-        """The editor of a recipe; models that are open already are not opened again."""
         recipe = recipe or self.task.recipe
         key = str(recipe.to_dict())
         if key not in self._editors:
-            means = str(
-                (recipe.located(recipe.model), {site: recipe.located(sae) for site, sae in recipe.saes.items()})
-            )
-            editor = Editor(recipe, steered=self._models.get(means), pitch=self.task.pitch)
-            self._models[means] = editor.steered
-            self._editors[key] = editor
-            for kept, most in ((self._editors, EDITORS), (self._models, 2)):
-                while len(kept) > most:
-                    kept.popitem(last=False)
+            self._editors[key] = Editor(recipe, steered=self._opened.get(recipe), pitch=self.task.pitch)
+            while len(self._editors) > EDITORS:
+                self._editors.popitem(last=False)
         self._editors.move_to_end(key)
         return self._editors[key]
 

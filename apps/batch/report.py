@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -115,6 +116,12 @@ class BatchReport:
         heads = ("file", "from", "sound (s)", "took (s)", *(UNITS if self.changes else ()))
         parts.append(html_table(heads, (file_cells(row, bool(self.changes)) for row in done[:LISTED])))
         return PAGE.format(title=html.escape(self.headline()), body="\n".join(parts))
+
+    def complain(self) -> None:
+        """A line on stderr for each failure, which names the file."""
+        for row in self.failures:
+            named = row.error.startswith(f"{row.source}: ")
+            print(row.error if named else f"{row.source}: {row.error}", file=sys.stderr)
 
     def save(self, path: Path) -> None:
         """Raises BatchError for another ending than .html and .json, and AudioFileError if it cannot be written."""

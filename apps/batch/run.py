@@ -26,13 +26,15 @@ from hooks.files import clear_partials
 class How:
     """How a batch is done: in this process, in `workers` processes, or by the Dask scheduler at `cluster`.
 
-    With `force` all is done again, and what is there is overwritten; with `retry_failed` what failed is.
+    With `force` all is done again, and what is there is overwritten; with `retry_failed` what failed is. `alone` is a
+    single file: what is wrong with it is raised.
     """
 
     workers: int = 0
     cluster: str = ""
     force: bool = False
     retry_failed: bool = False
+    alone: bool = False
 
     def engine(self, task: Task) -> Engine:
         """Raises AudioSteerError where the task cannot be done in this process, and BatchError for both at once."""
@@ -83,12 +85,16 @@ def do_batch(
         rows = stack.enter_context(closing(engine.run(task, lots(lengths, files=files, seconds=seconds), began)))
         for row in rows:
             watch.note(row)
+            if how.alone and row.error:
+                raise BatchError(row.error)
             if journal:
                 journal.note(row)
             else:
                 new[row.key] = row
         for row in todo.refused:
             watch.note(row)
+            if how.alone:
+                raise BatchError(row.error)
     found = new | {row.key: row for row in (*(read_rows(out) if out else ()), *todo.refused)}
     return Finished([found[job.key] for job in jobs if job.key in found], watch.work)
 

@@ -1,0 +1,59 @@
+"""Features of sounds as a task of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from apps.batch.digest import fingerprint
+from apps.batch.jobs import Job
+from apps.batch.worker import Done
+from apps.features import features_of_all, lists_of
+from apps.files import make_folder, write_result
+from evaluation.atlas import Atlas
+from hooks import Clip, read_clip
+from steer.recipe import Recipe
+from steer.steered import SteeredModel
+
+
+@dataclass(frozen=True)
+class FeaturesTask:
+    """List the `top` features of files, with their labels in `atlas`; all of them go to a job's target."""
+
+    recipe: Recipe
+    top: int
+    atlas: str = ""
+
+    def open(self) -> FeaturesWorker:
+        return FeaturesWorker(self.recipe.open(), self.top, Atlas.load(self.atlas) if self.atlas else None)
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.recipe, top=self.top, atlas=self.atlas)
+
+
+@dataclass
+class FeaturesWorker:
+    steered: SteeredModel
+    top: int
+    atlas: Atlas | None
+
+    def read(self, job: Job) -> Clip:
+        if job.target is not None:
+            make_folder(job.target.parent)
+        return read_clip(job.source)
+
+    def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[float, dict[str, Tensor]]]:
+        with torch.no_grad():
+            found = features_of_all(self.steered, values)
+        return [(clip.seconds, features) for clip, features in zip(values, found, strict=True)]
+
+    def keep(self, job: Job, value: tuple[float, dict[str, Any]]) -> Done:
+        seconds, features = value
+        if job.target is not None:
+            write_result(job.target, lambda path: save_file(features, path), force=True)
+        return Done(seconds, {"lists": lists_of(self.steered, str(job.source), features, self.top, self.atlas)})

@@ -1,0 +1,28 @@
+"""Models that a worker has open: those of a few recipes, each model with its SAEs once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from steer.recipe import Recipe
+from steer.steered import SteeredModel
+
+MODELS = 2
+
+
+class Opened:
+    """The last `MODELS` models that were asked for."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, SteeredModel] = OrderedDict()
+
+    def get(self, recipe: Recipe) -> SteeredModel:
+        """Raises as `Recipe.open`."""
+        saes = {site: recipe.located(source) for site, source in recipe.saes.items()}
+        key = str((recipe.located(recipe.model), saes))
+        if key not in self._models:
+            self._models[key] = recipe.open()
+            while len(self._models) > MODELS:
+                self._models.popitem(last=False)
+        self._models.move_to_end(key)
+        return self._models[key]

@@ -1,0 +1,81 @@
+"""Transcribing as a task of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from apps.batch.digest import fingerprint
+from apps.batch.jobs import Job
+from apps.batch.opened import Opened
+from apps.batch.worker import Done
+from apps.files import make_folder, write_result
+from apps.transcribe import edits_of, language_option, recogniser, said
+from hooks import Clip, open_model, read_clip
+from hooks.model import Transcriber, Transcript
+from steer.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TranscribeTask:
+    """Write down what is said in files, edited by a recipe (each by its own, if it has one) or by `model` as it is."""
+
+    recipe: Recipe | None
+    model: str
+    language: str | None = None
+
+    def open(self) -> TranscribeWorker:
+        worker = TranscribeWorker(self)
+        worker.opened(None)
+        return worker
+
+    def fingerprint(self, recipe: Recipe | None) -> str:
+        return fingerprint(recipe or self.recipe, model=self.model, language=self.language)
+
+
+@dataclass
+class TranscribeWorker:
+    task: TranscribeTask
+    _opened: Opened = field(default_factory=Opened)
+    _plain: Transcriber | None = None
+
+    def opened(self, recipe: Recipe | None) -> tuple[Transcriber, Any, dict[str, str]]:
+        """The recogniser, the context in which it is edited, and its options.
+
+        Raises:
+            ModelError: it cannot be opened, writes no words, or does not know the language.
+            RecipeError: goals, which are for sounds.
+            EditError, SAEError, SiteError: the recipe does not fit the model.
+        """
+        recipe = recipe or self.task.recipe
+        edited: Any = nullcontext()
+        if recipe is None:
+            self._plain = self._plain or recogniser(open_model(self.task.model))
+            model = self._plain
+        else:
+            edits = edits_of(recipe)
+            steered = self._opened.get(recipe)
+            model, edited = recogniser(steered.model), steered.edit(edits, padding=recipe.padding)
+        return model, edited, language_option(model, self.task.language)
+
+    def read(self, job: Job) -> Clip:
+        if job.target is not None:
+            make_folder(job.target.parent)
+        return read_clip(job.source)
+
+    def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[float, Transcript]]:
+        done: dict[int, Transcript] = {}
+        for recipe in {id(job.recipe): job.recipe for job in jobs}.values():
+            rows = [number for number, job in enumerate(jobs) if job.recipe is recipe]
+            model, edited, options = self.opened(recipe)
+            with edited:
+                done |= zip(rows, model.transcribe_all([values[row] for row in rows], **options), strict=True)
+        return [(clip.seconds, done[row]) for row, clip in enumerate(values)]
+
+    def keep(self, job: Job, value: tuple[float, Transcript]) -> Done:
+        seconds, transcript = value
+        if job.target is not None:
+            write_result(job.target, lambda path: path.write_text(f"{transcript}\n", encoding="utf-8"), force=True)
+        return Done(seconds, said(transcript))
