@@ -7,6 +7,7 @@ from hooks.errors import AudioFileError, AudioSteerError, MissingExtraError, Mod
 from hooks.model import AudioModel, Codec, Encoder, Transcriber, Transcript
 from hooks.padding import real_frames, sound_until
 from hooks.registry import open_model, wrap_model
+from hooks.rows import rows_at
 from hooks.site import Site
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "open_model",
     "read_clip",
     "real_frames",
+    "rows_at",
     "sound_until",
     "wrap_model",
     "write_clip",

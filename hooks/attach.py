@@ -21,8 +21,13 @@ from hooks.site import Site, check_hookable
 Change = Callable[[Tensor], Tensor | None]
 """Takes an activation [B, T, D]; returns the new one, or None to leave it alone."""
 
+Around = Callable[[Site, Change, Tensor], Tensor | None]
+"""Calls a change, once or for parts of the activation, and gives what the change as a whole gives."""
+
 _alive: ContextVar[frozenset[int]] = ContextVar("audiosteer_alive_hooks", default=frozenset())
 _clock: ContextVar[float | None] = ContextVar("audiosteer_clock", default=None)
+around: ContextVar[Around | None] = ContextVar("audiosteer_around_changes", default=None)
+"""How changes are called in this context, where that is not once with the whole activation (`hooks.rows`)."""
 _tokens = itertools.count()
 _lock = threading.Lock()
 
@@ -59,7 +64,8 @@ def attach(model: nn.Module, site: Site, change: Change) -> Handle:
     token = next(_tokens)
 
     def apply(value: Any) -> Any:
-        new_BTD = change(site.read(value))
+        x_BTD, call = site.read(value), around.get()
+        new_BTD = change(x_BTD) if call is None else call(site, change, x_BTD)
         return None if new_BTD is None else site.write(value, new_BTD)
 
     # torch calls a hook that another thread has just removed without the kwargs it was registered for: *rest is shorter

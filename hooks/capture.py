@@ -16,6 +16,7 @@ from hooks.errors import AudioSteerError, SiteError
 from hooks.model import AudioModel, Source
 from hooks.padding import real_frames
 from hooks.registry import wrap_model
+from hooks.rows import current_rows
 from hooks.site import Site
 
 AHEAD = 8
@@ -38,7 +39,8 @@ class Captured:
 class Recorder:
     """Collects what passes at sites while it is open; several passes at one site are put one behind the other.
 
-    Frames of padding, where the model says what they are, are left out.
+    Frames of padding, where the model says what they are, are left out. So rows that have different times (`rows_at`)
+    cannot be one tensor, and raise a SiteError.
     """
 
     def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
@@ -57,6 +59,12 @@ class Recorder:
         self._stack.close()
 
     def _note(self, site: Site, x_BTD: Tensor) -> None:
+        rows = current_rows()
+        if rows is not None and len(rows.groups) > 1:
+            raise SiteError(
+                f"site {site.name!r}: rows that start or end at different seconds cannot be recorded as one tensor; "
+                "record the sounds one by one"
+            )
         # cloned: several models change their activations in place later on
         real_BTD = x_BTD[:, : real_frames(x_BTD.shape[1], site.frame_rate)]
         self._seen[site.name].append(real_BTD.detach().clone())
@@ -65,12 +73,17 @@ class Recorder:
         """What was seen since the last call, {site: [B, T, D]}.
 
         Raises:
-            SiteError: a site was not passed.
+            SiteError: a site was not passed, or with another number of rows each time.
         """
         taken = {}
         for name, seen in self._seen.items():
             if not seen:
                 raise SiteError(f"site {name!r} was not passed: the model's forward does not call its module")
+            if len({len(x_BTD) for x_BTD in seen}) > 1:
+                raise SiteError(
+                    f"site {name!r}: passed with {', '.join(str(len(x_BTD)) for x_BTD in seen)} rows, "
+                    "which cannot be put one behind the other"
+                )
             taken[name] = torch.cat(seen, dim=1) if len(seen) > 1 else seen[0]
             seen.clear()
         return taken

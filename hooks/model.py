@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,10 @@ class Transcriber(AudioModel):
     def transcribe(self, source: Source, **options: Any) -> Transcript:
         """What is said in a sound of any length; `options` are those of the model's own library."""
         raise TypeError(f"{type(self).__name__} does not define transcribe")
+
+    def transcribe_all(self, sources: Sequence[Source], **options: Any) -> list[Transcript]:
+        """What is said in each of the sounds, as `transcribe` finds it; models that can hear several at once do."""
+        return [self.transcribe(source, **options) for source in sources]
 
 
 class Codec(AudioModel):

@@ -16,6 +16,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
+from hooks.rows import current_rows
 from steer.errors import EditError
 
 Span = tuple[float, float]
@@ -70,7 +71,7 @@ class Frames:
         """`value` as [B or 1, T or 1, 1].
 
         Raises:
-            EditError: a tensor whose length is not the batch.
+            EditError: a tensor whose length is not the batch, or one where the rows have a time of their own.
         """
         if isinstance(value, Curve):
             return value.at(self.time_T)[None, :, None].to(like)
@@ -79,6 +80,9 @@ class Frames:
             return tensor.view(1, 1, 1)
         if tensor.ndim != 1 or not len(tensor) or self.batch % len(tensor):
             raise EditError(f"a value per row needs {self.batch} numbers, got shape {list(tensor.shape)}")
+        if len(tensor) > 1 and current_rows() is not None:
+            # which sounds are stacked into a batch is not the caller's to know
+            raise EditError("a value per row has no meaning where each row is a sound with a time of its own")
         # beams and channels repeat each row of the batch
         return tensor.repeat_interleave(self.batch // len(tensor)).view(-1, 1, 1)
 

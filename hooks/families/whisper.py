@@ -21,7 +21,7 @@ What the padding is differs, and blocks attend to it: `run` (in both) and transf
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import RLock
@@ -168,14 +168,33 @@ class WhisperPackage(Whisper):
 
     def transcribe(self, source: Source, **options: Any) -> Transcript:
         """What is said, as `whisper.transcribe` finds it, with all its `options`; `fp16` is off on a CPU."""
+        # for the times of words the package's hooks stay on the decoder between its calls
+        with turn_of(self.module) if options.get("word_timestamps") else nullcontext():
+            return self.transcribe_by(OnTime(self.module, current_time() or 0.0), source, **options)
+
+    def transcribe_by(self, module: OnTime, source: Source, **options: Any) -> Transcript:
+        """`transcribe` with what stands in for the module."""
         whisper = require("whisper", "whisper")
         audio_N = self.prepare(source)[0, 0].cpu().as_subclass(CutOut)
         audio_N.span = (0, len(audio_N) * MEL_RATE // SAMPLE_RATE)
         options.setdefault("fp16", self.device.type != "cpu")
-        # for the times of words the package's hooks stay on the decoder between its calls
-        with turn_of(self.module) if options.get("word_timestamps") else nullcontext():
-            result = whisper.transcribe(OnTime(self.module, current_time() or 0.0), audio_N, **options)
+        result = whisper.transcribe(module, audio_N, **options)
         return Transcript(result["text"].strip(), result["segments"], result["language"])
+
+    def transcribe_all(self, sources: Sequence[Source], **options: Any) -> list[Transcript]:
+        """What is said in each of the sounds, as `transcribe` finds it, with windows that are alike heard as one batch.
+
+        All sounds are heard at once, so give as many as memory has room for. A row of a batch may round in another
+        order than alone. What is drawn at random (a temperature above 0) is drawn in another order than one by one.
+        With `word_timestamps` it is one by one.
+
+        What is raised is the error of the first sound that had one, after the others have ended.
+        """
+        if options.get("word_timestamps") or len(sources) < 2:
+            return super().transcribe_all(sources, **options)
+        from hooks.families.whisper_together import transcribe_together
+
+        return transcribe_together(self, sources, options)
 
     def _encode(self, audio_BN: Tensor) -> Tensor:
         whisper = require("whisper", "whisper")
