@@ -37,6 +37,8 @@ def size_and_time(path: Path) -> tuple[int, int]:
     """
     try:
         status = path.stat()
+    except FileNotFoundError as error:
+        raise AudioFileError(f"{path}: no such file") from error
     except OSError as error:
         raise AudioFileError(f"{path}: cannot be read ({error.strerror or error})") from error
     return status.st_size, status.st_mtime_ns

@@ -68,6 +68,10 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def complaint(self) -> str:
+        """The error, with the file's name before it."""
+        return self.error if self.error.startswith(f"{self.source}: ") else f"{self.source}: {self.error}"
+
     def failure(self) -> dict[str, str]:
         return {"source": self.source, "target": self.key, "error": self.error}
 

@@ -120,8 +120,7 @@ class BatchReport:
     def complain(self) -> None:
         """A line on stderr for each failure, which names the file."""
         for row in self.failures:
-            named = row.error.startswith(f"{row.source}: ")
-            print(row.error if named else f"{row.source}: {row.error}", file=sys.stderr)
+            print(row.complaint(), file=sys.stderr)
 
     def save(self, path: Path) -> None:
         """Raises BatchError for another ending than .html and .json, and AudioFileError if it cannot be written."""

@@ -86,7 +86,7 @@ def do_batch(
         for row in rows:
             watch.note(row)
             if how.alone and row.error:
-                raise BatchError(row.error)
+                raise BatchError(row.complaint())
             if journal:
                 journal.note(row)
             else:
@@ -94,7 +94,7 @@ def do_batch(
         for row in todo.refused:
             watch.note(row)
             if how.alone:
-                raise BatchError(row.error)
+                raise BatchError(row.complaint())
     found = new | {row.key: row for row in (*(read_rows(out) if out else ()), *todo.refused)}
     return Finished([found[job.key] for job in jobs if job.key in found], watch.work)
 

@@ -143,13 +143,22 @@ def test_batch_goes_on_past_bad_files(edit: Callable[..., Ran], sound: Write, tm
     assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == [
         "a.wav",
         "deep/b.flac",
+        "journal.jsonl",
     ]
-    # again: all that is there stays
+    # again: all is as it was, and nothing is done
+    before = (tmp_path / "out" / "a.wav").stat().st_mtime_ns
     ran = edit(tmp_path / "in", "-o", tmp_path / "out", *LOUDER, "--json")
-    results = json.loads(ran.out)["files"]
     assert ran.code == 1
-    assert sum("exists already" in result["error"] for result in results) == len(good)
+    assert json.loads(ran.out)["report"]["this_call"]["files"] == 0
+    assert (tmp_path / "out" / "a.wav").stat().st_mtime_ns == before
     assert edit(*good, "-o", tmp_path / "out2", *LOUDER).code == 0
+    # what others wrote stays
+    (tmp_path / "out3").mkdir()
+    (tmp_path / "out3" / "a.wav").write_text("mine")
+    ran = edit(*good, "-o", tmp_path / "out3", *LOUDER, "--json")
+    assert ran.code == 1
+    assert "exists already" in json.loads(ran.out)["report"]["failures"][0]["error"]
+    assert (tmp_path / "out3" / "a.wav").read_text() == "mine"
 
 
 def test_glob_keeps_the_tree_and_an_output_inside_is_left_alone(
@@ -174,15 +183,12 @@ def test_plots(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:
 
 
 def test_failure_in_a_batch_counts_more_than_a_goal() -> None:
-    from apps.batch import Result
     from apps.editor import Outcome
-    from apps.files import Job
 
-    job = Job(Path("a"), Path("b"))
-    met, unmet = (Result(job, Outcome("a", "b", 1.0, {}, {}, 1.0, met=met)) for met in (True, False))
-    assert exit_code([met]) == 0
-    assert exit_code([met, unmet]) == 3
-    assert exit_code([met, unmet, Result(job, error="no")]) == 1
+    met, unmet = (Outcome("a", "b", 1.0, {}, {}, 1.0, met=met) for met in (True, False))
+    assert exit_code([met], failed=False) == 0
+    assert exit_code([met, unmet], failed=False) == 3
+    assert exit_code([met, unmet], failed=True) == 1
 
 
 # --- mistakes ---

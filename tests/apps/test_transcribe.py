@@ -30,8 +30,8 @@ def run(steer: Run, monkeypatch: pytest.MonkeyPatch, listener: Transcriber) -> R
     def open_model(name: str) -> object:
         return listener if name == "listener" else opened(name)
 
-    monkeypatch.setattr(hooks, "open_model", open_model)
-    monkeypatch.setattr("steer.recipe.open_model", open_model)
+    for where in ("hooks", "steer.recipe", "apps.batch.transcribe_work"):
+        monkeypatch.setattr(f"{where}.open_model", open_model)
 
     return steer
 
@@ -86,16 +86,20 @@ def test_a_bad_file_does_not_stop_the_rest(run: Run, tmp_path: Path, recipe: Pat
     first, second, third = told["files"]
     silent = {"text": "", "language": "en", "segments": [{"start": 0.0, "end": 1.0, "text": ""}]}
     assert first == {"source": str(noise), **silent}
-    assert second.keys() == {"source", "error"}
+    assert second.keys() == {"source", "target", "error"}
     assert (third["source"], third["text"]) == (str(speech), "hello")
     assert (out / "a.wav.txt").read_text() == "\n" and (out / "deep" / "c.wav.txt").read_text() == "hello\n"
-    assert len(list(out.rglob("*.*"))) == 2
-    # what is there stays, unless it is to be overwritten
+    assert sorted(path.name for path in out.rglob("*.*")) == ["a.wav.txt", "c.wav.txt", "journal.jsonl"]
+    # what is done stays as it is; what would be another text now is done again; what others wrote is left alone
+    before = (out / "a.wav.txt").stat().st_mtime_ns
+    assert run("transcribe", folder, "--recipe", recipe, "-o", out)[0] == 1
+    assert (out / "a.wav.txt").stat().st_mtime_ns == before
+    (out / "c.wav.txt").write_text("mine")
     code, shown, err = run("transcribe", folder / "*.wav", speech, "--model", "listener", "-o", out)
-    assert code == 1 and "a.wav.txt: exists already" in err
-    assert shown == f"{speech}: hello\n"
-    run("transcribe", folder / "*.wav", "--model", "listener", "-o", out, "--force")
-    assert (out / "a.wav.txt").read_text() == "hello\n"
+    assert code == 1 and "c.wav.txt: exists already" in err
+    assert shown == f"{noise}: hello\n"
+    run("transcribe", speech, "--model", "listener", "-o", out, "--force")
+    assert (out / "c.wav.txt").read_text() == "hello\n"
 
 
 def test_mistakes_are_one_line(run: Run, tmp_path: Path, recipe: Path) -> None:
@@ -132,7 +136,7 @@ def test_other_errors_are_one_line_too(
     monkeypatch.setattr(listener, "transcribe", broken)
     path = write(tmp_path / "a.wav", 0.5)
     code, _, err = run("transcribe", path, "--model", "listener")
-    assert (code, err) == (1, f"{path}: ValueError: no such option\n")
+    assert (code, err) == (2, f"steer: {path}: ValueError: no such option\n")
 
 
 def test_a_model_that_knows_english_alone_is_not_told(
@@ -162,7 +166,7 @@ def starter_asr(
     (tmp_path / "asr" / "config.json").write_text("{}")
     monkeypatch.setattr(starter, "FOLDER", tmp_path)
     opened = hooks.open_model
-    for where in ("hooks", "steer.recipe"):
+    for where in ("hooks", "steer.recipe", "apps.batch.transcribe_work"):
         monkeypatch.setattr(f"{where}.open_model", lambda name: listener if name == "starter:asr" else opened(name))
 
 
