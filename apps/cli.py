@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from apps import convert, demo, edit, evaluate, export, features, models, probe, sites, train, transcribe
+from apps import convert, demo, edit, evaluate, export, features, models, probe, report, sites, train, transcribe
 
 app = typer.Typer(
     help="Edit sound, and study audio models, through sparse autoencoders.",
@@ -23,6 +23,7 @@ app.command("edit")(edit.edit)
 app.command("export")(export.export)
 app.command("features")(features.features)
 app.command("models")(models.models)
+app.command("report")(report.report)
 app.command("sites")(sites.sites)
 app.command("train")(train.train)
 app.command("probe")(probe.probe)
