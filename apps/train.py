@@ -1,4 +1,4 @@
-"""`steer train`: SAEs for sites of a model, from sound files."""
+"""`steer train`: SAEs for sites of a model, from sound files or a store of activations."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from apps.options import Json
 if TYPE_CHECKING:
     from hooks import AudioModel
     from hooks.model import Source
+    from hooks.store import ActivationStore
 
 WHERE, HOW, COST = "Where", "How", "What it costs downstream"
 
@@ -32,12 +33,23 @@ def train(
         Path | None,
         typer.Option(help="Instead: folder of subsets with a manifest.csv each; only split train is trained on."),
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the activations: with sounds it is filled (default: in the output), alone it is trained on."
+        ),
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="Name or folder; see `steer models`.", rich_help_panel=WHERE)
-    ] = "starter:codec",
+        str | None,
+        typer.Option(
+            help="Name or folder; see `steer models`. Default: starter:codec, or the store's.", rich_help_panel=WHERE
+        ),
+    ] = None,
     site: Annotated[
         str | None,
-        typer.Option("--site", "--sites", help="Sites, with commas. Default: latent.", rich_help_panel=WHERE),
+        typer.Option(
+            "--site", "--sites", help="Sites, with commas. Default: latent, or all of the store.", rich_help_panel=WHERE
+        ),
     ] = None,
     layers: Annotated[
         str | None, typer.Option(help="all, or numbers such as 0,1: the sites encoder.N.", rich_help_panel=WHERE)
@@ -70,7 +82,9 @@ def train(
     clips: Annotated[
         int, typer.Option(min=1, help="At most this many clips of a subset and split.", rich_help_panel=COST)
     ] = 40,
-    store: Annotated[Path | None, typer.Option(help="Folder of the activations. Default: in the output.")] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="So many sounds of equal length run at once; each rounds as it likes.")
+    ] = 1,
     data: Annotated[str, typer.Option(help="What the sounds are, for the SAE's own notes.")] = "",
     license: Annotated[str, typer.Option(help="Licence of the SAE, for the same.")] = "",
     as_json: Json = False,
@@ -89,33 +103,43 @@ def train(
     from evaluation.labels import labelled_sounds
     from evaluation.report import Report
     from hooks import open_model
-    from hooks.store import fill
+    from hooks.store_writing import fill
     from steer.errors import TrainingError
     from steer.formats import CFG
     from steer.sae import SAEInfo
     from steer.training import STATE, TrainConfig, train_saes
 
-    if bool(inputs) == (audio is not None):
-        raise TrainingError("say which sounds: either files, folders and globs, or --audio FOLDER")
     numbers = seeds_in(seeds)
-    opened = open_model(model)
-    sites = sites_in(opened, site, layers)
+    opened, sets = None, None
+    if store and not inputs and audio is None:
+        activations = filled_store(store, model, site, layers, batch)
+        called, sites, source = activations.model, list(activations.sites), store.resolve().name
+    elif bool(inputs) == (audio is not None):
+        raise TrainingError(
+            "say which sounds: either files, folders and globs, or --audio FOLDER, or --store alone, of a filled store"
+        )
+    else:
+        called = model or "starter:codec"
+        opened = open_model(called)
+        sites = sites_in(opened, site, layers)
     folders = {(s, n): out / s / f"seed-{n}" if len(numbers) > 1 else out / s for s, n in product(sites, numbers)}
     for folder in folders.values():
         if (folder / CFG).exists() and not (out / STATE).exists():
             raise TrainingError(f"{folder}: holds an SAE that no training of ours wrote there; choose another folder")
-    sounds: Sequence[Source] = sounds_of(inputs) if inputs else []
-    if audio is not None:
-        sounds = [sound.source for sound in labelled_sounds(audio, None, "train") if not is_room(sound.labels)]
-    tells = audio is not None and downstream and opened.kind in ("transcriber", "encoder")
-    sets = from_folder(opened, audio, clips) if audio and tells else None
+    if opened:
+        sounds: Sequence[Source] = sounds_of(inputs) if inputs else []
+        source = ", ".join(inputs or [])
+        if audio is not None:
+            sounds = [sound.source for sound in labelled_sounds(audio, None, "train") if not is_room(sound.labels)]
+            source = f"{audio.resolve().name}, split train"
+            if downstream and opened.kind in ("transcriber", "encoder"):
+                sets = from_folder(opened, audio, clips)
+        activations = fill(store or out / "activations", opened, track(sounds, "activations"), sites, batch=batch)
 
-    activations = fill(store or out / "activations", opened, track(sounds, "activations"), sites)
     config = TrainConfig(
         activation, k, expansion, sparsity=sparsity, steps=steps, batch_size=batch_size, lr=rate, bf16=bf16
     )
-    source = f"{audio.resolve().name}, split train" if audio else ", ".join(inputs or [])
-    info = SAEInfo(model=model, data=data or source, license=license)
+    info = SAEInfo(model=called, data=data or source, license=license)
     configs = [replace(config, seed=number) for number in numbers]
     saes = train_saes(activations, configs, out, info=info, progress=not as_json)
     rows, saved = [], []
@@ -132,9 +156,9 @@ def train(
                 "frames": int(metrics["frames"]),
             }
         )
-    reports = [Report(f"SAEs of {model}", rows)]
+    reports = [Report(f"SAEs of {name}", rows)]
     reports[0].save(out / "metrics.json")
-    if sets:
+    if opened and sets:
         by_site = {name: [sae for sae in saes if sae.info.site == name] for name in sites}
         reports.append(evaluate(opened, by_site, *sets, progress=lambda jobs: track(jobs, "downstream")))
         reports[1].save(out / "downstream.json")
@@ -144,6 +168,25 @@ def train(
         return
     for report in reports:
         report.print()
+
+
+def filled_store(folder: Path, model: str | None, site: str | None, layers: str | None, batch: int) -> ActivationStore:
+    """The store that is trained on as it is, and which of its sites.
+
+    Raises:
+        TrainingError: options that need a model, or another model than the store's.
+        StoreError: no store, a damaged one, or one without these sites.
+    """
+    from hooks.store import ActivationStore
+    from steer.errors import TrainingError
+
+    if layers is not None or batch > 1:
+        flag = "--batch" if layers is None else "--layers"
+        raise TrainingError(f"{flag}: needs sounds and a model; --store alone is trained on as it is, by --site")
+    store = ActivationStore(folder, [name.strip() for name in site.split(",")] if site else None)
+    if model not in (None, store.model):
+        raise TrainingError(f"{folder}: holds activations of {store.model}, not {model}; leave --model out")
+    return store
 
 
 def seeds_in(text: str) -> list[int]:

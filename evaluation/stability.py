@@ -30,7 +30,7 @@ from evaluation.matching import FeatureSums, decoder_cosine, in_blocks, random_l
 from evaluation.report import Report, Row, Share, bootstrap
 from evaluation.seeds import StabilityError, check, check_fit
 from hooks import AudioModel
-from hooks.store import fill
+from hooks.store_writing import fill
 from steer.sae import SAE
 
 COSINE, CORRELATION, OVERLAP = "decoder cosine", "correlation", "firing overlap"

@@ -1,60 +1,69 @@
-"""`ActivationStore`: activations of some sites on disk, and shuffled batches of them in bounded memory.
+"""`ActivationStore`: activations of some sites on disk, read as if they lay in one tensor for each site.
 
-A store is a folder of shards (safetensors, one tensor [frames, width] per site) and an `index.json`. Shards appear
-whole, and only what the index names counts: a filling that was killed goes on behind the last sound in the index.
+What a store is made of is told in `hooks.shards`; `hooks.store_writing` fills one. Any number of writers may do so at
+once: a sound counts when its shard is there, once, however often it is there, and sounds are in the order of their
+names. So the same sounds are the same frames in the same order, whoever wrote them in whatever order.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from hooks.capture import capture
-from hooks.clip import Clip
-from hooks.errors import AudioSteerError
-from hooks.files import whole_file
-from hooks.model import AudioModel, Source
-from hooks.registry import wrap_model
+from hooks.shards import (
+    INDEX,
+    StoreError,
+    checksum,
+    read_head,
+    read_index,
+    read_shard,
+    read_shards,
+    tensors_of,
+    write_index,
+)
 
-INDEX = "index.json"
-SHARD_BYTES = 2**28
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
-Span = tuple[int, int]
-
-
-class StoreError(AudioSteerError):
-    """A store that cannot be read or written, or that holds something else."""
+OPEN = 16
+"""So many shards are kept mapped."""
 
 
 class ActivationStore:
-    """A store that exists. `sites` is {site: {"width", "frame_rate"}}, `sources` the names of the sounds in it.
+    """A store as it is now; sounds that are written later are not seen.
+
+    `sites` is {site: {"width", "frame_rate"}}, all or those that were asked for, `sources` the names of the sounds in
+    it, sorted.
 
     Raises:
-        StoreError: the folder holds no store, or its index cannot be read.
+        StoreError: the folder holds no store or not these sites, or a shard is damaged, gone or of another store.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, sites: Sequence[str] | None = None) -> None:
         self.folder = Path(folder)
+        self.head = read_head(self.folder)
+        self.model: str = self.head["model"]
+        self.sample_rate: int | None = self.head["sample_rate"]
+        self.sites: dict[str, dict[str, Any]] = self.head["sites"]
+        if sites is not None:
+            self.sites = {site: self._held(site) for site in sites}
         try:
-            self.index: dict[str, Any] = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
-            self.model: str = self.index["model"]
-            self.sample_rate: int | None = self.index["sample_rate"]
-            self.sites: dict[str, dict[str, Any]] = self.index["sites"]
-            self.sources: list[str] = [source["name"] for source in self.index["sources"]]
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.folder}: no activation store there (no {INDEX}); make one with fill") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{self.folder / INDEX}: damaged ({error})") from error
+            self.shards = read_shards(self.folder, self.head, read_index(self.folder))
+        except OSError as error:
+            raise StoreError(f"{self.folder}: cannot be read ({error})") from error
+        names = [name for shard in self.shards.values() for name in shard.names]
+        order = sorted(range(len(names)), key=names.__getitem__)
+        # sorting keeps equals in order: of a sound that is in two shards the one in the first shard by name counts
+        kept = [i for before, i in pairwise([-1, *order]) if before < 0 or names[before] != names[i]]
+        self.sources: list[str] = [names[i] for i in kept]
+        self._kept = np.array(kept, dtype=np.int64)
+        self._maps = Maps([(self.folder / name, shard.size) for name, shard in self.shards.items()])
+        self._frames: dict[str, SiteFrames] = {}
 
     def frames(self, site: str) -> SiteFrames:
         """All frames of a site.
@@ -62,10 +71,19 @@ class ActivationStore:
         Raises:
             StoreError: the store does not hold this site.
         """
-        if site not in self.sites:
-            raise StoreError(f"{self.folder}: holds no site {site!r}; it holds {', '.join(self.sites)}")
-        shards = [(self.folder / shard["file"], shard["frames"][site]) for shard in self.index["shards"]]
-        return SiteFrames(site, shards, self.sites[site]["width"])
+        if site not in self._frames:
+            width = self._held(site)["width"]
+            dtype = np.dtype(self.head["dtype"])
+            columns: list[list[np.ndarray]] = [[], [], []]
+            for number, shard in enumerate(self.shards.values()):
+                counts = np.array(shard.frames[site], dtype=np.int64)
+                start = shard.start + tensors_of(self.head, shard.frames)[site]["data_offsets"][0]
+                places = start + (counts.cumsum() - counts) * width * dtype.itemsize
+                for column, values in zip(columns, (counts, np.full(len(counts), number), places), strict=True):
+                    column.append(values)
+            counts, files, places = (np.concatenate([np.zeros(0, np.int64), *c])[self._kept] for c in columns)
+            self._frames[site] = SiteFrames(self._maps, files, places, counts, width, dtype)
+        return self._frames[site]
 
     def source_frames(self, source: str, site: str) -> Tensor:
         """The frames [T, D] of one sound.
@@ -73,227 +91,124 @@ class ActivationStore:
         Raises:
             StoreError: the store holds neither this sound nor this site.
         """
-        start = 0
-        for entry in self.index["sources"]:
-            if entry["name"] == source:
-                return self.frames(site)[start : start + entry["frames"][site]]
-            start += entry["frames"].get(site, 0)
-        raise StoreError(f"{self.folder}: holds no source {source!r}")
+        index = bisect_left(self.sources, source)
+        if self.sources[index : index + 1] != [source]:
+            raise StoreError(f"{self.folder}: holds no source {source!r}")
+        frames = self.frames(site)
+        return frames[int(frames.bounds[index]) : int(frames.bounds[index + 1])]
+
+    def save_index(self) -> None:
+        """Write down what the shards say, so that the store opens quickly. Only their headers are behind it: deleting
+        it loses nothing.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        try:
+            write_index(self.folder, self.shards)
+        except OSError as error:
+            raise StoreError(f"{self.folder / INDEX}: could not be written ({error})") from error
+
+    def _held(self, site: str) -> dict[str, Any]:
+        held = self.head["sites"]
+        if site not in held:
+            raise StoreError(f"{self.folder}: holds no site {site!r}; it holds {', '.join(held)}")
+        return held[site]
 
 
 class SiteFrames:
-    """The frames of one site over all shards, as if they were one tensor [N, D]; a slice reads only what it needs."""
+    """The frames of one site over all shards, as if they were one tensor [N, D]; a slice reads only what it needs.
 
-    def __init__(self, site: str, shards: Sequence[tuple[Path, int]], width: int) -> None:
-        self.site, self.shards = site, shards
-        self.shape = (sum(frames for _, frames in shards), width)
+    It can be pickled, and read by many threads and by forks of its process at once.
+    """
+
+    def __init__(
+        self, maps: Maps, files: np.ndarray, places: np.ndarray, counts: np.ndarray, width: int, dtype: np.dtype
+    ) -> None:
+        """Sound after sound [S]: which file it is in, at which byte it starts, and how many frames it has."""
+        self.maps, self.dtype = maps, dtype
+        self.bounds = np.concatenate([[0], counts.cumsum()])
+        self.shape = (int(self.bounds[-1]), width)
+        self.row_bytes = width * dtype.itemsize
+        # sounds one behind the other in a file are one run
+        some = counts > 0
+        firsts, files, places, counts = self.bounds[:-1][some], files[some], places[some], counts[some]
+        apart = (files[1:] != files[:-1]) | (places[1:] != places[:-1] + counts[:-1] * self.row_bytes)
+        new = np.concatenate([np.ones(min(1, len(files)), bool), apart])
+        self._firsts, self._files, self._places = firsts[new], files[new], places[new]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """Frames [rows, D], in the dtype they are stored in."""
+        """Frames [rows, D], in the dtype they are stored in.
+
+        Raises:
+            StoreError: a shard is gone or was changed.
+        """
         begin, end, _ = rows.indices(len(self))
-        pieces, first = [], 0
-        for path, frames in self.shards:
-            low, high = max(begin - first, 0), min(end - first, frames)
-            if low < high:
-                try:
-                    with safe_open(str(path), "pt") as file:
-                        pieces.append(file.get_slice(self.site)[low:high])
-                except (OSError, SafetensorError) as error:
-                    raise StoreError(f"{path}: damaged or gone ({error})") from error
-            first += frames
-        return torch.cat(pieces) if pieces else torch.zeros(0, self.shape[1])
+        run = int(self._firsts.searchsorted(begin, "right")) - 1
+        pieces = [np.zeros(0, np.uint8)]
+        while begin < end:
+            stop = min(end, int(self._firsts[run + 1])) if run + 1 < len(self._firsts) else end
+            place = int(self._places[run]) + (begin - int(self._firsts[run])) * self.row_bytes
+            pieces.append(self.maps.bytes_of(int(self._files[run]))[place : place + (stop - begin) * self.row_bytes])
+            begin, run = stop, run + 1
+        return torch.from_numpy(np.concatenate(pieces).view(self.dtype).reshape(-1, self.shape[1]))
 
 
-# --- writing ---
+class Maps:
+    """Files (path, size in bytes) mapped into memory: the last used of them stay so."""
+
+    def __init__(self, files: Sequence[tuple[Path, int]]) -> None:
+        self.files = files
+        self._mapped = lru_cache(OPEN)(mapped)
+
+    def __reduce__(self) -> tuple[type[Maps], tuple[Sequence[tuple[Path, int]]]]:
+        return Maps, (self.files,)
+
+    def bytes_of(self, number: int) -> np.ndarray:
+        return self._mapped(*self.files[number])
 
 
-class _Writer:
-    """Collects activations and writes them as shards; the index follows at the end of a source."""
-
-    def __init__(self, folder: Path, head: dict[str, Any], shard_bytes: int) -> None:
-        self.folder, self.index, self.shard_bytes = folder, head, shard_bytes
-        self.dtype = DTYPES[head["dtype"]]
-        self._buffer: dict[str, list[Tensor]] = {}
-        self._frames: dict[str, int] = {}
-        self._bytes = 0
-        self._shards = list(head["shards"])
-        self._sources = list(head["sources"])
-
-    @property
-    def between_sources(self) -> bool:
-        return not self._frames
-
-    def add(self, activations: dict[str, Tensor]) -> None:
-        for site, x_BTD in activations.items():
-            x_ND = x_BTD.flatten(0, 1).to("cpu", self.dtype)
-            if not torch.isfinite(x_ND).all():
-                raise StoreError(
-                    f"site {site!r}: activations are not finite in {self.index['dtype']}; store them as float32"
-                )
-            width = self.index["sites"][site].setdefault("width", x_ND.shape[1])
-            if width != x_ND.shape[1]:
-                raise StoreError(f"site {site!r}: {x_ND.shape[1]} wide, the store holds {width}")
-            self._buffer.setdefault(site, []).append(x_ND)
-            self._frames[site] = self._frames.get(site, 0) + len(x_ND)
-            self._bytes += x_ND.nbytes
-        if self._bytes >= self.shard_bytes:
-            self._write_shard()
-
-    def finish(self, source: str) -> None:
-        self._sources.append({"name": source, "frames": self._frames})
-        self._frames = {}
-        if len(self._shards) > len(self.index["shards"]):
-            # the start of this source is on disk already: the rest follows, so that the index ends with a whole source
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is collected. Call it between sources."""
-        self._write_shard()
-        self.index |= {"shards": list(self._shards), "sources": list(self._sources)}
-        with whole_file(self.folder / INDEX) as path:
-            path.write_text(json.dumps(self.index, indent=1) + "\n", encoding="utf-8")
-
-    def _write_shard(self) -> None:
-        if not self._buffer:
-            return
-        tensors = {site: torch.cat(pieces) for site, pieces in self._buffer.items()}
-        name = f"{len(self._shards):05d}.safetensors"
-        with whole_file(self.folder / name) as path:
-            save_file(tensors, path)
-        self._shards.append({"file": name, "frames": {site: len(x_ND) for site, x_ND in tensors.items()}})
-        self._buffer, self._bytes = {}, 0
+def mapped(path: Path, size: int) -> np.ndarray:
+    try:
+        raw_N = np.asarray(np.memmap(path, np.uint8, "r"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: damaged or gone ({error})") from error
+    if len(raw_N) != size:
+        raise StoreError(f"{path}: damaged: {len(raw_N)} bytes, not {size}")
+    return raw_N
 
 
-def fill(
-    folder: str | Path,
-    model: AudioModel | nn.Module,
-    sources: Iterable[Source],
-    sites: Sequence[str],
-    *,
-    dtype: str = "float16",
-    shard_bytes: int = SHARD_BYTES,
-    max_s: float = 30.0,
-    batch: int = 1,
-) -> ActivationStore:
-    """Run sounds through a model and store what passes at `sites`; sounds that are in the store are not done again.
+def verify(folder: str | Path) -> list[str]:
+    """What is wrong with the files of a store, in words; everything is read once, a little at a time.
 
-    `max_s` and `batch` are as in `capture`.
-    A sound is known by its path or its clip's name, bare samples by their content. Memory holds one shard at most.
+    It takes a folder because a store with a damaged header does not open.
 
     Raises:
-        StoreError: the folder holds a store of another model, other sites or another dtype, or it cannot be written.
-        SiteError, AudioFileError: as `capture`; the sounds before one that cannot be read are kept.
+        StoreError: there is no store, or its head cannot be read.
     """
-    model, folder = wrap_model(model), Path(folder)
-    if dtype not in DTYPES:
-        raise StoreError(f"a store holds {' or '.join(DTYPES)}, not {dtype}")
-    head: dict[str, Any] = {
-        "model": model.name,
-        "sample_rate": model.sample_rate,
-        "dtype": dtype,
-        "sites": {name: {"frame_rate": model.site(name).frame_rate} for name in sites},
-        "shards": [],
-        "sources": [],
-    }
-    if (folder / INDEX).exists():
-        old = ActivationStore(folder).index
-        have, want = ([i["model"], i["dtype"], sorted(i["sites"])] for i in (old, head))
-        if have != want:
-            raise StoreError(f"{folder}: holds {have}, not {want}; choose another folder")
-        head = old
+    folder, wrong = Path(folder), []
+    head, known = read_head(folder), {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writer = _Writer(folder, head, shard_bytes)
-        done = {source["name"] for source in head["sources"]}
-        names: dict[int, str] = {}
-
-        def new() -> Iterator[Source]:
-            for source in sources:
-                name = source_name(source)
-                if name not in done:
-                    done.add(name)
-                    names[id(source)] = name
-                    yield source
-
+        known = read_index(folder)
+    except StoreError as error:
+        wrong.append(str(error))
+    there = {path.name for path in folder.glob("*.safetensors") if not path.name.startswith(".")}
+    for path in (folder / name for name in sorted(there | known.keys())):
         try:
-            for piece in capture(model, new(), sites, max_s, batch):
-                writer.add(piece.activations)
-                if piece.last:
-                    writer.finish(names.pop(id(piece.source)))
-        except AudioSteerError:
-            if writer.between_sources:
-                writer.flush()
-            raise
-        writer.flush()
-    except (OSError, SafetensorError) as error:
-        raise StoreError(f"{folder}: the store could not be written ({error})") from error
-    return ActivationStore(folder)
-
-
-def source_name(source: Source) -> str:
-    """What a sound is called in the index."""
-    if isinstance(source, str | Path):
-        return str(source)
-    if isinstance(source, Clip) and source.name:
-        return source.name
-    samples = np.ascontiguousarray(source.waveform if isinstance(source, Clip) else source)
-    return f"samples:{hashlib.blake2b(samples.tobytes(), digest_size=12).hexdigest()}"
-
-
-# --- reading in random order ---
-
-
-def random_blocks(
-    frames: int, held_out: float = 0.0, block: int = 1024, seed: int = 0
-) -> tuple[list[Span], list[Span]]:
-    """Cut 0..frames into blocks and put a random share of them aside: (blocks, held-out blocks).
-
-    Frames beside each other are nearly the same: whole blocks are held out, so that few have a neighbour in the rest.
-    """
-    block = max(1, min(block, frames // 32))
-    spans = [(start, min(start + block, frames)) for start in range(0, frames, block)]
-    order = torch.randperm(len(spans), generator=torch.Generator().manual_seed(seed)).tolist()
-    count = max(1, round(held_out * len(spans))) if held_out else 0
-    aside = set(order[:count])
-    return [s for i, s in enumerate(spans) if i not in aside], [s for i, s in enumerate(spans) if i in aside]
-
-
-def shuffled(
-    frames: Tensor | SiteFrames,
-    spans: Sequence[Span],
-    batch_size: int,
-    *,
-    seed: int = 0,
-    start: int = 0,
-    buffer: int = 2**16,
-) -> Iterator[Tensor]:
-    """Batches [batch_size, D] in random order without end, from batch `start` on; one epoch runs into the next.
-
-    Blocks (`spans`) are read in random order into a buffer of about `buffer` frames and shuffled there. The order
-    depends on `seed` only, so that a training that goes on sees the batches that it would have seen.
-    """
-    total = sum(end - begin for begin, end in spans)
-    assert total > 0 and batch_size > 0
-    epoch, skip = divmod(start * batch_size, total)
-    rest = frames[0:0]
-    for number in itertools.count(epoch):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        order = torch.randperm(len(spans), generator=generator).tolist()
-        while order:
-            window, size = [], 0
-            while order and size < buffer:
-                window.append(spans[order.pop()])
-                size += window[-1][1] - window[-1][0]
-            permutation = torch.randperm(size, generator=generator)
-            if skip >= size:
-                skip -= size
-                continue
-            rows_ND = torch.cat([frames[begin:end] for begin, end in window])[permutation[skip:]]
-            skip = 0
-            rest = torch.cat([rest, rows_ND]) if len(rest) else rows_ND
-            whole = len(rest) - len(rest) % batch_size
-            yield from rest[:whole].split(batch_size) if whole else ()
-            rest = rest[whole:]
+            shard = read_shard(path, head)
+            if known.get(path.name, shard) != shard:
+                wrong.append(f"{folder / INDEX}: says something else of {path.name} than that; delete the index")
+            with path.open("rb") as file:
+                file.seek(shard.start)
+                for site, entry in tensors_of(head, shard.frames).items():
+                    begin, end = entry["data_offsets"]
+                    if checksum(file, end - begin) != shard.checksums.get(site):
+                        wrong.append(f"{path}: damaged (the checksum of {site!r} is another one)")
+        except StoreError as error:
+            wrong.append(str(error))
+        except OSError as error:
+            wrong.append(f"{path}: cannot be read ({error})")
+    return wrong

@@ -21,7 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hooks.files import whole_file
-from hooks.store import ActivationStore, SiteFrames, Span, random_blocks, shuffled
+from hooks.shuffle import Span, random_blocks, shuffled
+from hooks.store import ActivationStore, SiteFrames
 from steer.errors import SAEError, TrainingError
 from steer.sae import SAE, SAEInfo
 from steer.trainee import TrainConfig, Trainee

@@ -139,7 +139,7 @@ def test_all_layers_and_seeds_in_one_pass(trained: Path, audio: Path) -> None:
         assert found == [sae.info.metrics[name] for name in ("explained_variance", "l0", "dead_share", "frames")]
     # nothing of the other splits is seen, no room's response, and no frame of padding: windows are one second long
     store = ActivationStore(trained / "activations")
-    assert store.sources == [str(audio / "talk" / f"{index}.wav") for index in range(12)]
+    assert store.sources == sorted(str(audio / "talk" / f"{index}.wav") for index in range(12))
     assert len(store.frames("encoder.1")) == round(50 * sum(LENGTHS_S))
 
 
@@ -157,13 +157,14 @@ import os, signal, sys
 from contextlib import contextmanager
 import torch
 from apps.cli import main
-from hooks import store
+from hooks import store_writing
 from steer import training
 
 torch.set_num_threads(1)
-store.fill.__kwdefaults__["shard_bytes"] = 1
+store_writing.fill.__kwdefaults__["shard_bytes"] = 1
 training.train_saes.__kwdefaults__["checkpoint_every"] = 10
-module, left, whole_file = {"store": store, "training": training}[sys.argv[1]], int(sys.argv[2]), store.whole_file
+module = {"store": store_writing, "training": training}[sys.argv[1]]
+left, whole_file = int(sys.argv[2]), module.whole_file
 
 @contextmanager
 def deadly(path):
@@ -189,7 +190,7 @@ def test_killed_twice_and_resumed_ends_at_the_same_bytes(
     steer: Run, arguments: list[str], trained: Path, tmp_path: Path
 ) -> None:
     again = [*arguments, "--out", str(tmp_path)]
-    kill("store", 9, again)  # a shard and the index for each sound: four are done
+    kill("store", 5, again)  # a shard for each sound: four are done
     assert len(ActivationStore(tmp_path / "activations").sources) == 4
     kill("training", 7, again)  # checkpoint, log and curve every ten steps
     assert len(ActivationStore(tmp_path / "activations").sources) == len(LENGTHS_S)
@@ -199,6 +200,58 @@ def test_killed_twice_and_resumed_ends_at_the_same_bytes(
     assert len(files) == 4
     for file in files:
         assert (tmp_path / file).read_bytes() == (trained / file).read_bytes(), file
+
+
+# --- from a store that is filled ---
+
+
+def test_a_filled_store_alone_is_trained_on(steer: Run, arguments: list[str], trained: Path, tmp_path: Path) -> None:
+    store, flags = trained / "activations", (*SMALL, "--steps", 60)
+    model = arguments[arguments.index("--model") + 1]
+    code, out, _ = steer("train", "--store", store, "--out", tmp_path / "all", *flags, "--seeds", "0,3", "--json")
+    assert code == 0
+    files = sorted(path.relative_to(trained) for path in trained.glob("encoder.*/seed-*/*.safetensors"))
+    for file in files:
+        assert (tmp_path / "all" / file).read_bytes() == (trained / file).read_bytes(), file
+    saes = [SAE.load(row["folder"]) for row in json.loads(out)["saes"]]
+    assert [(sae.info.model, sae.info.sample_rate, sae.info.frame_rate) for sae in saes] == [(model, 16_000, 50.0)] * 4
+    # one of its sites, and its model named again
+    flags = ("--site", "encoder.1", "--seed", 3, "--model", model, *flags)
+    assert steer("train", "--store", store, "--out", tmp_path / "one", *flags)[0] == 0
+    weights = [tmp_path / "one/encoder.1", trained / "encoder.1/seed-3"]
+    assert len({(folder / "sae_weights.safetensors").read_bytes() for folder in weights}) == 1
+    assert not (tmp_path / "one" / "activations").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--model", "starter:codec"), "not starter:codec; leave --model out"),
+        (("--layers", "all"), "--layers: needs sounds and a model"),
+        (("--batch", 4), "--batch: needs sounds and a model"),
+        (("--site", "encoder.2"), "holds no site 'encoder.2'; it holds encoder.0, encoder.1"),
+        (("--store", "nowhere"), "nowhere: no activation store there"),
+    ],
+)
+def test_mistakes_with_a_store_alone(
+    steer: Run, trained: Path, tmp_path: Path, flags: tuple[object, ...], message: str
+) -> None:
+    code, _, err = steer("train", "--store", trained / "activations", "--out", tmp_path / "out", *flags)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_sounds_of_equal_length_run_at_once(steer: Run, sound: Write, codec_folder: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        sound(f"in/{number}.wav", 1.0)
+    flags = ("--model", codec_folder, *SMALL, "--steps", 5)
+    frames = []
+    for batch in (1, 4):
+        out = tmp_path / str(batch)
+        assert steer("train", tmp_path / "in", "-o", out, *flags, "--batch", batch)[0] == 0
+        frames.append(ActivationStore(out / "activations").frames("latent")[:].float())
+    torch.testing.assert_close(*frames, rtol=1e-2, atol=1e-2)
 
 
 # --- what it costs ---

@@ -13,7 +13,8 @@ from evaluation.matching import in_blocks
 from evaluation.seeds import StabilityError
 from evaluation.stability import evaluate, of_sounds
 from hooks import Site, SiteError, Transcriber
-from hooks.store import ActivationStore, fill
+from hooks.store import ActivationStore
+from hooks.store_writing import fill
 from steer.sae import SAE, SAEInfo
 
 WIDTH, FEATURES = 16, 48

@@ -1,193 +1,286 @@
-import os
-import signal
-import subprocess
-import sys
-import time
-from itertools import islice
+import json
+import pickle
+import random
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import save_file
 
-from hooks import AudioFileError, AudioModel, Clip, Site, capture
-from hooks.store import INDEX, ActivationStore, StoreError, fill, random_blocks, shuffled
-
-
-class Tiny(nn.Module):
-    """[B, 1, N] -> a fine site (one frame in 10 samples, 6 wide) and a coarse one (one in 40, 3 wide)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fine = nn.Conv1d(1, 6, 10, 10)
-        self.coarse = nn.Conv1d(6, 3, 4, 4)
-
-    def forward(self, x_BCN: torch.Tensor) -> torch.Tensor:
-        return self.coarse(self.fine(x_BCN))
+from hooks import capture
+from hooks.shards import HEAD, INDEX, StoreError
+from hooks.store import OPEN, ActivationStore, verify
+from hooks.store_writing import fill, head_of, write_shard
+from tests.hooks.tiny import SITES, clips, tiny_model
 
 
-def tiny_model() -> AudioModel:
-    torch.manual_seed(3)
-    sites = [Site("fine", "fine", "BDT", frame_rate=800.0), Site("coarse", "coarse", "BDT", frame_rate=200.0)]
-    return AudioModel(Tiny(), sites, name="tiny", sample_rate=8000)
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of six sounds in three shards."""
+    folder = tmp_path_factory.mktemp("filled")
+    assert len(fill(folder, tiny_model(), clips(6), SITES, shard_bytes=10_000).shards) == 3
+    return folder
 
 
-def clips(count: int) -> list[Clip]:
-    generator = torch.Generator().manual_seed(5)
-    return [Clip(torch.rand(4000 + 40 * i, generator=generator) - 0.5, 8000, f"clip{i}") for i in range(count)]
+@pytest.fixture
+def folder(filled: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be damaged."""
+    return Path(shutil.copytree(filled, tmp_path / "store"))
 
 
-SITES = ["fine", "coarse"]
+def shards_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+# --- reading ---
 
 
 def test_holds_what_capture_gives(tmp_path: Path) -> None:
     model = tiny_model()
     store = fill(tmp_path, model, clips(5), SITES, dtype="float32", shard_bytes=20_000)
-    assert len(store.index["shards"]) > 1
+    assert len(store.shards) > 1
     captured = list(capture(model, clips(5), SITES))
     for site in SITES:
         expected = torch.cat([piece.activations[site][0] for piece in captured])
         assert torch.equal(store.frames(site)[:], expected)
         assert torch.equal(store.frames(site)[37:611], expected[37:611])
-        assert torch.equal(store.source_frames("clip3", site), captured[3].activations[site][0])
+        assert torch.equal(store.source_frames("clip003", site), captured[3].activations[site][0])
     assert store.sites["coarse"] == {"frame_rate": 200.0, "width": 3}
     assert (store.model, store.sample_rate) == ("tiny", 8000)
 
 
-def test_batches_of_sounds_are_stored_as_single_ones(tmp_path: Path) -> None:
-    sounds = [*clips(3), *clips(1), Clip(torch.randn(1, 2_000), 1_000, "longer")]
-    one, several = (fill(tmp_path / str(n), tiny_model(), sounds, SITES, max_s=0.5, batch=n) for n in (1, 4))
-    assert several.sources == one.sources
+def test_sounds_are_in_the_order_of_their_names_whoever_wrote_what(filled: Path, tmp_path: Path) -> None:
+    backwards = fill(tmp_path / "back", tiny_model(), clips(6)[::-1], SITES, shard_bytes=15_000)
+    whole = ActivationStore(filled)
+    assert backwards.shards.keys() != whole.shards.keys()
+    assert backwards.sources == whole.sources == sorted(whole.sources)
     for site in SITES:
-        torch.testing.assert_close(several.frames(site)[0:10_000], one.frames(site)[0:10_000])
+        assert torch.equal(backwards.frames(site)[:], whole.frames(site)[:])
 
 
-def test_half_precision_is_the_default(tmp_path: Path) -> None:
-    model = tiny_model()
-    frames = fill(tmp_path, model, clips(1), ["fine"]).frames("fine")[:]
-    (piece,) = capture(model, clips(1), ["fine"])
-    assert torch.equal(frames, piece.activations["fine"][0].half())
+def test_every_slice_is_that_of_the_whole(tmp_path: Path) -> None:
+    # several short sounds a shard, some of no frame at all, in an order that is not that of the names
+    draw = random.Random(0)
+    head = head_of(tiny_model(), ["fine"], "float32")
+    lengths = {f"{number:02d}": draw.choice([0, 1, 2, 5, 30]) for number in range(40)}
+    sounds = {name: torch.randn(length, 6) for name, length in lengths.items()}
+    names = draw.sample(sorted(sounds), len(sounds))
+    for start in range(0, 40, 8):
+        write_shard(tmp_path, head, [(name, {"fine": sounds[name]}) for name in names[start : start + 8]])
+    store = ActivationStore(tmp_path)
+    frames, whole_ND = store.frames("fine"), torch.cat([sounds[name] for name in sorted(sounds)])
+    assert frames.shape == whole_ND.shape
+    for _ in range(300):
+        begin, end = draw.randrange(len(frames) + 5), draw.randrange(len(frames) + 5)
+        assert torch.equal(frames[begin:end], whole_ND[begin:end])
+    assert all(torch.equal(store.source_frames(name, "fine"), x_ND) for name, x_ND in sounds.items())
 
 
-def test_a_long_sound_spans_shards_and_comes_back_whole(tmp_path: Path) -> None:
-    model = tiny_model()
-    store = fill(tmp_path, model, clips(2), ["fine"], dtype="float32", shard_bytes=3000, max_s=0.1)
-    assert len(store.index["shards"]) > len(store.sources) == 2
-    expected = [piece.activations["fine"][0] for piece in capture(model, clips(2)[1:], ["fine"], max_s=0.1)]
-    assert torch.equal(store.source_frames("clip1", "fine"), torch.cat(expected))
+def test_a_sound_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    head = head_of(tiny_model(), ["fine"], "float32")
+    groups = [{"a": 0.0, "b": 1.0}, {"b": 2.0, "c": 3.0}]
+    found = []
+    for order in (groups, groups[::-1]):
+        folder = tmp_path / str(len(found))
+        paths = [
+            write_shard(folder, head, [(n, {"fine": torch.full((2, 6), v)}) for n, v in group.items()])
+            for group in order
+        ]
+        first = min(zip((path.name for path in paths), order, strict=True))[1]
+        store = ActivationStore(folder)
+        assert store.sources == ["a", "b", "c"]
+        found.append(store.frames("fine")[:][:, 0].tolist())
+        assert found[-1] == [0, 0, first["b"], first["b"], 3, 3]
+    assert found[0] == found[1]
 
 
-def test_goes_on_and_does_nothing_twice(tmp_path: Path) -> None:
-    model, calls = tiny_model(), []
-    model.module.register_forward_hook(lambda *args: calls.append(1))
-    fill(tmp_path, model, clips(3), SITES)
-    assert len(calls) == 3
-    fill(tmp_path, model, clips(5), SITES)
-    assert len(calls) == 5
-    whole = fill(tmp_path / "at_once", model, clips(5), SITES)
-    again = ActivationStore(tmp_path)
-    assert again.sources == whole.sources
-    assert torch.equal(again.frames("fine")[:], whole.frames("fine")[:])
+def test_some_sites_of_a_store(filled: Path) -> None:
+    store = ActivationStore(filled, ["coarse"])
+    assert list(store.sites) == ["coarse"]
+    assert torch.equal(store.frames("coarse")[:], ActivationStore(filled).frames("coarse")[:])
+    with pytest.raises(StoreError, match="holds no site 'rough'; it holds fine, coarse"):
+        ActivationStore(filled, ["coarse", "rough"])
 
 
-def test_bare_samples_are_known_by_their_content(tmp_path: Path) -> None:
-    model, samples = tiny_model(), torch.rand(4000)
-    store = fill(tmp_path, model, [samples, samples.clone(), samples * 0.5], ["fine"])
-    assert len(store.sources) == 2
-
-
-KILLED = """
-import sys; sys.path[:0] = sys.argv[2:]
-import torch; torch.set_num_threads(1)
-from test_store import SITES, clips, fill, tiny_model
-def slow():
-    for clip in clips(200):
-        yield clip
-        print(clip.name, flush=True)
-fill(sys.argv[1], tiny_model(), slow(), SITES, shard_bytes=20_000)
-"""
-
-
-def test_killed_and_resumed_is_the_same_store(tmp_path: Path) -> None:
-    here = Path(__file__)
-    paths = [str(here.parent), str(here.parents[2])]
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), *paths]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (tmp_path / "killed" / INDEX).exists():
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert 0 < len(ActivationStore(tmp_path / "killed").sources) < 200
-    resumed = fill(tmp_path / "killed", tiny_model(), clips(200), SITES, shard_bytes=20_000)
-    whole = fill(tmp_path / "whole", tiny_model(), clips(200), SITES, shard_bytes=20_000)
-    assert resumed.sources == whole.sources
+def test_few_files_are_open_and_each_is_opened_once(tmp_path: Path) -> None:
+    store = fill(tmp_path, tiny_model(), clips(OPEN + 4), SITES, shard_bytes=1)
     for site in SITES:
-        assert torch.equal(resumed.frames(site)[:], whole.frames(site)[:])
+        for start in range(0, len(store.frames(site)), 50):
+            store.frames(site)[start : start + 50]
+    info = store._maps._mapped.cache_info()
+    assert len(store.shards) == OPEN + 4
+    assert (info.currsize, info.misses) == (OPEN, 2 * (OPEN + 4))  # one pass a site
 
 
-def test_a_sound_that_cannot_be_read_loses_nothing_before_it(tmp_path: Path) -> None:
-    with pytest.raises(AudioFileError):
-        fill(tmp_path, tiny_model(), [*clips(2), tmp_path / "missing.wav"], SITES)
-    assert ActivationStore(tmp_path).sources == ["clip0", "clip1"]
+def test_threads_and_pickled_copies_read_the_same(filled: Path) -> None:
+    frames = ActivationStore(filled).frames("fine")
+    whole_ND = frames[:]
+    copy = pickle.loads(pickle.dumps(frames))
+    starts = [start % len(frames) for start in range(0, 40_000, 77)]
+    with ThreadPoolExecutor(4) as pool:
+        for source in (frames, copy):
+            for start, x_ND in zip(
+                starts, pool.map(lambda start, s=source: s[start : start + 100], starts), strict=True
+            ):
+                assert torch.equal(x_ND, whole_ND[start : start + 100])
+    assert len(pickle.dumps(frames)) < 2_000
 
 
-def test_errors(tmp_path: Path) -> None:
-    model = tiny_model()
-    with pytest.raises(StoreError, match="no activation store"):
-        ActivationStore(tmp_path)
-    store = fill(tmp_path, model, clips(1), ["fine"])
-    with pytest.raises(StoreError, match="no site 'coarse'"):
-        store.frames("coarse")
-    with pytest.raises(StoreError, match="no source 'clip9'"):
-        store.source_frames("clip9", "fine")
-    with pytest.raises(StoreError, match="choose another folder"):
-        fill(tmp_path, model, clips(1), SITES)
-    with pytest.raises(StoreError, match="float16 or float32"):
-        fill(tmp_path / "other", model, clips(1), SITES, dtype="int8")
-    with torch.no_grad():
-        model.module.fine.weight.mul_(1e7)
-    with pytest.raises(StoreError, match="store them as float32"):
-        fill(tmp_path / "large", model, clips(1), ["fine"])
-    (tmp_path / INDEX).write_text("[]")
-    with pytest.raises(StoreError, match="damaged"):
-        ActivationStore(tmp_path)
+# --- the index is a copy of what the shards say ---
 
 
-# --- reading in random order ---
+def test_without_an_index_or_with_an_old_one_the_store_is_the_same(folder: Path) -> None:
+    whole = ActivationStore(folder).frames("fine")[:]
+    old = json.loads((folder / INDEX).read_text())
+    (folder / INDEX).unlink()
+    store = ActivationStore(folder)
+    assert torch.equal(store.frames("fine")[:], whole)
+    store.save_index()
+    assert json.loads((folder / INDEX).read_text()) == old
+    del old["shards"][shards_in(folder)[1].name]
+    (folder / INDEX).write_text(json.dumps(old))
+    assert torch.equal(ActivationStore(folder).frames("fine")[:], whole)
+    assert verify(folder) == []
 
 
-def test_blocks_cover_everything_once() -> None:
-    kept, aside = random_blocks(10_007, held_out=0.1)
-    rows = torch.cat([torch.arange(*span) for span in kept + aside])
-    assert torch.equal(rows.sort().values, torch.arange(10_007))
-    assert sum(end - begin for begin, end in aside) == pytest.approx(1000, abs=400)  # whole blocks of 312 frames
-    assert random_blocks(100)[1] == []
+def test_an_index_saves_the_headers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hooks.shards.read_shard", lambda path, head: pytest.fail(f"{path} was read"))
+    assert len(ActivationStore(folder).sources) == 6
 
 
-@pytest.mark.parametrize("buffer", [64, 1000])
-def test_every_frame_once_an_epoch_in_another_order(buffer: int) -> None:
-    frames = torch.arange(500)[:, None]
-    spans = random_blocks(500)[0]
-    stream = torch.cat(list(islice(shuffled(frames, spans, 50, buffer=buffer), 20)))[:, 0]
-    first, second = stream[:500], stream[500:]
-    assert torch.equal(first.sort().values, torch.arange(500))
-    assert torch.equal(second.sort().values, torch.arange(500))
-    assert not torch.equal(first, second)
-    assert (first.diff() == 1).float().mean() < 0.2  # neighbours are torn apart: with 64 frames 1/64 by chance
+@pytest.mark.parametrize("text", ["", "[]", '{"shards": 1}', '{"shards": {"a.safetensors": {"size": 1}}}', "\0\xff"])
+def test_a_damaged_index(folder: Path, text: str) -> None:
+    (folder / INDEX).write_bytes(text.encode("latin-1"))
+    with pytest.raises(StoreError, match=f"{INDEX}: damaged .*; delete it"):
+        ActivationStore(folder)
+    (told,) = verify(folder)
+    assert "delete it" in told
+    (folder / INDEX).unlink()
+    assert len(ActivationStore(folder).sources) == 6
 
 
-@pytest.mark.parametrize("start", [1, 7, 13, 40])
-def test_a_stream_that_starts_late_is_the_rest_of_the_whole_one(start: int) -> None:
-    frames = torch.arange(500)[:, None]
-    spans = random_blocks(500)[0]
-    whole = list(islice(shuffled(frames, spans, 33, buffer=100), start + 5))
-    late = list(islice(shuffled(frames, spans, 33, start=start, buffer=100), 5))
-    assert all(torch.equal(a, b) for a, b in zip(whole[start:], late, strict=True))
+def test_an_index_that_says_something_else(folder: Path) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    index["shards"][shards_in(folder)[0].name]["names"][0] = "clipclap"
+    (folder / INDEX).write_text(json.dumps(index))
+    (told,) = verify(folder)
+    assert f"{INDEX}: says something else of {shards_in(folder)[0].name}" in told
 
 
-def test_batches_from_a_store(tmp_path: Path) -> None:
-    frames = fill(tmp_path, tiny_model(), clips(4), ["fine"], shard_bytes=9000).frames("fine")
-    spans = random_blocks(len(frames))[0]
-    from_disk = list(islice(shuffled(frames, spans, 100, buffer=300), 9))
-    from_memory = list(islice(shuffled(frames[:], spans, 100, buffer=300), 9))
-    assert all(torch.equal(a, b) for a, b in zip(from_disk, from_memory, strict=True))
+# --- damage ---
+
+
+def change(path: Path, place: int, value: bytes | None = None) -> None:
+    """Flip a bit, or put bytes in its place; counted from the end if `place` is negative."""
+    content = bytearray(path.read_bytes())
+    place %= len(content)
+    content[place : place + (len(value) if value else 1)] = value or bytes([content[place] ^ 1])
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a bit of a name": (lambda path: change(path, path.read_bytes().index(b"clip")), "not what it was named after"),
+    "a bit of the length": (lambda path: change(path, 7), "its header is cut off"),
+    "no header": (lambda path: path.write_bytes(b""), "not a shard, or damaged"),
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes, not"),
+    "cut off in the header": (lambda path: path.write_bytes(path.read_bytes()[:100]), "its header is cut off"),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "bytes, not"),
+    "renamed": (lambda path: path.rename(path.with_name("0.safetensors")), "0.safetensors.*named after"),
+    "not ours": (lambda path: save_file({"x": torch.zeros(3)}, path), "no '__metadata__' in its header"),
+    "another model's": (
+        lambda path: write_shard(
+            path.parent / "b", head_of(tiny_model("large"), SITES), [("a", {s: torch.ones(1, 2) for s in SITES})]
+        ).rename(path.with_name("1.safetensors")),
+        "1.safetensors: a shard of another store .model 'large', not 'tiny'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_shard_is_named(folder: Path, kind: str) -> None:
+    damage, message = DAMAGE[kind]
+    damage(shards_in(folder)[1])
+    (folder / INDEX).unlink()
+    with pytest.raises(StoreError, match=message):
+        ActivationStore(folder)
+    with pytest.raises(StoreError, match=message):
+        fill(folder, tiny_model(), clips(6), SITES)
+    assert any("safetensors" in line for line in verify(folder))
+    assert len(verify(folder)) == 1
+
+
+@pytest.mark.parametrize("place", [-1, -3000])
+def test_a_flipped_bit_is_found_by_its_checksum(folder: Path, place: int) -> None:
+    assert verify(folder) == []
+    path = shards_in(folder)[2]
+    change(path, place)
+    assert len(ActivationStore(folder).sources) == 6
+    assert verify(folder) == [f"{path}: damaged (the checksum of 'fine' is another one)"]
+    change(path, place)
+    digest = ActivationStore(folder).shards[path.name].checksums["coarse"]
+    change(path, path.read_bytes().index(digest.encode()))
+    (index, shard) = verify(folder)
+    assert "says something else" in index
+    assert "checksum of 'coarse' is another" in shard
+
+
+def test_a_shard_that_is_gone(folder: Path) -> None:
+    path = shards_in(folder)[0]
+    lost = json.loads((folder / INDEX).read_text())["shards"][path.name]["names"]
+    whole = ActivationStore(folder).frames("fine")[:]
+    opened = ActivationStore(folder).frames("fine")
+    path.unlink()
+    with pytest.raises(StoreError, match=f"{path}: gone; put it back, or delete {INDEX}"):
+        ActivationStore(folder)
+    assert any(str(path) in line for line in verify(folder))
+    with pytest.raises(StoreError, match=f"{path}: damaged or gone"):
+        opened[:]
+    # what the message says
+    (folder / INDEX).unlink()
+    assert sorted({clip.name for clip in clips(6)} - set(ActivationStore(folder).sources)) == sorted(lost)
+    again = fill(folder, tiny_model(), clips(6), SITES)
+    assert torch.equal(again.frames("fine")[:], whole)
+
+
+def test_a_shard_that_changes_while_it_is_open(folder: Path) -> None:
+    frames = ActivationStore(folder).frames("fine")
+    shards_in(folder)[0].write_bytes(shards_in(folder)[0].read_bytes()[:-500])
+    with pytest.raises(StoreError, match="damaged: .* bytes, not"):
+        frames[:]
+
+
+def test_other_files_are_nobodys_business(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".x.safetensors.0123abcd.partial").write_bytes(b"half")
+    (folder / ".hidden.safetensors").write_bytes(b"half")
+    assert verify(folder) == []
+    assert len(ActivationStore(folder).sources) == 6
+
+
+def test_no_store(folder: Path, tmp_path: Path) -> None:
+    for opened in (ActivationStore, verify):
+        with pytest.raises(StoreError, match="no activation store there"):
+            opened(tmp_path)
+    with pytest.raises(StoreError, match="holds no source 'clip9'"):
+        ActivationStore(folder).source_frames("clip9", "fine")
+    with pytest.raises(StoreError, match="holds no site 'x'"):
+        ActivationStore(folder).frames("x")
+    for text in ("", "[]", "{}", '{"model": "a", "sample_rate": 1, "dtype": "int8", "sites": {}}'):
+        (folder / HEAD).write_text(text)
+        with pytest.raises(StoreError, match=f"{HEAD}: damaged"):
+            ActivationStore(folder)
+    (folder / HEAD).unlink()
+    with pytest.raises(StoreError, match=f"no {HEAD} there; put it back"):
+        ActivationStore(folder)
+
+
+def test_a_store_of_the_older_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / INDEX).write_text(json.dumps({"model": "tiny", "shards": [], "sources": []}))
+    save_file({"fine": torch.zeros(3, 6)}, tmp_path / "00000.safetensors")
+    for use in (lambda: ActivationStore(tmp_path), lambda: fill(tmp_path, tiny_model(), clips(1), SITES)):
+        with pytest.raises(StoreError, match="fill a new folder if an older version made the store"):
+            use()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from hooks import AudioModel, Clip, Site
-from hooks.store import fill
+from hooks.store import ActivationStore
+from hooks.store_writing import fill
 from steer.errors import TrainingError
 from steer.sae import SAE, SAEInfo
 from steer.trainee import TrainConfig, Trainee, fold_scale, rate_at
@@ -235,6 +238,26 @@ def test_from_a_store(tmp_path: Path) -> None:
     assert info.extra["training"]["activation"] == "topk"
     from_memory = quietly(store.frames("conv")[:], CONFIG)
     assert torch.equal(sae.W_enc, from_memory.W_enc)
+
+
+def test_a_store_of_several_writers_trains_the_same_weights(tmp_path: Path) -> None:
+    clips = [Clip(torch.rand(3000 + 100 * i) - 0.5, 8000, f"{i:02d}") for i in range(12)]
+    torch.manual_seed(0)
+    module = nn.Conv1d(1, 8, 10, 10)
+
+    def write(name: str, part: slice) -> ActivationStore:
+        model = AudioModel(deepcopy(module), [Site("conv", "", "BDT", frame_rate=800.0)], name="conv", sample_rate=8000)
+        return fill(tmp_path / name, model, clips[part], ["conv"], shard_bytes=10_000)
+
+    one = write("one", slice(None))
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, ["three"] * 3, [slice(6, None), slice(0, None, 2), slice(9, None, -1)]))
+    three = ActivationStore(tmp_path / "three")
+    assert three.shards.keys() != one.shards.keys()
+    assert len(three.shards) > 3
+    assert three.sources == one.sources
+    weights = [quietly(store, CONFIG).state_dict() for store in (one, three)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 # --- files ---
