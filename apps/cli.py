@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from apps import convert, demo, edit, evaluate, export, features, models, probe, report, sites, train, transcribe
+from apps import (
+    capture,
+    convert,
+    demo,
+    edit,
+    evaluate,
+    export,
+    features,
+    models,
+    probe,
+    report,
+    sites,
+    train,
+    transcribe,
+)
 
 app = typer.Typer(
     help="Edit sound, and study audio models, through sparse autoencoders.",
@@ -17,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("capture")(capture.capture)
 app.command("convert")(convert.convert)
 app.command("demo")(demo.demo)
 app.command("edit")(edit.edit)

@@ -13,6 +13,7 @@ from apps.options import (
     MEANS,
     Cluster,
     Force,
+    Journal,
     Json,
     Model,
     Reports,
@@ -65,6 +66,7 @@ def edit(
         bool,
         typer.Option("--pitch-drift", help="Measure it where it is no goal: takes longest.", rich_help_panel=MANY),
     ] = False,
+    journal: Journal = None,
     workers: Workers = 0,
     cluster: Cluster = "",
     retry_failed: RetryFailed = False,
@@ -108,7 +110,9 @@ def edit(
             return plot / name.with_name(f"{name.name}.png") if plot else None
 
         jobs = plan(found, out, lambda name: name, picture_of, own_recipes(task.fingerprint, with_options))
-        code = edit_many(task, jobs, out, How(workers, cluster, force, retry_failed), reports or [], as_json)
+        code = edit_many(
+            task, jobs, out, How(workers, cluster, force, retry_failed, journal=journal), reports or [], as_json
+        )
     else:
         code = edit_one(what, found[0].source, out / found[0].name if out.is_dir() else out, plot, force, as_json)
     if save_recipe is not None:
@@ -170,7 +174,7 @@ def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: lis
     else:
         if len(finished.rows) <= FILES:
             Console().print(batch_table(finished.rows))
-        Console().print(report.table())
+        report.show(Console())
     for path in reports:
         report.save(path)
     outcomes = [Outcome(**row.result) for row in finished.rows if row.result]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import SOUNDS, Cluster, Force, Json, Model, Reports, RetryFailed, Sae, SaeSite, Workers
+from apps.options import SOUNDS, Cluster, Force, Journal, Json, Model, Reports, RetryFailed, Sae, SaeSite, Workers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +64,7 @@ def features(
         str | None, typer.Option(help="List the features that tell this label.", rich_help_panel=ATLAS)
     ] = None,
     feature: Annotated[int | None, typer.Option(help="Show this feature.", rich_help_panel=ATLAS)] = None,
+    journal: Journal = None,
     workers: Workers = 0,
     cluster: Cluster = "",
     retry_failed: RetryFailed = False,
@@ -97,7 +98,7 @@ def features(
     if atlas is not None and audio is not None:
         build_atlas(atlas, recipe, audio, split, clips, force, as_json)
     else:
-        how = How(workers, cluster, force, retry_failed)
+        how = How(workers, cluster, force, retry_failed, journal=journal)
         raise typer.Exit(list_features(inputs or [], recipe, top, out, atlas, how, reports or [], as_json))
 
 

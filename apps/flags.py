@@ -60,7 +60,7 @@ def recipe_of(
         values["during"] = [span_of(text) for text in during]
     if residual is not None:
         values["residual"] = residual
-    return Recipe.build(values, "options", Path())
+    return Recipe.build(values, "options", Path.cwd())
 
 
 def recogniser_recipe(recipe: Recipe | None, model: str | None, saes: Sequence[str]) -> Recipe:
@@ -85,7 +85,7 @@ def recogniser_recipe(recipe: Recipe | None, model: str | None, saes: Sequence[s
                 raise RecipeError(f"--sae {source}: {found[info.site]} is at site {info.site!r} already")
             found[info.site], name = source, name or info.model
         values["saes"] = found
-    return Recipe.build({**values, "model": name or RECOGNISER}, "options")
+    return Recipe.build({**values, "model": name or RECOGNISER}, "options", Path.cwd())
 
 
 def edits_of(ablate: Sequence[str], clamp: Sequence[str], scale: Sequence[str], shift: Sequence[str]) -> list[Values]:

@@ -27,6 +27,12 @@ Cluster = Annotated[str, typer.Option(help="Dask scheduler, such as tcp://host:8
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try what failed before again.", rich_help_panel=MANY)
 ]
+Journal = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the journal, by default the output's; for several commands at once.", rich_help_panel=MANY
+    ),
+]
 Reports = Annotated[
     list[Path] | None,
     typer.Option("--report", help="File for a report, .html or .json. Repeatable.", rich_help_panel=MANY),

@@ -1,4 +1,4 @@
-"""`steer report`: what a batch came to, from the journal in its folder."""
+"""`steer report`: what a batch came to, from its journals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ FAILED = 1
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Output folder of a batch, also of one at work.", show_default=False)],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Folders with the journals of a batch, also of one at work.", show_default=False),
+    ],
     reports: Reports = None,
     as_json: Json = False,
 ) -> None:
@@ -28,11 +31,11 @@ def report(
     from apps.files import to_json
 
     check_names(reports or [])
-    told = BatchReport("done", read_rows(folder))
+    told = BatchReport("done", [row for folder in folders for row in read_rows(folder)])
     if as_json:
         print(to_json(told.to_dict()))
     else:
-        Console().print(told.table())
+        told.show(Console())
     for path in reports or []:
         told.save(path)
     raise typer.Exit(FAILED if told.failures else 0)

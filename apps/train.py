@@ -156,7 +156,7 @@ def train(
                 "frames": int(metrics["frames"]),
             }
         )
-    reports = [Report(f"SAEs of {name}", rows)]
+    reports = [Report(f"SAEs of {called}", rows)]
     reports[0].save(out / "metrics.json")
     if opened and sets:
         by_site = {name: [sae for sae in saes if sae.info.site == name] for name in sites}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import MEANS, Cluster, Force, Json, Reports, RetryFailed, Sounds, Workers
+from apps.options import MEANS, Cluster, Force, Journal, Json, Reports, RetryFailed, Sounds, Workers
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from hooks.model import AudioModel, Transcriber, Transcript
@@ -32,6 +32,7 @@ def transcribe(
         typer.Option(help="Name or folder; by default the recipe's, or starter:asr.", rich_help_panel=MEANS),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML or JSON; SAEs and edits.", rich_help_panel=MEANS)] = None,
+    journal: Journal = None,
     workers: Workers = 0,
     cluster: Cluster = "",
     retry_failed: RetryFailed = False,
@@ -70,7 +71,7 @@ def transcribe(
         lambda name: None,
         own_recipes(task.fingerprint, with_model, RECOGNISER),
     )
-    how = How(workers, cluster, force, retry_failed, alone=not is_batch)
+    how = How(workers, cluster, force, retry_failed, journal=journal, alone=not is_batch)
     finished = do_batch(task, jobs, out, how, files=TOGETHER, seconds=TOGETHER_S)
     report = BatchReport("transcribed", finished.rows, finished.this_call)
 

@@ -64,6 +64,12 @@ def head_of(model: AudioModel, sites: Sequence[str], dtype: str = "float16") -> 
     }
 
 
+def check_head(store: ActivationStore, head: Head) -> None:
+    """Raises StoreError if the store holds something else."""
+    if other := differences(store.head, head):
+        raise StoreError(f"{store.folder}: holds {other}; choose another folder")
+
+
 class ShardWriter:
     """Collects the activations of sounds and writes them as shards.
 
@@ -205,8 +211,7 @@ def fill(
     done: set[str] = set()
     if (folder / HEAD).exists() or (folder / INDEX).exists():
         store = ActivationStore(folder)
-        if other := differences(store.head, head):
-            raise StoreError(f"{folder}: holds {other}; choose another folder")
+        check_head(store, head)
         head, shards, done = store.head, store.shards, set(store.sources)
         clear_left(folder)
     names: dict[int, str] = {}

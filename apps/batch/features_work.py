@@ -57,3 +57,6 @@ class FeaturesWorker:
         if job.target is not None:
             write_result(job.target, lambda path: save_file(features, path), force=True)
         return Done(seconds, {"lists": lists_of(self.steered, str(job.source), features, self.top, self.atlas)})
+
+    def end(self) -> None:
+        """Nothing waits."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +21,7 @@ from apps.tables import shown
 from steer.recipe import UNITS
 
 SHOWN = 20
-"""So many failures a table lists."""
+"""So many failures are shown."""
 LISTED = 1000
 """So many files an HTML page lists."""
 
@@ -83,20 +84,20 @@ class BatchReport:
             )
         return told
 
-    def table(self) -> Table:
-        """Measured changes, and the first failures."""
-        table = Table(title=Text(self.headline()), caption="; ".join(self.sentences()))
-        for head in ("", "median", "from", "to", "files", "met"):
-            table.add_column(head, justify="right" if head else "left")
-        for change in self.changes:
-            table.add_row(*cells(change))
-        if self.failures:
-            table.add_section()
+    def show(self, console: Console) -> None:
+        """Counts, measured changes, and the first failures."""
+        console.print(Text(self.headline(), "bold"), Text("; ".join(self.sentences())), sep="\n")
+        if self.changes:
+            table = Table()
+            for head in ("measured", "median", "from", "to", "files", "met"):
+                table.add_column(head, justify="left" if head == "measured" else "right")
+            for change in self.changes:
+                table.add_row(*cells(change))
+            console.print(table)
         for row in self.failures[:SHOWN]:
-            table.add_row(Text(row.error, "red"))
+            console.print(Text(row.complaint(), "red"), soft_wrap=True)
         if len(self.failures) > SHOWN:
-            table.add_row(Text(f"... and {len(self.failures) - SHOWN} more failures", "red"))
-        return table
+            console.print(Text(f"... and {len(self.failures) - SHOWN} more: --report FILE has them all", "red"))
 
     def to_html(self) -> str:
         """One page, with nothing from elsewhere."""
@@ -113,8 +114,9 @@ class BatchReport:
         done = [row for row in self.rows if not row.error]
         rest = f", of which the first {LISTED}" if len(done) > LISTED else ""
         parts.append(f"<h2>{len(done)} files done{rest}</h2>")
-        heads = ("file", "from", "sound (s)", "took (s)", *(UNITS if self.changes else ()))
-        parts.append(html_table(heads, (file_cells(row, bool(self.changes)) for row in done[:LISTED])))
+        names = [change.name for change in self.changes]
+        rows = (file_cells(row, names) for row in done[:LISTED])
+        parts.append(html_table(("file", "from", "sound (s)", "took (s)", *names), rows))
         return PAGE.format(title=html.escape(self.headline()), body="\n".join(parts))
 
     def complain(self) -> None:
@@ -166,9 +168,9 @@ def cells(change: Change) -> tuple[str, ...]:
     return (change.name if change.asked else f"{change.name} (drift)", *span, str(change.files), met)
 
 
-def file_cells(row: Row, changes: bool) -> tuple[str, ...]:
+def file_cells(row: Row, names: Iterable[str]) -> tuple[str, ...]:
     measured = row.result.get("measured", {})
-    changed = (shown(name, measured.get(name)) for name in UNITS) if changes else ()
+    changed = (shown(name, measured.get(name)) for name in names)
     return (row.key, row.source, f"{row.seconds:.2f}", f"{row.took:.2f}", *changed)
 
 

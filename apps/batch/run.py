@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class How:
     """How a batch is done: in this process, in `workers` processes, or by the Dask scheduler at `cluster`.
 
     With `force` all is done again, and what is there is overwritten; with `retry_failed` what failed is. `alone` is a
-    single file: what is wrong with it is raised.
+    single file: what is wrong with it is raised. `journal` is the folder of the journal, by default the output's.
     """
 
     workers: int = 0
@@ -35,6 +35,7 @@ class How:
     force: bool = False
     retry_failed: bool = False
     alone: bool = False
+    journal: Path | None = None
 
     def engine(self, task: Task) -> Engine:
         """Raises AudioSteerError where the task cannot be done in this process, and BatchError for both at once."""
@@ -54,11 +55,19 @@ class Finished:
 
 
 def do_batch(
-    task: Task, jobs: Sequence[Job], out: Path | None, how: How, *, files: int = 1, seconds: float = 60.0
+    task: Task,
+    jobs: Sequence[Job],
+    out: Path | None,
+    how: How,
+    *,
+    files: int = 1,
+    seconds: float = 60.0,
+    held: Mapping[str, str] | None = None,
 ) -> Finished:
-    """Do what is left to do of the jobs. What is done is in the journal in `out`, if that is given.
+    """Do what is left to do of the jobs. What is done is in the journal; there is none where nothing goes to `out`.
 
-    Up to `files` files of like length, `seconds` long together, go through the model at once.
+    Up to `files` files of like length, `seconds` long together, go through the model at once. `held` is for jobs
+    without a target, see `sort_out`.
 
     Raises:
         BatchError: another process holds the journal, or the workers are lost: what is done stays, and the same call
@@ -68,10 +77,12 @@ def do_batch(
     engine = how.engine(task)
     with ExitStack() as stack:
         journal, todo = None, Todo(list(jobs))
-        if out is not None:
-            make_folder(out)
-            journal = stack.enter_context(Journal(out))
-            todo = sort_out(jobs, journal, force=how.force, retry_failed=how.retry_failed)
+        folder = how.journal or out
+        if folder is not None:
+            for made in filter(None, (folder, out)):
+                make_folder(made)
+            journal = stack.enter_context(Journal(folder))
+            todo = sort_out(jobs, journal, force=how.force, retry_failed=how.retry_failed, held=held)
             paths = [path for job in jobs for path in (job.target, job.picture) if path is not None]
             clear_partials(paths)
             stack.callback(clear_partials, paths)  # of workers that died
@@ -95,7 +106,7 @@ def do_batch(
             watch.note(row)
             if how.alone:
                 raise BatchError(row.complaint())
-    found = new | {row.key: row for row in (*(read_rows(out) if out else ()), *todo.refused)}
+    found = new | {row.key: row for row in (*(read_rows(folder) if folder else ()), *todo.refused)}
     return Finished([found[job.key] for job in jobs if job.key in found], watch.work)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from apps.batch.digest import digest, size_and_time
@@ -26,20 +26,35 @@ def sort_out(
     *,
     force: bool = False,
     retry_failed: bool = False,
+    held: Mapping[str, str] | None = None,
 ) -> Todo:
-    """Jobs against the journal. A target that is there and not ours is refused; with `force` all is done again."""
+    """Jobs against the journal. A target that is there and not ours is refused; with `force` all is done again.
+
+    Jobs without a target have their output in one place, which holds the keys `held`, each in the file that is its
+    value; what another version of a sound left there is refused in any case.
+    """
     todo = Todo()
     for job in jobs:
         row = journal.rows.get(job.key)
         same = row is not None and row.recipe == job.fingerprint and same_input(job, row)
-        if force:
+        state = target_state(job, row) if job.target else held_state(job, row, same, held)
+        if state == "stale":
+            todo.refused.append(
+                Row(
+                    job.key,
+                    str(job.source),
+                    f"{job.source}: was changed since it was captured; delete {(held or {})[job.key]}, where the older "
+                    "sound is, and run this again",
+                )
+            )
+        elif force:
             todo.jobs.append(job)
         elif row is not None and same and row.error and not retry_failed:
             todo.kept.append(row)
-        elif (state := target_state(job, row)) == "changed":
+        elif state == "changed":
             told = f"{job.target}: was changed since it was written; use --force to overwrite it"
             todo.refused.append(Row(job.key, str(job.source), told))
-        elif row is not None and same and not row.error and state == "ours":
+        elif state == "ours" and same and row is not None:
             todo.kept.append(row)
         elif state == "foreign" and job.key not in journal.in_flight:
             told = f"{job.target}: exists already; use --force to overwrite it"
@@ -58,13 +73,24 @@ def same_input(job: Job, row: Row) -> bool:
 
 def target_state(job: Job, row: Row | None) -> str:
     """Of the output: `missing`, `ours`, `changed` since it was written, or `foreign`, of which no row tells."""
-    if job.target is None or not job.target.exists():
+    assert job.target is not None
+    if not job.target.exists():
         return "missing"
     if row is None or not row.output:
         return "foreign"
     if size_and_time(job.target) == row.wrote or digest(job.target) == row.output:
         return "ours"
     return "changed"
+
+
+def held_state(job: Job, row: Row | None, same: bool, held: Mapping[str, str] | None) -> str:
+    """Of a sound in a common place: `missing`, `ours`, or `stale`, when it was captured as it is no more. Where there
+    is no place, the row is all there is."""
+    if held is None:
+        return "ours" if same else "missing"
+    if job.key not in held or row is None or row.error:
+        return "missing"
+    return "ours" if same else "stale"
 
 
 @dataclass(frozen=True)

@@ -79,3 +79,6 @@ class TranscribeWorker:
         if job.target is not None:
             write_result(job.target, lambda path: path.write_text(f"{transcript}\n", encoding="utf-8"), force=True)
         return Done(seconds, said(transcript))
+
+    def end(self) -> None:
+        """Nothing waits."""

@@ -36,6 +36,9 @@ class Worker(Protocol):
     def keep(self, job: Job, value: Any) -> Done:
         """From memory to the disk; the target appears whole or not at all."""
 
+    def end(self) -> None:
+        """A lot is kept: what is written for all of it at once is written now."""
+
 
 class Task(Protocol):
     """What shall be done with files: plain data that can be sent to other processes."""
@@ -63,7 +66,12 @@ def run(worker: Worker, lots: Iterable[Sequence[Job]]) -> Generator[Row, None, N
         return [_read(worker, job) for job in lot]
 
     def keep(pieces: Sequence[_Piece]) -> list[Row]:
-        return [_keep(worker, piece) for piece in pieces]
+        rows = [_keep(worker, piece) for piece in pieces]
+        try:
+            worker.end()
+        except Exception as error:
+            return [row if row.error else replace(row, error=told(error), output="") for row in rows]
+        return rows
 
     source = iter(lots)
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "keep") as writer:

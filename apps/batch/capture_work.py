@@ -1,0 +1,74 @@
+"""Capturing activations as a task of a batch: each lot becomes a shard of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from apps.batch.digest import held
+from apps.batch.jobs import Job
+from apps.batch.worker import Done
+from hooks import AudioModel, Clip, capture, open_model, read_clip
+from hooks.store_writing import ShardWriter, head_of
+
+STRETCH_S = 30.0
+"""Longer sounds run through the model in stretches of this length."""
+
+
+@dataclass(frozen=True)
+class CaptureTask:
+    """Put what passes at `sites` of a model into the store in `folder`; `batch` sounds of equal length run at once."""
+
+    model: str
+    sites: tuple[str, ...]
+    dtype: str
+    folder: Path
+    batch: int
+
+    def open(self) -> CaptureWorker:
+        return CaptureWorker(self, open_model(self.model))
+
+    def fingerprint(self) -> str:
+        return " ".join([self.model, *held(Path(self.model)), *self.sites, self.dtype])
+
+
+@dataclass
+class CaptureWorker:
+    task: CaptureTask
+    model: AudioModel
+    writer: ShardWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        # a shard is a lot: it is never full before
+        head = head_of(self.model, self.task.sites, self.task.dtype)
+        self.writer = ShardWriter(self.task.folder, head, shard_bytes=2**40)
+
+    def read(self, job: Job) -> Clip:
+        return read_clip(job.source)
+
+    def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[float, dict[str, Tensor]]]:
+        pieces: dict[str, list[Tensor]] = {}
+        found = []
+        captured = capture(self.model, values, self.task.sites, STRETCH_S, self.task.batch)
+        dtype = getattr(torch, self.task.dtype)
+        for one, clip in ((one, one.source) for one in captured):
+            for site, x_BTD in one.activations.items():
+                pieces.setdefault(site, []).append(x_BTD.flatten(0, -2).to("cpu", dtype))
+            if one.last:
+                assert isinstance(clip, Clip)
+                found.append((clip.seconds, {site: torch.cat(some) for site, some in pieces.items()}))
+                pieces = {}
+        return found
+
+    def keep(self, job: Job, value: tuple[float, dict[str, Tensor]]) -> Done:
+        seconds, activations = value
+        self.writer.add(activations)
+        self.writer.finish(job.key)
+        return Done(seconds, {"frames": {site: len(x_TD) for site, x_TD in activations.items()}})
+
+    def end(self) -> None:
+        self.writer.flush()
