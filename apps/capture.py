@@ -90,10 +90,12 @@ def capture(
     how = How(workers, cluster, retry_failed=retry_failed, journal=journal)
     finished = do_batch(task, jobs, out, how, files=FILES, seconds=shard_s, held=held)
     report = BatchReport("captured", finished.rows, finished.this_call)
-    if any(not row.error for row in report.rows):
+    if (out / HEAD).exists():
         store = ActivationStore(out)
         store.save_index()
         tell(report, store, as_json)
+    else:  # not one sound could be captured
+        report.complain()
     for path in reports or []:
         report.save(path)
     raise typer.Exit(FAILED if report.failures else 0)

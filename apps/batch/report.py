@@ -109,8 +109,8 @@ class BatchReport:
             heads = ("measured", "median", "from", "to", "files", "met")
             parts += ["<h2>Changes</h2>", html_table(heads, map(cells, self.changes))]
         if self.failures:
-            rows = ((row.source, row.error) for row in self.failures)
-            parts += ["<h2>Failures</h2>", html_table(("file", "why"), rows)]
+            failures = ((row.source, row.error) for row in self.failures)
+            parts += ["<h2>Failures</h2>", html_table(("file", "why"), failures)]
         done = [row for row in self.rows if not row.error]
         rest = f", of which the first {LISTED}" if len(done) > LISTED else ""
         parts.append(f"<h2>{len(done)} files done{rest}</h2>")
