@@ -152,7 +152,12 @@ def transcribe_together(model: WhisperPackage, sources: Sequence[Source], option
             meeting.leave()
 
     # what the caller has set in context variables holds in the threads as well
-    threads = [threading.Thread(target=copy_context().run, args=(work, n), daemon=True) for n in range(len(sources))]
+    threads = [
+        threading.Thread(
+            target=copy_context().run, args=(work, number), name=f"whisper.transcribe {number}", daemon=True
+        )
+        for number in range(len(sources))
+    ]
     try:
         for thread in threads:
             thread.start()
