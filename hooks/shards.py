@@ -24,6 +24,7 @@ from hooks.files import whole_file
 HEAD, INDEX = "store.json", "index.json"
 DTYPES = {"float16": ("F16", 2), "float32": ("F32", 4)}
 """What safetensors calls them, and bytes a number."""
+SHARDS = b', "shards": '
 CHUNK = 2**20
 
 Head = dict[str, Any]
@@ -196,7 +197,11 @@ def read_index(folder: Path) -> dict[str, Shard]:
         StoreError: it cannot be read.
     """
     try:
-        shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["shards"]
+        text = (folder / INDEX).read_bytes()
+        index = json.loads(text)
+        if index["checksum"] != hashlib.blake2b(text.partition(SHARDS)[2], digest_size=16).hexdigest():
+            raise ValueError("its checksum is another one")
+        shards = index["shards"]
         return {name: Shard(**shard) for name, shard in shards.items()}
     except FileNotFoundError:
         return {}
@@ -205,6 +210,8 @@ def read_index(folder: Path) -> dict[str, Shard]:
 
 
 def write_index(folder: Path, shards: Mapping[str, Shard]) -> None:
-    text = compact({"shards": {name: asdict(shard) for name, shard in shards.items()}})
+    """A JSON object, {"checksum", "shards"}; the checksum is that of all that follows `SHARDS`."""
+    text = compact({name: asdict(shard) for name, shard in shards.items()}).encode() + b"}\n"
+    start = json.dumps({"checksum": hashlib.blake2b(text, digest_size=16).hexdigest()})[:-1].encode()
     with whole_file(folder / INDEX) as path:
-        path.write_text(text + "\n", encoding="utf-8")
+        path.write_bytes(start + SHARDS + text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -74,15 +74,13 @@ class ActivationStore:
         if site not in self._frames:
             width = self._held(site)["width"]
             dtype = np.dtype(self.head["dtype"])
-            columns: list[list[np.ndarray]] = [[], [], []]
-            for number, shard in enumerate(self.shards.values()):
+            pieces = [np.zeros((3, 0), np.int64)]
+            for number, (shard, starts) in enumerate(zip(self.shards.values(), self._starts, strict=True)):
                 counts = np.array(shard.frames[site], dtype=np.int64)
-                start = shard.start + tensors_of(self.head, shard.frames)[site]["data_offsets"][0]
-                places = start + (counts.cumsum() - counts) * width * dtype.itemsize
-                for column, values in zip(columns, (counts, np.full(len(counts), number), places), strict=True):
-                    column.append(values)
-            counts, files, places = (np.concatenate([np.zeros(0, np.int64), *c])[self._kept] for c in columns)
-            self._frames[site] = SiteFrames(self._maps, files, places, counts, width, dtype)
+                places = starts[site] + (counts.cumsum() - counts) * width * dtype.itemsize
+                pieces.append(np.stack([np.full_like(counts, number), places, counts]))
+            columns = np.concatenate(pieces, axis=1)[:, self._kept]
+            self._frames[site] = SiteFrames(self._maps, *columns, width, dtype)
         return self._frames[site]
 
     def source_frames(self, source: str, site: str) -> Tensor:
@@ -98,8 +96,7 @@ class ActivationStore:
         return frames[int(frames.bounds[index]) : int(frames.bounds[index + 1])]
 
     def save_index(self) -> None:
-        """Write down what the shards say, so that the store opens quickly. Only their headers are behind it: deleting
-        it loses nothing.
+        """Write down what the shards' headers say, so that the store opens quickly; deleting it loses nothing.
 
         Raises:
             StoreError: it cannot be written.
@@ -108,6 +105,17 @@ class ActivationStore:
             write_index(self.folder, self.shards)
         except OSError as error:
             raise StoreError(f"{self.folder / INDEX}: could not be written ({error})") from error
+
+    @cached_property
+    def _starts(self) -> list[dict[str, int]]:
+        """For each shard the byte at which a site's tensor starts."""
+        return [
+            {
+                site: shard.start + entry["data_offsets"][0]
+                for site, entry in tensors_of(self.head, shard.frames).items()
+            }
+            for shard in self.shards.values()
+        ]
 
     def _held(self, site: str) -> dict[str, Any]:
         held = self.head["sites"]

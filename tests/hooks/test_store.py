@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from hooks import capture
-from hooks.shards import HEAD, INDEX, StoreError
+from hooks.shards import HEAD, INDEX, StoreError, write_index
 from hooks.store import OPEN, ActivationStore, verify
 from hooks.store_writing import fill, head_of, write_shard
 from tests.hooks.tiny import SITES, clips, tiny_model
@@ -134,14 +134,13 @@ def test_threads_and_pickled_copies_read_the_same(filled: Path) -> None:
 
 def test_without_an_index_or_with_an_old_one_the_store_is_the_same(folder: Path) -> None:
     whole = ActivationStore(folder).frames("fine")[:]
-    old = json.loads((folder / INDEX).read_text())
+    old = (folder / INDEX).read_bytes()
     (folder / INDEX).unlink()
     store = ActivationStore(folder)
     assert torch.equal(store.frames("fine")[:], whole)
     store.save_index()
-    assert json.loads((folder / INDEX).read_text()) == old
-    del old["shards"][shards_in(folder)[1].name]
-    (folder / INDEX).write_text(json.dumps(old))
+    assert (folder / INDEX).read_bytes() == old
+    write_index(folder, {name: shard for name, shard in store.shards.items() if name != shards_in(folder)[1].name})
     assert torch.equal(ActivationStore(folder).frames("fine")[:], whole)
     assert verify(folder) == []
 
@@ -159,13 +158,19 @@ def test_a_damaged_index(folder: Path, text: str) -> None:
     (told,) = verify(folder)
     assert "delete it" in told
     (folder / INDEX).unlink()
+    ActivationStore(folder).save_index()
+    for place in range(0, (folder / INDEX).stat().st_size - 1, 37):
+        change(folder / INDEX, place)
+        with pytest.raises(StoreError, match=f"{INDEX}: damaged"):
+            ActivationStore(folder)
+        change(folder / INDEX, place)
     assert len(ActivationStore(folder).sources) == 6
 
 
 def test_an_index_that_says_something_else(folder: Path) -> None:
-    index = json.loads((folder / INDEX).read_text())
-    index["shards"][shards_in(folder)[0].name]["names"][0] = "clipclap"
-    (folder / INDEX).write_text(json.dumps(index))
+    shards = ActivationStore(folder).shards
+    shards[shards_in(folder)[0].name].names[0] = "clipclap"
+    write_index(folder, shards)
     (told,) = verify(folder)
     assert f"{INDEX}: says something else of {shards_in(folder)[0].name}" in told
 
