@@ -1,6 +1,7 @@
 """What each SAE activation minimises in training: a reconstruction, a penalty, and what revives dead features.
 
-All take activations in the normalised space (mean length sqrt(D)) and a decoder whose rows have length 1.
+All take activations in the normalised space (mean length sqrt(D)) and a decoder whose rows have length 1. What is
+minimised is a mean over the vectors: with several processes, that of one's own. Only batchtopk looks at the others'.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steer.parallel import ALONE, Group
 from steer.sae import MIN_RMS, SAE
 from steer.sparse_step import sparse_pass
 
@@ -44,7 +46,7 @@ def dense_pass(sae: SAE, pre_NF: Tensor, f_NF: Tensor, penalty: Tensor) -> Pass:
     return Pass(y_ND, penalty, (seen_NF > 0).sum(0), least, lambda features: pre_NF[:, features])
 
 
-def relu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
+def relu(sae: SAE, x_ND: Tensor, weight: float, group: Group = ALONE) -> Pass:
     """weight * ||f||_1 (`latent-sae-control.txt`, eq. 1).
 
     With RMS norm the penalty is on the features behind it: before it, it could be made small by small weights alone.
@@ -54,18 +56,18 @@ def relu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
     return dense_pass(sae, pre_NF, f_NF, weight * (f_NF / rms_of(sae, f_NF)).sum(-1).mean())
 
 
-def topk(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
-    return chosen_pass(sae, x_ND, batch=False)
+def topk(sae: SAE, x_ND: Tensor, weight: float, group: Group = ALONE) -> Pass:
+    return chosen_pass(sae, x_ND, False, group)
 
 
-def batchtopk(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
+def batchtopk(sae: SAE, x_ND: Tensor, weight: float, group: Group = ALONE) -> Pass:
     """The k * N largest features of the batch (arXiv 2412.06410); the threshold is learned in `follow_threshold`."""
-    return chosen_pass(sae, x_ND, batch=True)
+    return chosen_pass(sae, x_ND, True, group)
 
 
-def chosen_pass(sae: SAE, x_ND: Tensor, batch: bool) -> Pass:
+def chosen_pass(sae: SAE, x_ND: Tensor, batch: bool, group: Group) -> Pass:
     """From the k largest features a vector, or k * N a batch: nothing of size [N, F] is kept."""
-    y_ND, values_P, pairs = sparse_pass(sae, x_ND, batch)
+    y_ND, values_P, pairs = sparse_pass(sae, x_ND, batch, group)
     least = values_P.amin() if len(values_P) else values_P.new_tensor(torch.inf)
 
     def pre(some: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ def chosen_pass(sae: SAE, x_ND: Tensor, batch: bool) -> Pass:
     return Pass(y_ND, x_ND.new_zeros(()), pairs.count_F, least, pre)
 
 
-def jumprelu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
+def jumprelu(sae: SAE, x_ND: Tensor, weight: float, group: Group = ALONE) -> Pass:
     """weight * ||f||_0, with straight-through gradients for the thresholds (arXiv 2407.14435, eqs. 9 to 12)."""
     pre_NF = sae.encoder().preactivation(x_ND)
     threshold_F = sae.threshold.detach()
@@ -86,7 +88,7 @@ def jumprelu(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
     return dense_pass(sae, pre_NF, f_NF, weight * count_NF.sum(-1).mean())
 
 
-def gated(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
+def gated(sae: SAE, x_ND: Tensor, weight: float, group: Group = ALONE) -> Pass:
     """weight * ||relu(gate)||_1 + the error of a reconstruction from the gate alone (arXiv 2404.16014, eq. 8)."""
     encoder = sae.encoder()
     assert encoder.r_mag is not None and encoder.b_mag is not None
@@ -99,7 +101,7 @@ def gated(sae: SAE, x_ND: Tensor, weight: float) -> Pass:
     return dense_pass(sae, gate_NF, magnitude_NF.relu() * (gate_NF > 0), penalty)
 
 
-OBJECTIVES: dict[str, Callable[[SAE, Tensor, float], Pass]] = {
+OBJECTIVES: dict[str, Callable[[SAE, Tensor, float, Group], Pass]] = {
     "relu": relu,
     "topk": topk,
     "batchtopk": batchtopk,

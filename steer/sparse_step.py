@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from steer.activations import Encoder
 from steer.kernels import bags, chunks, encode_topk, linear, topk
+from steer.parallel import ALONE, Group
 from steer.sae import MIN_RMS, SAE
 
 
@@ -111,25 +112,31 @@ def topk_pairs(encoder: Encoder, x_ND: Tensor, k: int) -> tuple[Pairs, Tensor]:
 
 
 @torch.no_grad()
-def batch_topk_pairs(encoder: Encoder, x_ND: Tensor, k: int) -> tuple[Pairs, Tensor]:
-    """The k * N largest features of the whole batch, those of them that are positive (arXiv 2412.06410)."""
-    count = k * len(x_ND)
-    found = above(encoder, x_ND, likely_bound(encoder, x_ND, k))
-    if len(found[2]) < count:  # too few: the bound was too high
-        found = above(encoder, x_ND, x_ND.new_zeros(()))
-    rows_P, features_P, values_P = found
-    if len(values_P) > count:
+def batch_topk_pairs(encoder: Encoder, x_ND: Tensor, k: int, group: Group = ALONE) -> tuple[Pairs, Tensor]:
+    """The k * N largest features of the whole batch, those of them that are positive (arXiv 2412.06410).
+
+    With several processes `x_ND` is one's share, and so are the pairs.
+    """
+    count = k * len(x_ND) * group.size
+    rows_P, features_P, values_P = above(encoder, x_ND, likely_bound(encoder, x_ND, k, group))
+    all_P, first = group.gather(values_P)
+    if len(all_P) < count:  # too few: the bound was too high
+        rows_P, features_P, values_P = above(encoder, x_ND, x_ND.new_zeros(()))
+        all_P, first = group.gather(values_P)
+    if len(all_P) > count:
         # in the order of the rows again
-        largest_P = values_P.topk(count, sorted=False).indices.sort().values
+        largest_P = all_P.topk(count, sorted=False).indices.sort().values
+        if group.size > 1:
+            largest_P = largest_P[(largest_P >= first) & (largest_P < first + len(values_P))] - first
         rows_P, features_P, values_P = rows_P[largest_P], features_P[largest_P], values_P[largest_P]
     return Pairs(rows_P, features_P, len(x_ND), len(encoder.b_enc)), values_P
 
 
-def likely_bound(encoder: Encoder, x_ND: Tensor, k: int) -> Tensor:
+def likely_bound(encoder: Encoder, x_ND: Tensor, k: int, group: Group = ALONE) -> Tensor:
     """A positive number that probably a few more than k features a row exceed: what 1.25 k do in some 256 rows."""
-    some_ND = x_ND[:: max(1, len(x_ND) // 256)]
+    some_ND = x_ND[:: max(1, len(x_ND) * group.size // 256)]
     flat = linear(some_ND, encoder.W_enc, encoder.b_enc).flatten()
-    return topk(flat, min(len(some_ND) * k * 5 // 4 + 1, len(flat)))[0].amin().clamp(min=0)
+    return group.mean(topk(flat, min(len(some_ND) * k * 5 // 4 + 1, len(flat)))[0].amin().clamp(min=0))
 
 
 def above(encoder: Encoder, x_ND: Tensor, bound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,12 +152,15 @@ def above(encoder: Encoder, x_ND: Tensor, bound: Tensor) -> tuple[Tensor, Tensor
     return torch.cat(rows), torch.cat(features), torch.cat(values)
 
 
-def sparse_pass(sae: SAE, x_ND: Tensor, batch: bool) -> tuple[Tensor, Tensor, Pairs]:
+def sparse_pass(sae: SAE, x_ND: Tensor, batch: bool, group: Group = ALONE) -> tuple[Tensor, Tensor, Pairs]:
     """The reconstruction [N, D], the positive features that are active before RMS norm, and where they are."""
     assert sae.k is not None
-    select = batch_topk_pairs if batch else topk_pairs
     with torch.no_grad():
-        pairs, values_P = select(sae.encoder(), x_ND, sae.k)
+        encoder = sae.encoder()
+        if batch:
+            pairs, values_P = batch_topk_pairs(encoder, x_ND, sae.k, group)
+        else:
+            pairs, values_P = topk_pairs(encoder, x_ND, sae.k)
         values_P = values_P.to(x_ND.dtype)  # under autocast the product is in half precision, and nothing else
     centre_D = sae.b_dec if sae.center else None
     values_P = f_P = EncodePairs.apply(pairs, values_P, x_ND, sae.W_enc, sae.b_enc, centre_D)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steer.objectives import OBJECTIVES, auxiliary, follow_threshold
+from steer.parallel import ALONE, Group
 from steer.sae import SAE
 
 
@@ -43,10 +44,15 @@ class TrainConfig:
 
 
 class Trainee:
-    """One SAE in training: its weights in the normalised space, its optimiser, and how long each feature was silent."""
+    """One SAE in training: its weights in the normalised space, its optimiser, and how long each feature was silent.
 
-    def __init__(self, site: str, config: TrainConfig, sample_ND: Tensor, device: torch.device) -> None:
-        self.site, self.config = site, config
+    The same in every process of a `group`.
+    """
+
+    def __init__(
+        self, site: str, config: TrainConfig, sample_ND: Tensor, device: torch.device, group: Group = ALONE
+    ) -> None:
+        self.site, self.config, self.group = site, config, group
         width = sample_ND.shape[1]
         self.scale = math.sqrt(width) / float(sample_ND.norm(dim=1).mean().clamp(min=1e-12))
         with torch.random.fork_rng(devices=[]):
@@ -69,16 +75,17 @@ class Trainee:
         self.silent_F = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
 
     def step(self, x_ND: Tensor, step: int, report: bool = True) -> dict[str, Tensor]:
-        """One batch [N, D] of activations as they are.
+        """One batch [N, D] of activations as they are; with several processes, this one's share of it.
 
-        With `report` its loss, explained variance, L0 and share of dead features.
+        With `report` the loss of the whole batch, its explained variance, L0 and share of dead features.
         """
-        sae, config = self.sae, self.config
+        sae, config, group = self.sae, self.config, self.group
+        rows = len(x_ND) * group.size
         x_ND = x_ND * self.scale
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * rate_at(step, config.steps)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = config.lr * rate_at(step, config.steps)
         with torch.autocast(x_ND.device.type, torch.bfloat16, enabled=config.bf16):
-            run = OBJECTIVES[config.activation](sae, x_ND, config.sparsity)
+            run = OBJECTIVES[config.activation](sae, x_ND, config.sparsity, group)
         y_ND = run.y_ND.float()
         error = nn.functional.mse_loss(y_ND, x_ND, reduction="sum") / len(x_ND)
         loss = error + run.penalty
@@ -87,11 +94,14 @@ class Trainee:
             loss = loss + auxiliary(sae, x_ND - y_ND, run, dead)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        # the losses are means over equal shares: the mean of their gradients is that of the whole batch
+        group.average_([p.grad for p in sae.parameters() if p.grad is not None])
         unit_rows = not config.rms_norm
         if unit_rows:
             remove_parallel_gradient(sae)
         nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
         self.optimizer.step()
+        count_F = group.sum(run.count_F)
         with torch.no_grad():
             if unit_rows:
                 sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
@@ -99,15 +109,19 @@ class Trainee:
                 sae.threshold.clamp_(min=0)
             if config.activation == "batchtopk":
                 # a plain mean of the first batches, then one over about 100
-                follow_threshold(sae, run.least, max(0.01, 1 / (step + 1)))
-            self.silent_F = torch.where(run.count_F > 0, 0, self.silent_F + len(x_ND))
+                follow_threshold(sae, group.least(run.least), max(0.01, 1 / (step + 1)))
+            self.silent_F = torch.where(count_F > 0, 0, self.silent_F + rows)
         if not report:
             return {}
-        active = run.count_F.sum() / len(x_ND)
-        total = (x_ND - x_ND.mean(0)).square().sum(-1).mean()
+        total = (x_ND - group.mean(x_ND.mean(0))).square().sum(-1).mean()
+        loss, error, total = group.mean(torch.stack([loss, error, total]).detach())
         dead_F = (self.silent_F > config.dead_after).float()
-        terms = {"loss": loss, "explained_variance": 1 - error / total, "l0": active, "dead_share": dead_F.mean()}
-        return {name: value.detach() for name, value in terms.items()}
+        return {
+            "loss": loss,
+            "explained_variance": 1 - error / total,
+            "l0": count_F.sum() / rows,
+            "dead_share": dead_F.mean(),
+        }
 
     def finished(self) -> SAE:
         """A copy that takes activations as they are."""

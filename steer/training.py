@@ -4,6 +4,8 @@ Activations are scaled to a mean length of sqrt(D), so that learning rates and p
 the scale is folded into the weights at the end, so that a finished SAE takes activations as they are. The order of
 batches depends on the step alone, and nothing else in training is random: a run that was killed and goes on ends at
 the same weights as one that was not.
+
+Under torchrun the processes share the rows of the same batches (`steer.parallel`), and only the first one writes.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from hooks.files import whole_file
 from hooks.shuffle import Span, random_blocks, shuffled
 from hooks.store import ActivationStore, SiteFrames
 from steer.errors import SAEError, TrainingError
+from steer.parallel import ALONE, Group, own_device, process_group
 from steer.sae import SAE, SAEInfo
 from steer.trainee import TrainConfig, Trainee
 
@@ -36,32 +40,32 @@ LOG_EVERY = 100
 
 
 @torch.no_grad()
-def measure(sae: SAE, frames: Frames, spans: Sequence[Span] | None = None) -> dict[str, float]:
-    """Metrics of an SAE on frames [N, D] (or on some spans of them).
+def measure(sae: SAE, frames: Frames, spans: Sequence[Span] | None = None, group: Group = ALONE) -> dict[str, float]:
+    """Metrics of an SAE on frames [N, D] (or on some spans of them, which the processes of a group share).
 
     `explained_variance` is 1 - squared error / squared distance from the mean, both summed over all frames and
     channels; `l0` is the number of active features a frame, `dead_share` the share of features that no frame activates.
     """
     device = sae.W_enc.device
-    error = square = 0.0
+    error = square = torch.zeros((), dtype=torch.float64, device=device)
     sum_D = torch.zeros(sae.d_in, dtype=torch.float64, device=device)
-    fired_F = torch.zeros(sae.d_sae, dtype=torch.bool, device=device)
-    count = active = 0
-    for begin, end in spans or [(0, len(frames))]:
+    active_F = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
+    count = torch.zeros((), dtype=torch.long, device=device)
+    for begin, end in (spans or [(0, len(frames))])[group.rank :: group.size]:
         for start in range(begin, end, 8192):
             x_ND = frames[start : min(start + 8192, end)].to(device, torch.float32)
             f_NF = sae.encode(x_ND)
-            error += float((x_ND - sae.decode(f_NF)).double().square().sum())
-            square += float(x_ND.double().square().sum())
+            error = error + (x_ND - sae.decode(f_NF)).double().square().sum()
+            square = square + x_ND.double().square().sum()
             sum_D += x_ND.double().sum(0)
-            fired_F |= (f_NF > 0).any(0)
-            active += int((f_NF > 0).sum())
+            active_F += (f_NF > 0).sum(0)
             count += len(x_ND)
-    spread = square - float(sum_D.square().sum()) / count
+    error, square, sum_D, active_F, count = map(group.sum, (error, square, sum_D, active_F, count))
+    spread = float(square) - float(sum_D.square().sum()) / int(count)
     return {
-        "explained_variance": 1 - error / max(spread, 1e-12),
-        "l0": active / count,
-        "dead_share": float((~fired_F).float().mean()),
+        "explained_variance": 1 - float(error) / max(spread, 1e-12),
+        "l0": int(active_F.sum()) / int(count),
+        "dead_share": float((active_F == 0).float().mean()),
         "frames": float(count),
     }
 
@@ -73,9 +77,10 @@ def train_sae(data: Data, config: TrainConfig | None = None, folder: str | Path 
     """
     if len(sites_of(data, SAEInfo())[0]) != 1:
         raise TrainingError("there are several sites: use train_saes, or pass {site: frames} of one")
-    (sae,) = train_saes(data, [config or TrainConfig()], folder, **options)
-    if folder is not None:
-        sae.save(folder)
+    with process_group(options.get("device")) as group:
+        (sae,) = train_saes(data, [config or TrainConfig()], folder, **options)
+        if folder is not None:
+            group.once(lambda: sae.save(folder))
     return sae
 
 
@@ -96,14 +101,35 @@ def train_saes(
     matplotlib is there). `info` is copied into each SAE, to which site, training and the metrics on held-out frames are
     added. `device` is by default the GPU if there is one.
 
+    Where torch.distributed is initialised, or torchrun started several processes, they train together: all have to make
+    this call, with the same data and the same folder, and all get the SAEs. The losses are those of one process but for
+    the order in which floats are added. Only the first process writes, and a run may go on with another number of them.
+
     Raises:
         TrainingError: no frames or frames that are not finite, configs that cannot share batches, a config that makes
-            no sense, a checkpoint of another training, or a loss that is not finite.
+            no sense, a checkpoint of another training, a loss that is not finite, a batch that the processes cannot
+            share equally, or another process that failed.
     """
-    sites, info = sites_of(data, info or SAEInfo())
-    check_configs(configs)
+    with process_group(device) as group:
+        return train_with(
+            group, data, configs, folder, info or SAEInfo(), own_device(device), progress, checkpoint_every
+        )
+
+
+def train_with(
+    group: Group,
+    data: Data,
+    configs: Sequence[TrainConfig],
+    folder: str | Path | None,
+    info: SAEInfo,
+    device: torch.device,
+    progress: bool,
+    checkpoint_every: int,
+) -> list[SAE]:
+    """`train_saes` as one process of a group."""
+    sites, info = sites_of(data, info)
+    check_configs(configs, group.size)
     shared = configs[0]
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     spans = {site: random_blocks(len(frames), shared.held_out) for site, frames in sites.items()}
     trainees: list[Trainee] = []
     for site, frames in sites.items():
@@ -111,17 +137,21 @@ def train_saes(
         if not torch.isfinite(sample_ND).all():
             raise TrainingError(f"site {site!r}: there are activations that are not finite (NaN or infinite)")
         try:
-            trainees += [Trainee(site, config, sample_ND, device) for config in configs]
+            trainees += [Trainee(site, config, sample_ND, device, group) for config in configs]
         except SAEError as error:
             raise TrainingError(str(error)) from error
     run = Run(Path(folder) if folder else None, trainees, {site: list(frames.shape) for site, frames in sites.items()})
     first = run.resume()
+    starts = group.together(lambda: (run.key, first))
+    if any(start != starts[0] for start in starts):
+        raise TrainingError("the processes were given other data or configs, or do not see the same folder")
+    group.once(run.make_folder)
     streams = {site: shuffled(f, spans[site][0], shared.batch_size, start=first) for site, f in sites.items()}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not progress or group.rank > 0) as bar:
         task = bar.add_task("training", total=shared.steps, completed=first)
         for step in range(first, shared.steps):
-            batches = {site: next(stream).to(device, torch.float32) for site, stream in streams.items()}
+            batches = {site: group.rows(next(stream)).to(device, torch.float32) for site, stream in streams.items()}
             done = step + 1
             due = done % checkpoint_every == 0 or done == shared.steps
             told = due or done % LOG_EVERY == 0  # a loss is looked at before it is saved
@@ -130,13 +160,13 @@ def train_saes(
                 line = run.note(done, terms)
                 bar.update(task, description=f"explained {line['explained_variance'][0]:.1%}, L0 {line['l0'][0]:.0f}")
             if due:
-                run.save(done)
+                group.once(partial(run.save, done))
             bar.advance(task)
     saes = []
     for trainee in trainees:
         sae = trainee.finished()
         held_out = spans[trainee.site][1] or spans[trainee.site][0]
-        metrics = measure(sae.to(device), sites[trainee.site], held_out)
+        metrics = measure(sae.to(device), sites[trainee.site], held_out, group)
         sae.info = replace(info, metrics=metrics, extra={**info.extra, "training": asdict(trainee.config)})
         sae.info.site = trainee.site or info.site
         if isinstance(data, ActivationStore):
@@ -159,7 +189,7 @@ def sites_of(data: Data, info: SAEInfo) -> tuple[dict[str, Frames], SAEInfo]:
     return sites, info
 
 
-def check_configs(configs: Sequence[TrainConfig]) -> None:
+def check_configs(configs: Sequence[TrainConfig], processes: int) -> None:
     if not configs:
         raise TrainingError("there is nothing to train: no config was given")
     for name in ("steps", "batch_size", "held_out"):
@@ -170,6 +200,11 @@ def check_configs(configs: Sequence[TrainConfig]) -> None:
             raise TrainingError(
                 "steps, batch_size, expansion and lr have to be positive, and held_out from 0 to below 1"
             )
+    if configs[0].batch_size % processes:
+        raise TrainingError(
+            f"{processes} processes cannot share batches of {configs[0].batch_size} frames equally: "
+            f"choose a batch_size that {processes} divides"
+        )
 
 
 class Run:
@@ -179,11 +214,13 @@ class Run:
         self.folder, self.trainees = folder, trainees
         self.key = {"configs": [asdict(trainee.config) for trainee in trainees], "frames": shapes}
         self.lines: list[dict[str, Any]] = []
-        if folder is not None:
+
+    def make_folder(self) -> None:
+        if self.folder is not None:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise TrainingError(f"{folder}: cannot write there ({error.strerror})") from error
+                raise TrainingError(f"{self.folder}: cannot write there ({error.strerror})") from error
 
     def resume(self) -> int:
         """Go on from the checkpoint, if there is one: the number of steps that are done."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from steer.activations import Encoder
 from steer.objectives import OBJECTIVES, rms_of
+from steer.parallel import Group
 from steer.sae import SAE
 from steer.sparse_step import Pairs, above, batch_topk_pairs, likely_bound, sparse_pass, topk_pairs
 from steer.trainee import TrainConfig, Trainee
@@ -116,7 +117,7 @@ def test_same_losses_as_the_textbook_step(activation: str, monkeypatch: pytest.M
     data = torch.randn(4000, 16) @ torch.randn(16, 16)
     config = replace(TrainConfig("topk"), activation=activation, k=4, expansion=8, steps=50, dead_after=600, lr=1e-3)
 
-    def dense(sae: SAE, x_ND: Tensor, batch: bool) -> tuple[Tensor, Tensor, Pairs]:
+    def dense(sae: SAE, x_ND: Tensor, batch: bool, group: Group) -> tuple[Tensor, Tensor, Pairs]:
         y_ND, f_NF = textbook(sae, x_ND, batch)
         rows_P, features_P = (f_NF > 0).nonzero(as_tuple=True)
         pairs = Pairs(rows_P, features_P, len(x_ND), sae.d_sae)
