@@ -85,3 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"steer: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":  # torchrun -m apps.cli
+    main()

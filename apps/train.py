@@ -14,6 +14,7 @@ import typer
 from apps.options import Json
 
 if TYPE_CHECKING:
+    from evaluation.downstream import Sets
     from hooks import AudioModel
     from hooks.model import Source
     from hooks.store import ActivationStore
@@ -93,7 +94,7 @@ def train(
 
     They are saved as OUT/SITE, or with several seeds as OUT/SITE/seed-N.
 
-    The same command goes on where a stopped one was.
+    The same command goes on where a stopped one was. Under torchrun several processes train together.
     """
     from apps.files import to_json
     from apps.inputs import sounds_of
@@ -103,48 +104,65 @@ def train(
     from evaluation.labels import labelled_sounds
     from evaluation.report import Report
     from hooks import open_model
+    from hooks.store import ActivationStore
     from hooks.store_writing import fill
     from steer.errors import TrainingError
     from steer.formats import CFG
+    from steer.parallel import process_group
     from steer.sae import SAEInfo
     from steer.training import STATE, TrainConfig, train_saes
 
     numbers = seeds_in(seeds)
-    opened, sets = None, None
-    if store and not inputs and audio is None:
-        activations = filled_store(store, model, site, layers, batch)
-        called, sites, source = activations.model, list(activations.sites), store.resolve().name
-    elif bool(inputs) == (audio is not None):
+    alone = store is not None and not inputs and audio is None
+    if not alone and bool(inputs) == (audio is not None):
         raise TrainingError(
             "say which sounds: either files, folders and globs, or --audio FOLDER, or --store alone, of a filled store"
         )
-    else:
-        called = model or "starter:codec"
+    stored = store or out / "activations"
+    called = model or "starter:codec"
+    source = f"{audio.resolve().name}, split train" if audio else ", ".join(inputs or [stored.resolve().name])
+
+    def folder_of(site: str, number: int) -> Path:
+        return out / site / f"seed-{number}" if len(numbers) > 1 else out / site
+
+    def check_folders(sites: Sequence[str]) -> None:
+        for folder in (folder_of(*names) for names in product(sites, numbers)):
+            if (folder / CFG).exists() and not (out / STATE).exists():
+                raise TrainingError(
+                    f"{folder}: holds an SAE that no training of ours wrote there; choose another folder"
+                )
+
+    def captured() -> tuple[AudioModel, Sets | None] | None:
+        """Fill the store, unless it is; gives the model, and clips to measure on."""
+        if alone:
+            check_folders(list(filled_store(stored, model, site, layers, batch).sites))
+            return None
         opened = open_model(called)
         sites = sites_in(opened, site, layers)
-    folders = {(s, n): out / s / f"seed-{n}" if len(numbers) > 1 else out / s for s, n in product(sites, numbers)}
-    for folder in folders.values():
-        if (folder / CFG).exists() and not (out / STATE).exists():
-            raise TrainingError(f"{folder}: holds an SAE that no training of ours wrote there; choose another folder")
-    if opened:
+        check_folders(sites)
         sounds: Sequence[Source] = sounds_of(inputs) if inputs else []
-        source = ", ".join(inputs or [])
         if audio is not None:
             sounds = [sound.source for sound in labelled_sounds(audio, None, "train") if not is_room(sound.labels)]
-            source = f"{audio.resolve().name}, split train"
-            if downstream and opened.kind in ("transcriber", "encoder"):
-                sets = from_folder(opened, audio, clips)
-        activations = fill(store or out / "activations", opened, track(sounds, "activations"), sites, batch=batch)
+        tells = audio is not None and downstream and opened.kind in ("transcriber", "encoder")
+        sets = from_folder(opened, audio, clips) if audio and tells else None
+        fill(stored, opened, track(sounds, "activations"), sites, batch=batch)
+        return opened, sets
 
     config = TrainConfig(
         activation, k, expansion, sparsity=sparsity, steps=steps, batch_size=batch_size, lr=rate, bf16=bf16
     )
-    info = SAEInfo(model=called, data=data or source, license=license)
     configs = [replace(config, seed=number) for number in numbers]
-    saes = train_saes(activations, configs, out, info=info, progress=not as_json)
+    with process_group() as group:
+        measured = group.once(captured)
+        activations = filled_store(stored, model, site, layers, batch) if alone else ActivationStore(stored)
+        called = activations.model if alone else called
+        info = SAEInfo(model=called, data=data or source, license=license)
+        saes = train_saes(activations, configs, out, info=info, progress=not as_json)
+    if group.rank:  # the first one tells and saves
+        return
     rows, saved = [], []
     for (name, number), sae in zip(product(activations.sites, numbers), saes, strict=True):
-        saved.append(sae.save(folders[name, number]))
+        saved.append(sae.save(folder_of(name, number)))
         metrics = sae.info.metrics
         rows.append(
             {
@@ -158,8 +176,9 @@ def train(
         )
     reports = [Report(f"SAEs of {called}", rows)]
     reports[0].save(out / "metrics.json")
+    opened, sets = measured or (None, None)
     if opened and sets:
-        by_site = {name: [sae for sae in saes if sae.info.site == name] for name in sites}
+        by_site = {name: [sae for sae in saes if sae.info.site == name] for name in activations.sites}
         reports.append(evaluate(opened, by_site, *sets, progress=lambda jobs: track(jobs, "downstream")))
         reports[1].save(out / "downstream.json")
     if as_json:

@@ -1,4 +1,4 @@
-"""`steer train`: one site, all layers and several seeds, what it costs downstream, and runs that are killed."""
+"""`steer train`: one site, all layers, seeds and processes, what it costs downstream, and runs that are killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from apps.cli import main
 from hooks import Transcriber
 from hooks.store import ActivationStore
 from steer.sae import SAE
-from steer.training import STATE
+from steer.training import LOG, STATE
 
 Run = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -252,6 +252,41 @@ def test_sounds_of_equal_length_run_at_once(steer: Run, sound: Write, codec_fold
         assert steer("train", tmp_path / "in", "-o", out, *flags, "--batch", batch)[0] == 0
         frames.append(ActivationStore(out / "activations").frames("latent")[:].float())
     torch.testing.assert_close(*frames, rtol=1e-2, atol=1e-2)
+
+
+# --- several processes ---
+
+
+def torchrun(arguments: list[str], seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "apps.cli"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = [*command, *arguments]
+    return subprocess.run(run, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def test_two_processes_train_what_one_does(arguments: list[str], trained: Path, tmp_path: Path) -> None:
+    """The losses differ by the order of float additions; the first process alone captures, saves and tells."""
+    ended = torchrun([*arguments, "--out", str(tmp_path), "--json"])
+    assert ended.returncode == 0, ended.stderr
+    assert len(json.loads(ended.stdout)["saes"]) == 4
+    assert ActivationStore(tmp_path / "activations").sources == ActivationStore(trained / "activations").sources
+    logs = [(folder / LOG).read_text().splitlines() for folder in (tmp_path, trained)]
+    for ours, theirs in zip(*logs, strict=True):
+        assert json.loads(ours)["loss"] == pytest.approx(json.loads(theirs)["loss"], rel=1e-4)
+    for folder in sorted(trained.glob("encoder.*/seed-*")):
+        ours, theirs = SAE.load(tmp_path / folder.relative_to(trained)), SAE.load(folder)
+        torch.testing.assert_close(ours.W_dec, theirs.W_dec, rtol=0, atol=1e-3 * float(theirs.W_dec.abs().max()))
+
+
+def test_a_capture_that_fails_ends_all(whisper_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_text("no sound")
+    flags = ("--model", whisper_folder, "--layers", "all", *SMALL, "--steps", 5, "--out", tmp_path / "out")
+    ended = torchrun(["train", str(tmp_path / "bad.wav"), *map(str, flags)])
+    assert ended.returncode != 0
+    told = [line for line in ended.stderr.splitlines() if line.startswith("steer: ")]
+    # torchrun may end the second process before it says so
+    assert told and all("bad.wav" in line for line in told)
+    assert not (tmp_path / "out" / STATE).exists()
 
 
 # --- what it costs ---
