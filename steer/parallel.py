@@ -54,13 +54,13 @@ class Group:
         return x_ND[self.rank * count : (self.rank + 1) * count]
 
     def sum(self, x: Tensor) -> Tensor:
-        return self._reduced(x, dist.ReduceOp.SUM)
+        return self._reduced(x, dist.ReduceOp.SUM) if self.size > 1 else x
 
     def mean(self, x: Tensor) -> Tensor:
         return self.sum(x / self.size) if self.size > 1 else x
 
     def least(self, x: Tensor) -> Tensor:
-        return self._reduced(x, dist.ReduceOp.MIN)
+        return self._reduced(x, dist.ReduceOp.MIN) if self.size > 1 else x
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
         """Put the means over all processes in the tensors' place."""
@@ -114,8 +114,6 @@ class Group:
         return given[0] if given else None
 
     def _reduced(self, x: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
-        if self.size == 1:
-            return x
         whole = x.detach().clone()
         with connected():
             dist.all_reduce(whole, how, group=self.tensors)

@@ -257,7 +257,7 @@ def test_sounds_of_equal_length_run_at_once(steer: Run, sound: Write, codec_fold
 # --- several processes ---
 
 
-def torchrun(arguments: list[str], seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+def torchrun(arguments: list[str], seconds: float = 300.0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "apps.cli"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     run = [*command, *arguments]

@@ -39,7 +39,7 @@ TWO_KINDS = {
 BF16 = replace(TWO_CONFIG, bf16=True, activation="batchtopk")
 SAVED = 20
 KILLED_AT = 40
-SOON_S = 20.0
+SOON_S = 60.0
 
 SCRIPT = """
 import sys; sys.path[:0] = sys.argv[2:]
