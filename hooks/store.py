@@ -79,8 +79,8 @@ class ActivationStore:
                 counts = np.array(shard.frames[site], dtype=np.int64)
                 places = starts[site] + (counts.cumsum() - counts) * width * dtype.itemsize
                 pieces.append(np.stack([np.full_like(counts, number), places, counts]))
-            columns = np.concatenate(pieces, axis=1)[:, self._kept]
-            self._frames[site] = SiteFrames(self._maps, *columns, width, dtype)
+            files, places, counts = np.concatenate(pieces, axis=1)[:, self._kept]
+            self._frames[site] = SiteFrames(self._maps, files, places, counts, width, dtype)
         return self._frames[site]
 
     def source_frames(self, source: str, site: str) -> Tensor:
