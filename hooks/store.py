@@ -109,13 +109,8 @@ class ActivationStore:
     @cached_property
     def _starts(self) -> list[dict[str, int]]:
         """For each shard the byte at which a site's tensor starts."""
-        return [
-            {
-                site: shard.start + entry["data_offsets"][0]
-                for site, entry in tensors_of(self.head, shard.frames).items()
-            }
-            for shard in self.shards.values()
-        ]
+        entries = ((shard.start, tensors_of(self.head, shard.frames)) for shard in self.shards.values())
+        return [{site: start + one["data_offsets"][0] for site, one in tensors.items()} for start, tensors in entries]
 
     def _held(self, site: str) -> dict[str, Any]:
         held = self.head["sites"]

@@ -132,7 +132,9 @@ def test_all_layers_and_seeds_in_one_pass(trained: Path, audio: Path) -> None:
         assert (sae.info.site, sae.info.frame_rate) == (site, 50.0)
         assert sae.info.extra["training"]["seed"] == seed
     assert not torch.equal(saes["encoder.0", 0].W_enc, saes["encoder.0", 3].W_enc)
-    rows = json.loads((trained / "metrics.json").read_text())["rows"]
+    report = json.loads((trained / "metrics.json").read_text())
+    rows = report["rows"]
+    assert report["title"] == f"SAEs of {saes['encoder.0', 0].info.model}"
     assert [(row["site"], row["seed"]) for row in rows] == list(saes)
     for row, sae in zip(rows, saes.values(), strict=True):
         found = [row[name] for name in ("explained variance", "L0", "dead share", "frames")]
