@@ -37,16 +37,23 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def clear_partials(paths: Iterable[Path]) -> int:
-    """Delete what killed processes left of these files, and count it. Nobody may be writing them."""
+    """Delete what killed processes left of these files, and count it; of a folder, what they left in it.
+
+    Nobody may be writing them.
+    """
     names: dict[Path, set[str]] = {}
+    whole: set[Path] = set()
     for path in paths:
+        if path.is_dir():
+            whole.add(path)
+            names.setdefault(path, set())
         names.setdefault(path.parent, set()).add(path.name)
     cleared = 0
     for folder, wanted in names.items():
         with suppress(FileNotFoundError), os.scandir(folder) as entries:
             for entry in entries:
                 found = PARTIAL.fullmatch(entry.name)
-                if found and found[1] in wanted:
+                if found and (found[1] in wanted or folder in whole):
                     with suppress(FileNotFoundError):
                         os.unlink(entry.path)
                         cleared += 1

@@ -84,6 +84,8 @@ def do_batch(
             journal = stack.enter_context(Journal(folder))
             todo = sort_out(jobs, journal, force=how.force, retry_failed=how.retry_failed, held=held)
             paths = [path for job in jobs for path in (job.target, job.picture) if path is not None]
+            if held is not None and out is not None and how.journal is None:
+                paths.append(out)  # which no other command fills: it would want this journal
             clear_partials(paths)
             stack.callback(clear_partials, paths)  # of workers that died
             journal.rows.clear()

@@ -51,6 +51,9 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     assert clear_partials([ours, ours, tmp_path / "gone" / "c.wav"]) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == [".a.wav.partial", ".b.wav.0123abcd.partial", "a.wav"]
     assert clear_partials([ours, other]) == 1
+    (tmp_path / ".c.wav.0123abcd.partial").touch()
+    assert clear_partials([ours, other]) == 0
+    assert clear_partials([tmp_path]) == 1
 
 
 def test_a_stamp_tells_that_a_file_was_written_to(tmp_path: Path) -> None:
