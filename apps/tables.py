@@ -54,7 +54,7 @@ def outcome_table(outcome: Outcome) -> Table:
 
 def batch_table(rows: Sequence[Row]) -> Table:
     """A file a line; goals as requested → measured."""
-    table = Table(title=f"{sum(not row.error for row in rows)} of {len(rows)} files edited")
+    table = Table()
     for head in ("file", *UNITS, "result"):
         table.add_column(head, overflow="fold")
     for row in rows:
