@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -41,16 +43,24 @@ class Input:
 def inputs_of(texts: Sequence[str]) -> tuple[list[Input], bool]:
     """All files that the arguments stand for, each once, and whether they are a batch (more than one plain file).
 
+    A file that a folder holds and a manifest lists has the manifest's recipe.
+
     Raises:
         AudioFileError: nothing was given, or an argument that holds no sound files.
-        ManifestError: a manifest that cannot be read, or a row of it that makes no sense.
+        ManifestError: a manifest that cannot be read, a row of it that makes no sense, or two recipes for one output.
     """
     inputs: dict[tuple[Path, Path], Input] = {}
     for text in texts:
         found = list(found_by(text))
         if not found:
             raise AudioFileError(f"{text}: no sound files there ({', '.join(FORMATS)})")
-        inputs |= {(one.source, one.name): one for one in found}
+        for one in found:
+            before = inputs.setdefault((one.source, one.name), one)
+            if one.recipe is None or one.recipe == before.recipe:
+                continue
+            if before.recipe is not None:
+                raise ManifestError(f"{one.source}: is listed twice, with two recipes; give each an output of its own")
+            inputs[one.source, one.name] = one
     if not inputs:
         raise AudioFileError("no sound files were given")
     path = Path(texts[0])
@@ -74,7 +84,7 @@ def found_by(text: str) -> Iterator[Input]:
         parts = path.parts
         root = Path(*parts[: next(index for index, part in enumerate(parts) if glob.has_magic(part))])
         for found in map(Path, sorted(glob.glob(text, recursive=True))):
-            if is_sound(found) and found.is_file():
+            if is_sound(found):
                 yield Input(found, found.relative_to(root), root)
     else:
         yield Input(path, Path(path.name), path.parent)
@@ -89,7 +99,7 @@ def is_manifest(path: Path) -> bool:
 
 
 def is_sound(path: Path) -> bool:
-    return path.suffix.lower() in FORMATS and not path.name.startswith(".")
+    return path.suffix.lower() in FORMATS and not path.name.startswith(".") and not path.is_dir()
 
 
 # --- manifests ---
@@ -111,6 +121,8 @@ def manifest(path: Path) -> Iterator[Input]:
         named = row.get("path")
         if not isinstance(named, str) or not named.strip():
             raise ManifestError(f"{where}: there is no path; a row has path, and may have output and recipe")
+        if not can_be_named(named):
+            raise ManifestError(f"{where}: path {named!r} cannot be the name of a file")
         name = row.get("output") or named
         if not isinstance(name, str) or not is_below(name):
             if row.get("output"):
@@ -121,7 +133,15 @@ def manifest(path: Path) -> Iterator[Input]:
 
 def is_below(name: str) -> bool:
     pure = PurePath(name)
-    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
+    # C:a and \\a are not absolute on Windows and leave the folder all the same
+    return bool(pure.parts) and not pure.anchor and ".." not in pure.parts and can_be_named(name)
+
+
+def can_be_named(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half a character, which JSON can write
+        return False
 
 
 def own_recipe(where: str, recipe: Any, folder: Path) -> Path | Mapping[str, Any] | None:
@@ -135,7 +155,7 @@ def own_recipe(where: str, recipe: Any, folder: Path) -> Path | Mapping[str, Any
 
 
 def csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         if "path" not in (reader.fieldnames or ()):
             raise ManifestError(f"{path}: has no column path; its columns are {', '.join(reader.fieldnames or ())}")
@@ -146,7 +166,8 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, part in enumerate(text.splitlines(), 1):
+    # not splitlines, which knows ends of lines that may stand in a JSON string
+    for line, part in enumerate(text.split("\n"), 1):
         if not part.strip():
             continue
         try:
