@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -60,9 +61,12 @@ class Row:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Row:
-        """Raises TypeError or KeyError where they are no row's."""
+        """Keys that a later version writes are left out. Raises TypeError, ValueError or OverflowError where the
+        values are no row's."""
         known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         row = cls(**known)
+        if not isinstance(row.key, str):
+            raise TypeError("a key is text")
         return cls(**{**known, "read": pair(row.read), "wrote": pair(row.wrote), "result": dict(row.result)})
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +99,10 @@ def plan(
         AudioFileError: two files for one place, or none that does not lie in `out` itself.
     """
     if out is None:
-        return [Job(one.source, None, str(one.source), None, *recipe_of(one)) for one in inputs]
+        # one source may have several recipes, and a name for each
+        twice = {source for source, times in Counter(one.source for one in inputs).items() if times > 1}
+        keys = [f"{one.source} as {one.name}" if one.source in twice else str(one.source) for one in inputs]
+        return [Job(one.source, None, key, None, *recipe_of(one)) for key, one in zip(keys, inputs, strict=True)]
     if out.is_file():
         raise AudioFileError(f"{out}: is a file; several inputs need a folder to write to")
     jobs: dict[Path, Job] = {}
