@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,6 +40,9 @@ class Journal:
         try:
             self._hold()
             self._read()
+        except OSError as error:
+            self._file.close()
+            raise BatchError(f"{self.path}: cannot be read ({error.strerror})") from error
         except BaseException:
             self._file.close()
             raise
@@ -93,12 +97,16 @@ class Journal:
         for line in text.split(b"\n"):
             told = parsed(line)
             if isinstance(told, Row):
+                before = self.rows.get(told.key)
+                if before and not told.output:  # what failed left what was there, which is still ours
+                    told = replace(told, output=before.output, wrote=before.wrote)
                 self.rows[told.key] = told
                 self.in_flight.discard(told.key)
             elif told:
                 self.in_flight |= told
         if text and not text.endswith(b"\n"):
-            self._file.write(b"\n")
+            self._unwritten.append("\n")
+            self._flush()
 
     def _hold(self) -> None:
         try:
@@ -118,7 +126,7 @@ def parsed(line: bytes) -> Row | set[str] | None:
     try:
         values = json.loads(line.decode("utf-8", "surrogateescape"))
         return set(map(str, values["begun"])) if "begun" in values else Row.of(values)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
 
 

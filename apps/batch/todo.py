@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -28,7 +29,8 @@ def sort_out(
     retry_failed: bool = False,
     held: Mapping[str, str] | None = None,
 ) -> Todo:
-    """Jobs against the journal. A target that is there and not ours is refused; with `force` all is done again.
+    """Jobs against the journal. A target that is there and not ours is refused; with `force` all is done again, and
+    so is what was in flight, whatever is there of it.
 
     Jobs without a target have their output in one place, which holds the keys `held`, each in the file that is its
     value; what another version of a sound left there is refused in any case.
@@ -38,25 +40,19 @@ def sort_out(
         row = journal.rows.get(job.key)
         same = row is not None and row.recipe == job.fingerprint and same_input(job, row)
         state = target_state(job, row) if job.target else held_state(job, row, same, held)
-        if state == "stale":
-            todo.refused.append(
-                Row(
-                    job.key,
-                    str(job.source),
-                    f"{job.source}: was changed since it was captured; delete {(held or {})[job.key]}, where the older "
-                    "sound is, and run this again",
-                )
-            )
-        elif force:
+        if held is not None and state == "stale":
+            told = f"was changed since it was captured; delete {held[job.key]}, which has the older sound, and go on"
+            todo.refused.append(Row(job.key, str(job.source), f"{job.source}: {told}"))
+        elif force or job.key in journal.in_flight:
             todo.jobs.append(job)
         elif row is not None and same and row.error and not retry_failed:
             todo.kept.append(row)
         elif state == "changed":
             told = f"{job.target}: was changed since it was written; use --force to overwrite it"
             todo.refused.append(Row(job.key, str(job.source), told))
-        elif state == "ours" and same and row is not None:
+        elif row is not None and same and not row.error and state == "ours" and has_picture(job):
             todo.kept.append(row)
-        elif state == "foreign" and job.key not in journal.in_flight:
+        elif state == "foreign":
             told = f"{job.target}: exists already; use --force to overwrite it"
             todo.refused.append(Row(job.key, str(job.source), told))
         else:
@@ -74,13 +70,18 @@ def same_input(job: Job, row: Row) -> bool:
 def target_state(job: Job, row: Row | None) -> str:
     """Of the output: `missing`, `ours`, `changed` since it was written, or `foreign`, of which no row tells."""
     assert job.target is not None
-    if not job.target.exists():
+    if not os.path.lexists(job.target):  # which knows of no name that is too long
         return "missing"
     if row is None or not row.output:
         return "foreign"
-    if size_and_time(job.target) == row.wrote or digest(job.target) == row.output:
-        return "ours"
-    return "changed"
+    try:
+        return "ours" if size_and_time(job.target) == row.wrote or digest(job.target) == row.output else "changed"
+    except AudioSteerError:  # a folder, for one
+        return "changed"
+
+
+def has_picture(job: Job) -> bool:
+    return job.picture is None or os.path.lexists(job.picture)
 
 
 def held_state(job: Job, row: Row | None, same: bool, held: Mapping[str, str] | None) -> str:

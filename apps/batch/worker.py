@@ -100,6 +100,7 @@ def _read(worker: Worker, job: Job) -> _Piece:
         piece.input = digest(job.source)
         piece.value = worker.read(job)
         if size_and_time(job.source) != piece.read:
+            piece.read, piece.input = (0, 0), ""  # what it holds now is not known: it is no file that failed before
             raise AudioFileError(f"{job.source}: was changed while it was read")
     except Exception as error:
         piece.error = told(error)
