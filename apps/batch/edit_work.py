@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
 
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
@@ -39,16 +41,18 @@ class EditWorker:
     task: EditTask
     _editors: OrderedDict[str, Editor] = field(default_factory=OrderedDict)
     _opened: Opened = field(default_factory=Opened)
+    _lock: Lock = field(default_factory=Lock)
 
     def editor(self, recipe: Recipe | None) -> Editor:
         recipe = recipe or self.task.recipe
-        key = str(recipe.to_dict())
-        if key not in self._editors:
-            self._editors[key] = Editor(recipe, steered=self._opened.get(recipe), pitch=self.task.pitch)
-            while len(self._editors) > EDITORS:
-                self._editors.popitem(last=False)
-        self._editors.move_to_end(key)
-        return self._editors[key]
+        key = str(recipe.to_dict(Path()))  # recipes of other folders may say the same of other files
+        with self._lock:
+            if key not in self._editors:
+                self._editors[key] = Editor(recipe, steered=self._opened.get(recipe), pitch=self.task.pitch)
+                while len(self._editors) > EDITORS:
+                    self._editors.popitem(last=False)
+            self._editors.move_to_end(key)
+            return self._editors[key]
 
     def read(self, job: Job) -> Excerpts:
         assert job.target is not None

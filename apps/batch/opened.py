@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from threading import Lock
 
 from steer.recipe import Recipe
 from steer.steered import SteeredModel
@@ -11,18 +12,20 @@ MODELS = 2
 
 
 class Opened:
-    """The last `MODELS` models that were asked for."""
+    """The last `MODELS` models that were asked for, by whatever thread."""
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, SteeredModel] = OrderedDict()
+        self._lock = Lock()
 
     def get(self, recipe: Recipe) -> SteeredModel:
         """Raises as `Recipe.open`."""
         saes = {site: recipe.located(source) for site, source in recipe.saes.items()}
         key = str((recipe.located(recipe.model), saes))
-        if key not in self._models:
-            self._models[key] = recipe.open()
-            while len(self._models) > MODELS:
-                self._models.popitem(last=False)
-        self._models.move_to_end(key)
-        return self._models[key]
+        with self._lock:
+            if key not in self._models:
+                self._models[key] = recipe.open()
+                while len(self._models) > MODELS:
+                    self._models.popitem(last=False)
+            self._models.move_to_end(key)
+            return self._models[key]
