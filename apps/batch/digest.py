@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hooks import AudioFileError
-from steer.recipe import Recipe, path_in
+from hooks.files import Stamp, stamp_of
+from steer.recipe import VECTORS, Recipe, path_in
 
 BLOCK = 2**20
 
@@ -44,23 +46,46 @@ def size_and_time(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def fingerprint(recipe: Recipe | None, **options: Any) -> str:
-    """Of all that decides on an output beside the source: a recipe, what the files that it names hold, and options.
+def fingerprint(recipe: Recipe | None, *named: str, **options: Any) -> str:
+    """Of all that decides on an output beside the source: a recipe, other files (or names of models), and options.
+
+    What files and folders hold counts, not where they lie or from where they are looked at.
 
     Raises:
-        AudioFileError: a file that it names cannot be read.
+        AudioFileError: a file that is named cannot be read.
     """
-    values = recipe.to_dict() if recipe else {}
-    named = [] if recipe is None else [recipe.model, *recipe.saes.values(), *(edit.shift for edit in recipe.edits)]
-    files = {source: held(Path(path_in(recipe.located(source))[1])) for source in named if recipe and source}
-    text = json.dumps([values, files, options], sort_keys=True)
+    values: dict[str, Any] = {}
+    if recipe:
+        values = recipe.to_dict()
+        values["model"] = content(recipe.located(recipe.model))
+        values["saes"] = {site: content(recipe.located(source), VECTORS) for site, source in recipe.saes.items()}
+        for edit in values.get("edits", []):
+            if "shift" in edit:
+                edit["shift"] = content(recipe.located(edit["shift"]))
+    text = json.dumps([values, [content(name) for name in named if name], options], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def held(path: Path) -> list[str]:
-    """Digests of a file, or of the files in a folder; none of a name that is no path."""
+def content(source: str, beside: str = "") -> list[str]:
+    """Digests of a file (and the one `beside` it), or of the files in a folder; a name that is no path as it is."""
+    before, name, behind = path_in(source)
+    path = Path(name)
     if path.is_file():
-        return [digest(path)]
+        files = [path, path.with_name(beside)] if beside else [path]
+        return [before, *(known_digest(one) for one in files if one.is_file()), behind]
     if path.is_dir():
-        return [f"{one.name} {digest(one)}" for one in sorted(path.iterdir()) if one.is_file()]
-    return []
+        return [f"{one.name} {known_digest(one)}" for one in sorted(path.iterdir()) if one.is_file()]
+    return [source]
+
+
+def known_digest(path: Path) -> str:
+    """The same, and no second reading of a file that stayed as it was: many recipes may name one model."""
+    try:
+        return digest_at(path.absolute(), stamp_of(path))
+    except OSError as error:
+        raise AudioFileError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+@lru_cache(1024)
+def digest_at(path: Path, stamp: Stamp) -> str:
+    return digest(path)

@@ -33,7 +33,7 @@ class FeaturesTask:
         return FeaturesWorker(self.recipe.open(), self.top, Atlas.load(self.atlas) if self.atlas else None)
 
     def fingerprint(self) -> str:
-        return fingerprint(self.recipe, top=self.top, atlas=self.atlas)
+        return fingerprint(self.recipe, self.atlas, top=self.top)
 
 
 @dataclass

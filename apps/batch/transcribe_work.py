@@ -32,7 +32,7 @@ class TranscribeTask:
         return worker
 
     def fingerprint(self, recipe: Recipe | None) -> str:
-        return fingerprint(recipe or self.recipe, model=self.model, language=self.language)
+        return fingerprint(recipe or self.recipe, self.model, language=self.language)
 
 
 @dataclass
