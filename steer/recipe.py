@@ -178,6 +178,11 @@ class Recipe(_Strict):
             raise ValueError(f"saes: say which SAE belongs to which site of {self.model}")
         return self
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """What is sent to a process in another folder finds its files all the same."""
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {"_folder": self._folder.absolute()}}
+
     @property
     def keeps_residual(self) -> bool:
         """Whether what the codec cannot carry is added back. Left open, it is not where there are goals: unedited, it
