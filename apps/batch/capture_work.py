@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from apps.batch.digest import held
+from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
 from apps.batch.worker import Done
 from hooks import AudioModel, Clip, capture, open_model, read_clip
@@ -33,7 +33,7 @@ class CaptureTask:
         return CaptureWorker(self, open_model(self.model))
 
     def fingerprint(self) -> str:
-        return " ".join([self.model, *held(Path(self.model)), *self.sites, self.dtype])
+        return fingerprint(None, self.model, sites=self.sites, dtype=self.dtype)
 
 
 @dataclass
