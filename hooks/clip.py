@@ -20,6 +20,11 @@ from hooks.files import whole_file
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
 MAX_CHANNELS = 8
+MAX_FRAMES_PER_BYTE = 2**13
+"""Silence in the formats that pack it best (FLAC, Vorbis, Opus) stays below that."""
+LOUDEST = 2.0**32
+"""Floats in the range of 32-bit integers are a sound written oddly; what lies beyond is damage, and overflows later."""
+READ_FRAMES = 2**20
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,15 @@ class Clip:
 
 
 def check_samples(waveform: Tensor, name: str) -> None:
-    """Raises AudioFileError if there are no samples, or samples that are not finite numbers."""
+    """Raises AudioFileError if there are no samples, or samples that are no numbers of a sound."""
     if waveform.numel() == 0:
         raise AudioFileError(f"{name}: has no samples")
     if not torch.isfinite(waveform).all():
         bad = int((~torch.isfinite(waveform)).sum())
         raise AudioFileError(f"{name}: {bad} samples are not finite (NaN or infinite); repair the file first")
+    loudest = float(waveform.abs().max())
+    if loudest > LOUDEST:
+        raise AudioFileError(f"{name}: has samples up to {loudest:.0e}, where a sound has 1; repair the file first")
 
 
 def audio_info(path: str | Path) -> AudioInfo:
@@ -97,7 +105,8 @@ def audio_info(path: str | Path) -> AudioInfo:
     """
     path = Path(path)
     if not os.path.isfile(path):
-        raise AudioFileError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+        what = "is a folder" if os.path.isdir(path) else "no regular file" if os.path.exists(path) else "no such file"
+        raise AudioFileError(f"{path}: {what}")
     try:
         info = soundfile.info(str(path))
     except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
@@ -110,6 +119,11 @@ def audio_info(path: str | Path) -> AudioInfo:
         )
     if info.channels > MAX_CHANNELS:
         raise AudioFileError(f"{path}: {info.channels} channels, at most {MAX_CHANNELS} are supported")
+    if info.frames > MAX_FRAMES_PER_BYTE * os.path.getsize(path):
+        raise AudioFileError(
+            f"{path}: its header does not say how long it is, or more than it can hold: a stream that was not finished "
+            "or a damaged file; write it anew, as with ffmpeg -i OLD NEW"
+        )
     return AudioInfo(path, info.samplerate, info.channels, info.frames, info.format, info.subtype)
 
 
@@ -126,7 +140,8 @@ def read_clip(path: str | Path) -> Clip:
         AudioFileError: as `audio_info`, or the file is truncated or damaged, or samples are not finite.
     """
     info = audio_info(path)
-    blocks = list(read_blocks(info, info.frames))
+    # memory for what is read, not for what the header promises
+    blocks = list(read_blocks(info, READ_FRAMES))
     return Clip(torch.cat(blocks, dim=1), info.sample_rate, str(path))
 
 

@@ -42,6 +42,7 @@ class TestClip:
             (torch.zeros(1, 2, 3), "not [1, 2, 3]"),
             (torch.zeros(2, 0), "has no samples"),
             (torch.tensor([0.0, float("nan"), float("inf")]), "2 samples are not finite"),
+            (torch.tensor([0.0, -1e30]), "samples up to 1e+30"),
         ],
     )
     def test_unusable_samples(self, waveform: Tensor, message: str) -> None:
@@ -206,6 +207,26 @@ def test_files_that_cannot_be_used(make: Callable[[Path], Path], message: str, t
     with pytest.raises(AudioFileError) as error:
         read_clip(path)
     one_line(error, str(path), message)
+
+
+@pytest.mark.parametrize("promised", [0, 2**24, 2**36 - 1])
+def test_a_header_that_promises_too_much_gets_no_memory(promised: int, tmp_path: Path) -> None:
+    """FLAC writes its length in 36 bits, and 0 where it is not known."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros((100, 1)), 16_000)
+    data = bytearray(path.read_bytes())
+    about = int.from_bytes(data[18:26], "big")
+    data[18:26] = (about >> 36 << 36 | promised).to_bytes(8, "big")
+    path.write_bytes(data)
+    with pytest.raises(AudioFileError) as error:
+        read_clip(path)
+    one_line(error, str(path), "its header does not say how long it is, or more than it can hold")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(AudioFileError, match="no regular file"):
+        audio_info(tmp_path / "a.wav")
 
 
 def test_a_truncated_flac_says_where(tmp_path: Path) -> None:
