@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evaluation.report import Report
-from hooks.errors import AudioSteerError
+from hooks.errors import AudioSteerError, one_line
 from hooks.files import whole_file
+from hooks.weights import UNREADABLE
 from steer import starter
 from steer.sae import check_features
 
@@ -245,7 +247,7 @@ class Atlas:
             SAEError: there is no such SAE.
         """
         path = starter.atlas_file(str(path)) if str(path).startswith("starter:") else path
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise AtlasError(f"{path}: no such atlas; make one with steer features --atlas {path} --audio DIR")
         try:
             with safe_open(str(path), "pt") as file:
@@ -254,8 +256,8 @@ class Atlas:
             concepts = [Concept(**values) for values in about.pop("concepts")]
             atlas = cls(**{name: about[name] for name in _plain()}, concepts=concepts, **tensors)
             atlas._check()
-        except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-            raise AtlasError(f"{path}: not an atlas, or a damaged one ({error})") from error
+        except UNREADABLE as error:
+            raise AtlasError(f"{path}: not an atlas, or a damaged one ({one_line(error)})") from error
         return atlas
 
     def check_fits(self, site: str, d_sae: int) -> None:
@@ -271,6 +273,22 @@ class Atlas:
             raise ValueError("its parts do not fit together")
         if (self.peak_clip >= len(self.clips)).any():
             raise ValueError("it names clips that it does not list")
+        texts = [
+            self.model,
+            self.sae,
+            self.site,
+            *self.clips,
+            *(text for c in self.concepts for text in (c.kind, c.value)),
+        ]
+        counts = [number for c in self.concepts for number in (c.positives, c.others)]
+        chances = [c.chance for c in self.concepts if c.chance is not None]
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(count, int) for count in counts)
+            and all(isinstance(chance, int | float) for chance in chances)
+            and isinstance(self.about, dict)
+        ):
+            raise ValueError("its texts and numbers are of other kinds")
 
 
 def _tensors() -> list[str]:

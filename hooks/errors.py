@@ -44,5 +44,10 @@ def require(module: str, extra: str) -> ModuleType:
 
 def one_line(error: BaseException, limit: int = 200) -> str:
     """What another library's error says, without its line breaks and its tail."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    return shortened(str(error), limit) or type(error).__name__
+
+
+def shortened(text: str, limit: int = 500) -> str:
+    """A text in one line, without its tail: what a file says may stand in a message, however much that is."""
+    text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[:limit].rstrip()} ..."

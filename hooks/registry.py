@@ -5,15 +5,21 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from hooks.errors import AudioSteerError, ModelError, one_line
+from hooks.errors import AudioSteerError, ModelError, one_line, shortened
 from hooks.hub import HubError, snapshot
 from hooks.model import AudioModel
 from hooks.site import Site
@@ -113,7 +119,7 @@ def find_model(name: str | Path, revision: str | None) -> AudioModel:
         return open_folder(Path(rest), text)
     own = [name for name in FAMILIES if name.islower() and hasattr(family(name), "open_name")]
     known = ", ".join([*(f"{name}:..." for name in (*own, *SCHEMES)), "hf:owner/name", "a folder"])
-    raise ModelError(f"there is no model {text!r}; a model is one of {known}")
+    raise ModelError(f"there is no model {shortened(text)!r}; a model is one of {known}")
 
 
 def open_folder(folder: Path, name: str) -> AudioModel:
@@ -134,7 +140,42 @@ def open_folder(folder: Path, name: str) -> AudioModel:
     if kind not in FAMILIES or not hasattr(family(kind), "open_folder"):
         raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {', '.join(FAMILIES)}")
     check_folder(folder)
-    return family(kind).open_folder(folder, name)
+    with room_for(folder):
+        return family(kind).open_folder(folder, name)
+
+
+SPARE_NUMBERS, SPARE_PARTS = 2**27, 10_000
+
+
+@contextmanager
+def room_for(folder: Path) -> Iterator[None]:
+    """Lets no module be built that is far larger than the files of the folder: a config may ask for any size.
+
+    Asked as each parameter is registered, when its memory is not yet touched.
+
+    Raises:
+        ModelError: more numbers, or more parameters, than there can be in the files.
+    """
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    thread, numbers, parts = threading.get_ident(), 0, 0
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal numbers, parts
+        if tensor is None or threading.get_ident() != thread:
+            return
+        numbers, parts = numbers + tensor.numel(), parts + 1
+        # weights in 4 bits are two a byte; a parameter's name in a file is longer than 16 bytes
+        if numbers > 2 * held + SPARE_NUMBERS or parts > held // 16 + SPARE_PARTS:
+            raise ModelError(
+                f"{folder}: its config.json asks for a model far larger than its weights; fetch both again"
+            )
+
+    handles = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def untyped(config: dict[str, Any]) -> str | None:

@@ -7,13 +7,17 @@ holds before memory is given to it, and an index may name only files beside it.
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import pickle
+import pickletools
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,12 +25,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line
+from hooks.text import check_regular, read_text
 
 SAFE, PICKLED = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
 STANDARD = ("model", "diffusion_pytorch_model", "pytorch_model")
 """What libraries call the file that has all weights."""
 WRAPPERS = ("state_dict", "model_state_dict")
 """Under what a training keeps the weights in its checkpoints."""
+UNREADABLE = (
+    *(ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    SafetensorError,
+)
+"""What comes of tensors and JSON that are damaged, or that are not what they are taken for."""
+OLD_PICKLES = 5
+"""A file of old torch begins with so many: a mark, a version, a system, what was saved, its storages."""
+MAX_INDEX_BYTES = 16 * 2**20
 AGAIN = "it is cut short or damaged: fetch it again"
 
 
@@ -110,8 +123,8 @@ def named_files(index: Path) -> list[Path]:
         ModelError: it is damaged, or names a file elsewhere.
     """
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(json.loads(read_text(index, MAX_INDEX_BYTES))["weight_map"].values()))
+    except UNREADABLE as error:
         raise ModelError(f"{index}: no index of weights ({one_line(error)}); {AGAIN}") from error
     for name in names:
         if not isinstance(name, str) or name != re.split(r"[/\\]", name)[-1] or not name.endswith((*SAFE, *PICKLED)):
@@ -156,10 +169,11 @@ def check_file(path: Path) -> None:
         ModelError: it is not there, something else, cut short, or declares more than it holds.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             head = file.read(64)
         size = path.stat().st_size
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({one_line(error)})") from error
     if head.startswith(b"version https://git-lfs"):
         raise ModelError(f"{path}: only points to the weights; fetch them with `git lfs pull`")
@@ -175,13 +189,50 @@ def check_file(path: Path) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 declared = sum(entry.file_size for entry in archive.infolist())
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+                # torch does not compress, so that what comes out is never more than the file
+                if declared > size:
+                    raise ModelError(
+                        f"{path}: {size:,} bytes that would unpack to {declared:,}; it is not to be trusted"
+                    )
+                for entry in archive.infolist():
+                    if entry.filename.endswith(".pkl"):
+                        check_pickle(io.BytesIO(archive.read(entry)), path)
+        except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
             raise ModelError(f"{path}: cannot be read ({one_line(error)}); {AGAIN}") from error
-        # torch does not compress, so that what comes out is never more than the file
-        if declared > size:
-            raise ModelError(f"{path}: {size:,} bytes that would unpack to {declared:,}; it is not to be trusted")
-    elif not head.startswith(b"\x80"):
+    elif head.startswith(b"\x80"):
+        try:
+            with path.open("rb") as file:
+                for _ in range(OLD_PICKLES):
+                    check_pickle(file, path)
+        except UNREADABLE as error:
+            raise ModelError(f"{path}: cannot be unpickled as tensors ({one_line(error)}); {AGAIN}") from error
+    else:
         raise ModelError(f"{path}: neither a file of torch nor safetensors; {AGAIN}")
+
+
+def check_pickle(file: IO[bytes], path: Path) -> None:
+    """Raises ModelError where unpickling could make much out of a few bytes.
+
+    torch lets a pickle call `bytearray` with any length, and encode bytes to twice as many, again and again.
+    """
+    encodes, names = False, []
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "GLOBAL" and str(argument).rpartition(" ")[2] == "bytearray":
+            raise ModelError(f"{path}: asks for memory (bytearray), which no tensor needs; it is not to be trusted")
+        encodes |= opcode.name == "GLOBAL" and argument == "_codecs encode"
+        if isinstance(argument, str):
+            names.append(argument)
+    if encodes and any(map(takes_bytes, names)):
+        raise ModelError(f"{path}: encodes bytes to more bytes, which no tensor needs; it is not to be trusted")
+
+
+def takes_bytes(codec: str) -> bool:
+    """Whether it is the name of a codec like hex, whose output can be its input."""
+    try:
+        codecs.lookup(codec).encode(b"")  # type: ignore[arg-type]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def checked(state: Any, path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:

@@ -151,6 +151,8 @@ class FeatureEdit(Edit):
             raise EditError(f"{self.kind} needs at least one feature")
         if len(set(self.features)) != len(self.features):
             raise EditError(f"{self.kind} names a feature twice")
+        if max(map(abs, self.features)) >= 2**63:
+            raise EditError(f"{self.kind} names a feature of more than 18 digits: no SAE has so many")
 
     def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
         """New values of the chosen features [B, T, S]."""

@@ -7,6 +7,7 @@ for loudness (dB) and spectral centroid (Hz).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hooks.errors import require
+from hooks.errors import one_line, require
 from hooks.files import whole_file
+from hooks.weights import UNREADABLE
 from steer.errors import ProbeError
 from steer.vectors import ControlVector
 
@@ -197,7 +199,7 @@ def load_probes(path: str | Path) -> dict[str, Probe]:
     Raises:
         ProbeError: no such file, or not a file of probes.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ProbeError(f"{path}: no such file of probes")
     probes = {}
     try:
@@ -207,6 +209,6 @@ def load_probes(path: str | Path) -> dict[str, Probe]:
                 known = entry["bins"]
                 bins = Bins(known["attribute"], tuple(known["centres"]), known["unit"], tuple(known["names"]))
                 probes[name] = Probe(bins, weights.float(), bias.float(), counts, entry["site"])
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
-        raise ProbeError(f"{path}: not a file of probes ({error})") from error
+    except UNREADABLE as error:
+        raise ProbeError(f"{path}: not a file of probes ({one_line(error)})") from error
     return probes

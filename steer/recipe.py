@@ -44,7 +44,9 @@ from pydantic import (
 )
 
 from hooks import open_model
+from hooks.errors import one_line, shortened
 from hooks.files import whole_file
+from hooks.text import read_text
 from steer import starter
 from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift, as_spans
 from steer.errors import EditError, RecipeError
@@ -55,6 +57,10 @@ from steer.vectors import ControlVector, load_vector, load_vectors
 DEFAULT_MODEL = "starter:codec"
 VECTORS = "vectors.safetensors"
 """Control vectors of an SAE lie beside it under this name; those called like a goal serve that goal."""
+MAX_BYTES, MAX_VALUES = 2**20, 100_000
+"""Of a recipe, and of what its aliases stand for when each is written out."""
+UNREADABLE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What PyYAML raises for text that is none, and for tags and dates with values that are not theirs."""
 UNITS = {"loudness": "dB", "pitch": "st", "brightness": "%"}
 
 
@@ -201,7 +207,7 @@ class Recipe(_Strict):
         try:
             recipe = cls.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(f"{name}: {first_problem(error)}") from None
+            raise RecipeError(f"{name}: {shortened(first_problem(error))}") from None
         recipe._folder = folder or Path()
         return recipe
 
@@ -216,13 +222,13 @@ class Recipe(_Strict):
         """
         path = starter.recipe_file(str(path)) if str(path).startswith("starter:") else Path(path)
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+            values = plain_values(read_text(path, MAX_BYTES))
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             mark = getattr(error, "problem_mark", None)
             where = f" in line {mark.line + 1}" if mark else ""
-            raise RecipeError(f"{path}: neither YAML nor JSON{where}") from error
+            raise RecipeError(f"{path}: neither YAML nor JSON{where} ({one_line(error, 80)})") from error
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: holds no keys; a recipe has {', '.join(cls.model_fields)}")
         return cls.build({"model": model, **values}, str(path), path.parent)
@@ -263,12 +269,12 @@ class Recipe(_Strict):
         """A path that is there relative to the recipe, or `source` as it is."""
         before, path, behind = path_in(source)
         there = self._folder / path
-        return f"{before}{there}{behind}" if there.exists() else source
+        return f"{before}{there}{behind}" if os.path.exists(there) else source
 
     def _moved(self, source: str, folder: Path) -> str:
         before, path, behind = path_in(source)
         there = self._folder / path
-        if Path(path).is_absolute() or not there.exists():
+        if Path(path).is_absolute() or not os.path.exists(there):
             return source
         return f"{before}{os.path.relpath(there, folder)}{behind}"
 
@@ -298,7 +304,7 @@ class Recipe(_Strict):
         found: dict[str, ControlVector] = {}
         for site, source in self.saes.items():
             path = find_folder(self.located(source)) / VECTORS
-            for name, vector in load_vectors(path).items() if path.is_file() else ():
+            for name, vector in load_vectors(path).items() if os.path.isfile(path) else ():
                 found.setdefault(name, ControlVector(vector.vector, name, vector.unit, site))
         for goal in self.wanted:
             if goal not in found:
@@ -343,6 +349,31 @@ class Recipe(_Strict):
         assert spec.shift is not None
         strength = 1.0 if spec.strength is None else value_of(spec.strength)
         return [Shift(load_vector(self.located(spec.shift)).vector, strength, during=during)]
+
+
+def plain_values(text: str) -> Any:
+    """What YAML says (JSON is YAML), as plain values; raises one of `UNREADABLE`."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        # told before it is built: a merge of merges is copied at each level
+        if written_out(node, {}) > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node has with all its aliases; without end for one that holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES  # as long as it is not known: where it is met again, it holds itself
+        parts = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else ()
+        pairs = parts if isinstance(node, yaml.MappingNode) else ((part,) for part in parts)
+        known[id(node)] = 1 + sum(written_out(part, known) for pair in pairs for part in pair)
+    return known[id(node)]
 
 
 def path_in(source: str) -> tuple[str, str, str]:

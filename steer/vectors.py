@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hooks.errors import one_line
 from hooks.files import whole_file
+from hooks.weights import UNREADABLE
 from steer.errors import EditError
 
 
@@ -97,21 +101,29 @@ def load_vectors(path: str | Path) -> dict[str, ControlVector]:
     Raises:
         EditError: no such file, not a safetensors file, or tensors of more than one axis.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise EditError(f"{path}: no such file of control vectors")
     try:
         with safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {}).get("vectors", "{}"))
             vectors = {
-                key: ControlVector(file.get_tensor(key).float(), **about.get(key, {"name": key}))
+                key: ControlVector(file.get_tensor(key).float(), **texts(about.get(key, {"name": key})))
                 for key in file.keys()  # noqa: SIM118
             }
-    except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
-        raise EditError(f"{path}: not a file of control vectors ({error})") from error
+    except UNREADABLE as error:
+        raise EditError(f"{path}: not a file of control vectors ({one_line(error)})") from error
     for key, vector in vectors.items():
         if vector.vector.ndim != 1:
             raise EditError(f"{path}: {key} has shape {list(vector.vector.shape)}, a control vector has one axis")
     return vectors
+
+
+def texts(said: Mapping[str, Any]) -> Mapping[str, str]:
+    """Raises TypeError for what is no text."""
+    for key, value in said.items():
+        if not isinstance(value, str):
+            raise TypeError(f"its {key} is no text")
+    return said
 
 
 def load_vector(source: str | Path) -> ControlVector:

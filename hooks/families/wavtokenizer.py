@@ -120,7 +120,10 @@ def open_weights(path: Path, name: str, config: WavTokenizerConfig | None = None
     """
     state = read_state(path)
     with fitting(name):
-        module = WavTokenizer(config or WavTokenizerConfig.of_checkpoint(state))
+        config = config or WavTokenizerConfig.of_checkpoint(state)
+        with torch.device("meta"):
+            WavTokenizer(config)  # one too large for its weights is refused by `registry.room_for` before it is filled
+        module = WavTokenizer(config)
         module.load_checkpoint_(state)
     return WavTokenizerCodec(module, name, quantize)
 

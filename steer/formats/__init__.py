@@ -14,6 +14,7 @@ see `hooks.weights`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from hooks.errors import one_line
+from hooks.errors import one_line, shortened
 from hooks.hub import HubError, snapshot
+from hooks.weights import UNREADABLE
 from steer.errors import SAEError
 from steer.formats import dictionary_learning, openai, sae_lens, sparsify
 from steer.formats.audio_saes import Freud, WhisperSAE
@@ -96,7 +98,7 @@ def build(checkpoint: Checkpoint) -> SAE:
         if known.knows(checkpoint):
             try:
                 return known.build(checkpoint)
-            except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
+            except UNREADABLE as error:
                 # a file may say anything: numbers that are text, lists that are objects, tensors of other shapes
                 raise SAEError(f"{checkpoint.name}: what it says makes no sense ({one_line(error)})") from error
     keys = ", ".join(map(str, list(checkpoint.state)[:8])) or "none"
@@ -127,12 +129,14 @@ def weights_in(folder: Path) -> Path:
     Raises:
         SAEError: there is none, or it is not clear which.
     """
+    if not folder.is_dir():
+        raise SAEError(f"{folder}: is neither a file nor a folder")
     for name in FILES:
         if (folder / name).is_file():
             return folder / name
     if (folder / CFG).is_file():
         raise SAEError(f"no {WEIGHTS} (or {sparsify.WEIGHTS}) in {folder}")
-    found = sorted(path for path in folder.iterdir() if path.suffix in TORCH_FILES) if folder.is_dir() else []
+    found = sorted(path for path in folder.iterdir() if path.suffix in TORCH_FILES)
     if len(found) == 1:
         return found[0]
     if found:
@@ -167,14 +171,16 @@ def find_folder(source: str | Path) -> Path:
 def locate(source: str | Path) -> Path:
     """The folder or file that a name stands for; see `find_folder`."""
     text = str(source)
-    if Path(text).exists():
+    if os.path.exists(text):
         return Path(text)
     scheme, _, rest = text.partition(":")
     if scheme in SCHEMES:
         return SCHEMES[scheme](rest)
     if scheme == "hf" and rest.count("/") >= 1:
         return downloaded(text, rest)
-    raise SAEError(f"there is no SAE {text!r}: pass a folder, starter:codec/latent, or hf:owner/name/folder@revision")
+    raise SAEError(
+        f"there is no SAE {shortened(text)!r}: pass a folder, starter:codec/latent, or hf:owner/name/folder@revision"
+    )
 
 
 def downloaded(text: str, rest: str) -> Path:

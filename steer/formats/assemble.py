@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hooks.errors import shortened
 from steer.errors import SAEError
 from steer.sae import SAE, SAEInfo
 
@@ -39,6 +41,8 @@ def assemble(
     if tensors["W_enc"].ndim != 2:
         raise SAEError(f"{name}: W_enc is {list(tensors['W_enc'].shape)}, not [d_in, d_sae]")
     d_in, d_sae = tensors["W_enc"].shape
+    if not (d_in and d_sae):
+        raise SAEError(f"{name}: W_enc is {d_in} x {d_sae}: there is nothing in it")
     shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     for key in needed:
         value, shape = tensors[key], shapes.get(key, (d_sae,))
@@ -47,7 +51,10 @@ def assemble(
         if not value.is_floating_point() or not torch.isfinite(value).all():
             raise SAEError(f"{name}: {key} is not finite numbers")
     k = whole(k, "k", name) if k is not None else None
-    sae = SAE(d_in, d_sae, activation, k, center=center, normalize=normalize, rms_norm=rms_norm, info=info)
+    try:
+        sae = SAE(d_in, d_sae, activation, k, center=center, normalize=normalize, rms_norm=rms_norm, info=info)
+    except SAEError as error:
+        raise SAEError(f"{name}: {error}") from error
     sae.load_state_dict({key: tensors[key].detach().float() for key in needed})
     return sae.eval().requires_grad_(False)
 
@@ -72,14 +79,33 @@ def taken(state: Mapping[str, Any], names: Mapping[str, str], name: str) -> dict
     return found
 
 
+def info_of(said: Mapping[str, Any], name: str) -> SAEInfo:
+    """What a file says of where its SAE belongs, less what it says besides.
+
+    Raises:
+        SAEError: something of it is of another kind than it has to be: text, a number above 0, an object.
+    """
+    found = {field.name: said[field.name] for field in fields(SAEInfo) if said.get(field.name) is not None}
+    for key, value in found.items():
+        if key in ("sample_rate", "frame_rate"):
+            fits = isinstance(value, int | float) and 0 < value < float("inf")
+        elif key == "metrics":
+            fits = isinstance(value, Mapping) and all(isinstance(number, int | float) for number in value.values())
+        else:
+            fits = isinstance(value, dict if key == "extra" else str)
+        if not fits:
+            raise SAEError(f"{name}: {key} in what it says of itself makes no sense ({shortened(repr(value), 80)})")
+    return SAEInfo(**found)
+
+
 def whole(value: Any, what: str, name: str) -> int:
     """A count, which some formats write as a float or a tensor; raises SAEError for what is none."""
     try:
         number = float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SAEError(f"{name}: {what} is {value!r}, not a number") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise SAEError(f"{name}: {what} is {shortened(repr(value), 80)}, not a number") from error
     if not number.is_integer() or number < 1:
-        raise SAEError(f"{name}: {what} is {value!r}, not a whole number above 0")
+        raise SAEError(f"{name}: {what} is {shortened(repr(value), 80)}, not a whole number above 0")
     return int(number)
 
 

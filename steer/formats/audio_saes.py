@@ -6,12 +6,11 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize
 
 from steer.errors import SAEError
 from steer.formats.assemble import assemble, taken
-from steer.formats.checkpoint import Checkpoint
+from steer.formats.checkpoint import Checkpoint, plain
 from steer.sae import SAE, SAEInfo
 
 ENCODER = {"W_enc": "encoder.weight", "b_enc": "encoder.bias"}
@@ -89,8 +88,3 @@ def part(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise SAEError(f"{checkpoint.name}: {key} is not a dict but {type(value).__name__}")
     return dict(value or {})
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Without tensors, so that it can be written as JSON."""
-    return {key: value for key, value in values.items() if not isinstance(value, Tensor)}

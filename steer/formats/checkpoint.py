@@ -15,14 +15,25 @@ import torch
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line
+from hooks.text import read_text
 from hooks.weights import read_checkpoint
 from steer.errors import SAEError
 
 MAX_JSON_BYTES = 16 * 2**20
+MAX_VALUES, MAX_DEPTH = 10**6, 100
+
+
+def number(dtype: Any, data: Any) -> Any:
+    """A numpy number as it was pickled; the function that numpy names there makes an item of any size."""
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "fiub":
+        raise ValueError(f"{dtype} is no kind of number")
+    return np.frombuffer(data, dtype)[0]
+
+
 NUMPY_NUMBERS: list[Any] = [
     # losses that a trainer left as numpy numbers beside its tensors; numpy 1 wrote the first name
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    (number, "numpy.core.multiarray.scalar"),
+    (number, "numpy._core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64)),
 ]
@@ -56,12 +67,12 @@ def read_json(path: Path) -> dict[str, Any]:
         SAEError: it is not there, damaged, or no object.
     """
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise SAEError(f"{path}: too large for a config ({path.stat().st_size >> 20} MiB)")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_text(path, MAX_JSON_BYTES))
     except FileNotFoundError as error:
         raise SAEError(f"no {path.name} in {path.parent}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise SAEError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise SAEError(f"{path}: damaged file ({one_line(error)})") from error
     if not isinstance(config, dict):
         raise SAEError(f"{path}: damaged file (not a JSON object)")
@@ -85,10 +96,22 @@ def read_weights(path: Path) -> dict[str, Any]:
     return state
 
 
-def check_tensors(value: Any, path: Path) -> None:
-    """Raises SAEError for a tensor that claims more numbers than the file has room for, as a view of a few can."""
-    if isinstance(value, dict):
-        for one in value.values():
-            check_tensors(one, path)
-    elif isinstance(value, Tensor) and value.numel() * value.element_size() > path.stat().st_size:
-        raise SAEError(f"{path}: a tensor claims to be {list(value.shape)}, which the file has no room for")
+def check_tensors(state: dict[str, Any], path: Path) -> None:
+    """Raises SAEError where a file claims more than it holds: a view of a few numbers, lists of the same lists."""
+    waiting: list[tuple[Any, int]] = [(state, 0)]
+    met = 1
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, Tensor) and value.numel() * value.element_size() > path.stat().st_size:
+            raise SAEError(f"{path}: a tensor claims to be {list(value.shape)}, which the file has no room for")
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+        met += len(inner)
+        if met > MAX_VALUES or depth > MAX_DEPTH:
+            raise SAEError(f"{path}: holds values within values without end; it is not to be trusted")
+        waiting += [(one, depth + 1) for one in inner]
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has it, without tensors."""
+    kept = {key: value for key, value in values.items() if not isinstance(value, Tensor)}
+    return json.loads(json.dumps(kept, default=str, skipkeys=True))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from hooks.files import whole_file
 from steer.errors import SAEError
-from steer.formats.assemble import assemble, biases, check_sizes, only_plain, taken, without_threshold
-from steer.formats.checkpoint import Checkpoint
+from steer.formats.assemble import assemble, biases, check_sizes, info_of, only_plain, taken, without_threshold
+from steer.formats.checkpoint import Checkpoint, plain
 from steer.sae import SAE, SAEInfo
 
 WEIGHTS, CONFIG = "ae.pt", "config.json"
@@ -110,10 +109,10 @@ def about(checkpoint: Checkpoint, said: dict[str, Any]) -> SAEInfo:
     """What we wrote ourselves; otherwise the site of a folder `layer_N`, and the rest as the config has it."""
     audio = checkpoint.section("audio")
     if audio:
-        return SAEInfo(**{field.name: audio[field.name] for field in fields(SAEInfo) if field.name in audio})
+        return info_of(audio, checkpoint.name)
     layer = re.fullmatch(r"layer_(\d+)", checkpoint.folder.resolve().name) if checkpoint.folder else None
     site = f"encoder.{int(layer[1]) - 1}" if layer and int(layer[1]) else ""
-    return SAEInfo(site=site, extra={"format": "dictionary_learning", "config": said})
+    return SAEInfo(site=site, extra={"format": "dictionary_learning", "config": plain(said)})
 
 
 def save(sae: SAE, folder: Path) -> None:

@@ -6,7 +6,6 @@ Its loader does a layer norm to the inputs of every SAE with TopK and to no othe
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 
 from hooks.files import whole_file
 from steer.errors import SAEError
-from steer.formats.assemble import assemble, biases, only_plain, taken
+from steer.formats.assemble import assemble, biases, info_of, only_plain, taken
 from steer.formats.checkpoint import Checkpoint
 from steer.sae import SAE, SAEInfo
 
@@ -37,14 +36,13 @@ def build(checkpoint: Checkpoint) -> SAE:
         state["decoder.weight"] = state["decoder.linear.weight"].T
     tensors = taken(state, TENSORS, name)
     audio = checkpoint.section("audio")
-    about = {field.name: audio[field.name] for field in fields(SAEInfo) if field.name in audio}
     return assemble(
         name,
         "topk" if kind == "TopK" else "relu",
         tensors,
         checkpoint.k or options.get("k"),
         normalize="layer_norm" if checkpoint.config.get("normalize", kind == "TopK") else None,
-        info=SAEInfo(**about or {"extra": {"format": "openai"}}),
+        info=info_of(audio, name) if audio else SAEInfo(extra={"format": "openai"}),
     )
 
 

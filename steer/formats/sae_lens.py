@@ -11,7 +11,6 @@ activations at run time by a constant is folded into the weights.
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from hooks.files import whole_file
 from steer.errors import SAEError
-from steer.formats.assemble import assemble, check_sizes, without_threshold
+from steer.formats.assemble import assemble, check_sizes, info_of, without_threshold
 from steer.formats.checkpoint import Checkpoint, read_json, read_weights
 from steer.normalize import NORMALIZATIONS
 from steer.sae import SAE, SAEInfo
@@ -133,7 +132,7 @@ def build(checkpoint: Checkpoint) -> SAE:
 def about(checkpoint: Checkpoint, cfg: dict[str, Any], audio: dict[str, Any]) -> SAEInfo:
     metadata = checkpoint.section("metadata") or cfg
     found: dict[str, Any] = {"model": metadata.get("model_name") or "", "site": metadata.get("hook_name") or ""}
-    return SAEInfo(**found | {field.name: audio[field.name] for field in fields(SAEInfo) if field.name in audio})
+    return info_of(found | audio, checkpoint.name)
 
 
 def modern(cfg: dict[str, Any], name: str) -> dict[str, Any]:

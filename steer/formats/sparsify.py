@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from hooks.files import whole_file
 from steer.errors import SAEError
-from steer.formats.assemble import assemble, biases, check_sizes, only_plain, taken
+from steer.formats.assemble import assemble, biases, check_sizes, info_of, only_plain, taken
 from steer.formats.checkpoint import Checkpoint
 from steer.sae import SAE, SAEInfo
 
@@ -33,11 +32,11 @@ def build(checkpoint: Checkpoint) -> SAE:
     tensors = taken(checkpoint.state, TENSORS, name)
     check_sizes(tensors, cfg.get("d_in"), cfg.get("num_latents") or None, name)
     audio = checkpoint.section("audio")
-    about = {field.name: audio[field.name] for field in fields(SAEInfo) if field.name in audio}
-    if not about:
+    info = info_of(audio, name)
+    if not audio:
         hookpoint = checkpoint.folder.resolve().name if checkpoint.folder else ""
-        about = {"extra": {"format": "sparsify", "hookpoint": hookpoint}}
-    return assemble(name, "topk", tensors, checkpoint.k or cfg.get("k"), info=SAEInfo(**about))
+        info = SAEInfo(extra={"format": "sparsify", "hookpoint": hookpoint})
+    return assemble(name, "topk", tensors, checkpoint.k or cfg.get("k"), info=info)
 
 
 def save(sae: SAE, folder: Path) -> None:

@@ -94,7 +94,7 @@ def test_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SAEError, match="damaged"):
         read_json(path)
     monkeypatch.setattr(checkpoint, "MAX_JSON_BYTES", 4)
-    with pytest.raises(SAEError, match="too large for a config"):
+    with pytest.raises(SAEError, match="is larger than 0 MiB"):
         read_json(path)
 
 
