@@ -108,7 +108,7 @@ def audio_info(path: str | Path) -> AudioInfo:
         what = "is a folder" if os.path.isdir(path) else "no regular file" if os.path.exists(path) else "no such file"
         raise AudioFileError(f"{path}: {what}")
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
         raise AudioFileError(f"{path}: not a sound file that can be read ({reason(error)})") from error
     if info.frames <= 0:
@@ -158,7 +158,7 @@ def read_blocks(
     """
     seen, end = start, info.frames if end is None else min(end, info.frames)
     try:
-        with soundfile.SoundFile(str(info.path)) as file:
+        with soundfile.SoundFile(os.fsencode(info.path)) as file:
             if start:
                 file.seek(start)
             while seen < end:
