@@ -341,3 +341,14 @@ def test_full_disk(
     ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert "could not be written" in only_line(Ran(ran.returncode, ran.stdout, ran.stderr))
     assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
+def test_a_name_that_is_no_text(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:
+    """Linux takes any bytes as the name of a file."""
+    source = tmp_path / os.fsdecode(b"\xff.wav")
+    sound("a.wav", 0.2).rename(source)
+    assert edit(source, "-o", tmp_path / "o.wav", *LOUDER).code == 0
+
+
+def test_a_name_that_is_too_long(edit: Callable[..., Ran], tmp_path: Path) -> None:
+    assert "no such file" in only_line(edit(tmp_path / f"{'x' * 300}.wav", "-o", tmp_path / "o.wav", *LOUDER))

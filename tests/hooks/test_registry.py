@@ -268,3 +268,13 @@ def test_what_a_family_needs_is_an_extra_of_the_package(key: str) -> None:
     for name in ("", f"{key}:x", "hf:x/y"):
         needs = requirement(key, name)
         assert needs is None or needs[1] in extras
+
+
+@pytest.mark.parametrize("size", [{"width": 10**5, "hidden": 10**5}, {"num_layers": 10**9}, {"bins": 10**9}])
+def test_a_config_that_asks_for_far_more_than_the_weights(size: dict[str, int], tmp_path: Path) -> None:
+    config = WavTokenizerConfig()
+    save_file({"x": torch.ones(2)}, tmp_path / "model.safetensors")
+    about = {"architecture": "wavtokenizer", **config.to_dict(), **size}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ModelError, match="asks for a model far larger than its weights"):
+        open_model(tmp_path)

@@ -91,3 +91,9 @@ def test_timed_edits() -> None:
     curve = Curve(((0.0, 1.0),))
     assert not any(edit.timed for edit in (Ablate([1]), Clamp([1], 2.0), Shift(torch.ones(3), torch.ones(2))))
     assert all(edit.timed for edit in (Ablate([1], during=(0, 1)), Clamp([1], curve), Shift(torch.ones(3), curve)))
+
+
+def test_a_feature_of_too_many_digits() -> None:
+    for feature in (2**63, -(2**63), 10**5000):
+        with pytest.raises(EditError, match="no SAE has so many"):
+            Ablate([feature])

@@ -7,7 +7,7 @@ import torch
 
 from steer import starter
 from steer.edits import Ablate, Clamp, Curve, Scale, Shift
-from steer.errors import EditError, RecipeError
+from steer.errors import EditError, RecipeError, SAEError
 from steer.recipe import Recipe
 from steer.sae import SAE
 from steer.vectors import ControlVector, save_vectors
@@ -179,3 +179,35 @@ def test_site_may_be_left_out_only_where_there_is_one_sae() -> None:
     with pytest.raises(EditError, match="site 'c'"):
         Recipe.build({**two, "edits": [{"ablate": [1], "site": "c"}]}).edits_for()
     assert Recipe.build({**two, "edits": [{"ablate": [1], "site": "b"}]}).edits_for() == {"b": [Ablate([1])]}
+
+
+MERGES = "a0: &a0 {model: x}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 2_000, "neither YAML nor JSON"),
+        ("during: 2001-99-99", "neither YAML nor JSON"),
+        ("model: !!bool x", "neither YAML nor JSON"),
+        (MERGES, "more than 100,000 values"),
+        ("&a [*a]", "more than 100,000 values"),
+        ("# " + "x" * 2**20, "is larger than 1 MiB"),
+        (f"model: {'x' * 10_000}", "saes: say which SAE"),
+    ],
+)
+def test_text_that_would_grow_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message) as error:
+        Recipe.load(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 1_000
+
+
+def test_a_name_that_is_too_long_is_no_path() -> None:
+    recipe = Recipe.build({"model": "starter:codec", "saes": {"latent": "x" * 300}})
+    with pytest.raises(SAEError, match="there is no SAE"):
+        recipe.open()

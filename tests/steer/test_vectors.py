@@ -81,3 +81,10 @@ def test_bad_files(tmp_path: Path) -> None:
         load_vectors(tmp_path / "matrix.safetensors")
     with pytest.raises(EditError, match="could not be written"):
         save_vectors({"a": A}, tmp_path / "missing" / "v.safetensors")
+
+
+@pytest.mark.parametrize("told", ["[" * 100_000, '{"v": {"name": 3}}', '{"v": []}', "9" * 5_000])
+def test_metadata_that_makes_no_sense(told: str, tmp_path: Path) -> None:
+    save_file({"v": torch.ones(2)}, tmp_path / "v.safetensors", {"vectors": told})
+    with pytest.raises(EditError, match="v.safetensors: not a file of control vectors"):
+        load_vectors(tmp_path / "v.safetensors")

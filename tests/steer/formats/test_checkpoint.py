@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -111,3 +114,66 @@ def test_names_inside_a_file_lead_nowhere(tmp_path: Path) -> None:
     torch.save({"b_dec": "../secret.safetensors", "encoder.weight": "../../x"}, folder / "ae.pt")
     with pytest.raises(SAEError, match="tensors are missing: encoder.weight"):
         load_sae(folder)
+
+
+class Call:
+    """Unpickled, a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def hexed() -> Any:
+    value: Any = b"x"
+    for _ in range(40):
+        value = Call(codecs.encode, value, "hex")
+    return value
+
+
+def laughs() -> Any:
+    value: Any = ["x"]
+    for _ in range(20):
+        value = [value] * 10
+    return value
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Call(bytearray, 2**40), "asks for memory"),
+        (hexed(), "encodes bytes to more bytes"),
+        (laughs(), "values within values"),
+        (Call(np.float64(0).__reduce__()[0], Call(np.dtype, "V4000000000")), "cannot be read"),
+    ],
+)
+def test_a_pickle_that_would_grow(value: Any, message: str, old: bool, tmp_path: Path) -> None:
+    torch.save({"config": value}, tmp_path / "ae.pt", _use_new_zipfile_serialization=not old)
+    with pytest.raises(SAEError, match=message) as error:
+        load_sae(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_numbers_of_numpy_are_read(tmp_path: Path) -> None:
+    torch.save({"loss": np.float32(0.5), "mark": b"bytes", "hex": 1}, tmp_path / "a.pt")
+    with pytest.raises(SAEError, match="encodes bytes"):
+        read_weights(tmp_path / "a.pt")
+    torch.save({"loss": np.float32(0.5), "mark": b"bytes"}, tmp_path / "a.pt")
+    assert read_weights(tmp_path / "a.pt") == {"loss": 0.5, "mark": b"bytes"}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("ae.pt", "pipe"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(SAEError, match="is neither a file nor a folder"):
+        load_sae(tmp_path / "pipe")
+    (tmp_path / "ae.pt").unlink()
+    torch.save({"b_dec": torch.ones(2)}, tmp_path / "ae.pt")
+    os.mkfifo(tmp_path / "cfg.json")
+    with pytest.raises(SAEError, match="no known format"):
+        load_sae(tmp_path)
+    with pytest.raises(SAEError, match="is no regular file"):
+        read_json(tmp_path / "cfg.json")
