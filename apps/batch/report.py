@@ -16,7 +16,7 @@ from rich.text import Text
 
 from apps.batch.jobs import BatchError, Row
 from apps.batch.watch import Work, clock
-from apps.files import to_json, write_result
+from apps.files import make_folder, to_json, write_result
 from apps.tables import shown
 from steer.recipe import UNITS
 
@@ -127,6 +127,7 @@ class BatchReport:
     def save(self, path: Path) -> None:
         """Raises BatchError for another ending than .html and .json, and AudioFileError if it cannot be written."""
         check_names([path])
+        make_folder(path.parent)
         text = self.to_html() if path.suffix.lower() in HTML else to_json(self.to_dict()) + "\n"
         write_result(path, lambda partial: partial.write_text(text, "utf-8", "surrogateescape"), force=True)
 
