@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Lock
@@ -22,6 +24,9 @@ Rows = Generator[Row, None, None]
 CONNECT_S = 15
 AHEAD = 2
 """So many bundles for each worker are with the scheduler, so that none is idle while rows travel."""
+LOST = "the scheduler was lost; the same command goes on when it is back"
+DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""Run in a worker of this machine: Ctrl-C reaches it too, but it is for the main process to end it in order."""
 
 
 class Engine(Protocol):
@@ -62,6 +67,8 @@ class Cluster:
         """Raises MissingExtraError without Dask; BatchError if no scheduler or no worker is there, a worker cannot do
         the task, or the scheduler is lost."""
         distributed = require("distributed", "cluster")
+        # what it tells of a lost scheduler, an error says in one line
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         with ExitStack() as stack:
             client = self._client(distributed, stack)
             threads = None if self.address else max(1, (os.cpu_count() or 1) // self.workers)
@@ -78,7 +85,14 @@ class Cluster:
                 raise BatchError(f"--cluster {self.address}: no scheduler with workers answers ({told})") from error
             return client
         local = distributed.LocalCluster(
-            n_workers=self.workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=100
+            n_workers=self.workers,
+            threads_per_worker=1,
+            processes=True,
+            # any free port: with None it would be 8787, and a second batch complain of the first
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=100,
+            preload=DEAF,
         )
         return stack.enter_context(distributed.Client(stack.enter_context(local), set_as_default=False))
 
@@ -94,14 +108,17 @@ class Sender:
         self.alone = False
 
     def run(self, waiting: Iterator[list[Lot]]) -> Rows:
-        self._send(waiting)
-        for future in self.coming:
-            yield from self._rows(future, self.sent.pop(future.key))
+        try:
             self._send(waiting)
-            if not self.sent and self.suspects:
-                # one at a time, behind all others: what takes a worker down now did it alone
-                self.alone = True
-                self._submit([Lot((self.suspects.popleft(),), 0.0)])
+            for future in self.coming:
+                yield from self._rows(future, self.sent.pop(future.key))
+                self._send(waiting)
+                if not self.sent and self.suspects:
+                    # one at a time, behind all others: what takes a worker down now did it alone
+                    self.alone = True
+                    self._submit([Lot((self.suspects.popleft(),), 0.0)])
+        except (OSError, CancelledError, self.distributed.client.ClosedClientError) as error:
+            raise BatchError(LOST) from error
 
     def _send(self, waiting: Iterator[list[Lot]]) -> None:
         threads = sum(self.client.nthreads().values()) if self.client.status == "running" else 0
@@ -122,7 +139,7 @@ class Sender:
         if future.status == "finished":
             return future.result()
         if future.status in ("cancelled", "lost"):
-            raise BatchError("the scheduler was lost; the same command goes on when it is back")
+            raise BatchError(LOST)
         error = future.exception()
         if not isinstance(error, self.distributed.KilledWorker):
             raise BatchError(f"a worker cannot do this: {one_line(error)}") from error
