@@ -177,6 +177,7 @@ def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: lis
         report.show(Console())
     for path in reports:
         report.save(path)
+    finished.check()
     outcomes = [Outcome(**row.result) for row in finished.rows if row.result]
     return exit_code(outcomes, failed=bool(report.failures))
 

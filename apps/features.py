@@ -136,6 +136,7 @@ def list_features(
     for path in reports:
         report.save(path)
     report.complain()
+    finished.check()
     return FAILED if report.failures else 0
 
 

@@ -89,6 +89,7 @@ def transcribe(
     for path in reports or []:
         report.save(path)
     report.complain()
+    finished.check()
     raise typer.Exit(FAILED if report.failures else 0)
 
 

@@ -254,6 +254,10 @@ def create_audio(
         with file:
             yield ClipWriter(file, output)
         output.check()
+        try:
+            stack.close()
+        except OSError as error:
+            raise AudioFileError(f"{path}: could not be written ({error.strerror})") from error
 
 
 def check_target(path: Path, force: bool) -> None:

@@ -21,7 +21,7 @@ JOURNAL = "journal.jsonl"
 
 class Journal:
     """The journal of a folder, held by one process at a time. Before it was opened, `rows` were the last of each key,
-    and the keys `in_flight` were begun and not done.
+    and the keys `in_flight` were begun and not done. Lines that a full disk does not take wait until it does.
 
     Raises:
         BatchError: another process holds it, or it cannot be read or written.
@@ -62,16 +62,19 @@ class Journal:
         self._write(row.to_dict())
 
     def close(self) -> None:
-        """Raises BatchError if lines could not be written: they are lost then, the files that they tell of are not."""
+        """Raises BatchError if what was written may not have reached the disk."""
         try:
             self._flush()
-            lost = len(self._unwritten)
-            if not lost:
-                os.fsync(self._file.fileno())
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise BatchError(f"{self.path}: may not be on the disk ({error.strerror})") from error
         finally:
             self._file.close()
-        if lost:
-            raise BatchError(f"{self.path}: {lost} lines could not be written (is the disk full?)")
+
+    def unwritten(self) -> list[Row]:
+        """Of the lines that wait."""
+        told = (parsed(line.encode("utf-8", "surrogateescape")) for line in self._unwritten)
+        return [one for one in told if isinstance(one, Row)]
 
     def _write(self, values: dict[str, Any]) -> None:
         self._unwritten.append(json.dumps(values, ensure_ascii=False) + "\n")

@@ -48,10 +48,21 @@ class How:
 
 @dataclass(frozen=True)
 class Finished:
-    """The rows of a batch in the order of its jobs, old and new, and what this call did of them."""
+    """The rows of a batch in the order of its jobs, old and new, and what this call did of them; `untold` of the rows
+    are not in the `journal`, which could not be written."""
 
     rows: list[Row]
     this_call: Work
+    journal: Path | None = None
+    untold: int = 0
+
+    def check(self) -> None:
+        """When all is told: raises BatchError if the journal is not whole."""
+        if self.untold:
+            raise BatchError(
+                f"{self.journal}: could not be written (is the disk full?): {self.untold} files are not in it; "
+                "the same command does again those that are missing, with --force all"
+            )
 
 
 def do_batch(
@@ -108,8 +119,10 @@ def do_batch(
             watch.note(row)
             if how.alone:
                 raise BatchError(row.complaint())
-    found = new | {row.key: row for row in (*(read_rows(folder) if folder else ()), *todo.refused)}
-    return Finished([found[job.key] for job in jobs if job.key in found], watch.work)
+    untold = journal.unwritten() if journal else []
+    found = new | {row.key: row for row in (*(read_rows(folder) if folder else ()), *untold, *todo.refused)}
+    rows_of_jobs = [found[job.key] for job in jobs if job.key in found]
+    return Finished(rows_of_jobs, watch.work, journal.path if journal else None, len(untold))
 
 
 def length_of(job: Job) -> float:
