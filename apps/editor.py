@@ -199,7 +199,7 @@ class Editor:
         excerpts, outcome = edited.excerpts, edited.outcome
         info, target = excerpts.info, excerpts.target
         if outcome.unchanged and excerpts.same_kind:
-            copy_file(info.path, target, force)
+            copy_file(info.path, target, force, excerpts.stamp)
         elif edited.samples_CN is not None:
             with create_audio(target, info.sample_rate, info.channels, *excerpts.kind, force=force) as writer:
                 writer.write(edited.samples_CN)

@@ -11,7 +11,7 @@ import soundfile
 
 from hooks import AudioFileError, AudioSteerError
 from hooks.clip import AudioInfo, check_target
-from hooks.files import whole_file
+from hooks.files import Stamp, stamp_of, whole_file
 
 FORMATS = {
     ".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".mp3": "MP3", ".aif": "AIFF",
@@ -51,14 +51,16 @@ def make_folder(folder: Path) -> None:
         raise AudioFileError(f"{folder}: the folder cannot be made ({error.strerror})") from error
 
 
-def copy_file(source: Path, target: Path, force: bool) -> None:
-    """Copy a file's bytes; raises AudioFileError as `create_audio` does."""
+def copy_file(source: Path, target: Path, force: bool, stamp: Stamp | None = None) -> None:
+    """Copy a file's bytes; raises AudioFileError as `create_audio` does, or if the source is not what `stamp` tells."""
     check_target(target, force)
     if target.exists() and source.samefile(target):
         return
     try:
         with whole_file(target) as partial:
             shutil.copyfile(source, partial)
+            if stamp is not None and stamp_of(source) != stamp:
+                raise AudioFileError(f"{source}: was changed while it was read")
     except OSError as error:
         raise AudioFileError(f"{target}: could not be written ({error.strerror or error})") from error
 
