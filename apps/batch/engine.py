@@ -84,17 +84,22 @@ class Cluster:
                 told = one_line(error)
                 raise BatchError(f"--cluster {self.address}: no scheduler with workers answers ({told})") from error
             return client
-        local = distributed.LocalCluster(
-            n_workers=self.workers,
-            threads_per_worker=1,
-            processes=True,
-            # any free port: with None it would be 8787, and a second batch complain of the first
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=100,
-            preload=DEAF,
-        )
-        return stack.enter_context(distributed.Client(stack.enter_context(local), set_as_default=False))
+        local = stack.enter_context(local_cluster(distributed, self.workers))
+        return stack.enter_context(distributed.Client(local, set_as_default=False))
+
+
+def local_cluster(distributed: Any, workers: int) -> Any:
+    """A scheduler and so many processes of this machine."""
+    return distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        # any free port: with None it would be 8787, and a second batch complain of the first
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
+        silence_logs=100,
+        preload=DEAF,
+    )
 
 
 class Sender:
