@@ -165,11 +165,27 @@ def about(rounds: int, files: int) -> dict[str, Any]:
     return {**described, "rounds": rounds, "files": files, "load before": load}
 
 
+def tell_costs(files: int, rounds: int, out: Path | None) -> None:
+    """Print the tables of docs/scale.md as Markdown; `out` gets them as JSON."""
+    from apps.batch import costs, scale
+
+    described = about(rounds, files)
+    found = costs.costs(files, rounds)
+    plan = Report("Scale", scale.scale_rows(found), about={**described, "planning": scale.planning(found)})
+    inputs = Report("Costs", scale.cost_rows(found), about=described)
+    print(f"{inputs.markdown()}\n\n{plan.markdown()}\n\n{plan.about['planning']}\n\n{described}")
+    if out is not None:
+        Report("Costs", inputs.rows, plan.rows, plan.about).save(out)
+
+
 def main(
     tasks: Annotated[str, typer.Option(help="Some of edit,goal,transcribe,features.")] = ",".join(kinds()),
     rounds: Annotated[int, typer.Option(min=1, help="After one that warms up; the table has medians.")] = 5,
     files: Annotated[int, typer.Option(min=1, help="So many sounds for a call.")] = 64,
     audio: Annotated[Path | None, typer.Option(help="Recordings for the mixed lengths, in subsets.")] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Instead: what each piece costs, and docs/scale.md's plan.")
+    ] = False,
     quick: Annotated[bool, typer.Option(help="A round, a few files: shows that all runs, and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Save the table here, as JSON, with all times.")] = None,
 ) -> None:
@@ -179,6 +195,9 @@ def main(
     if unknown := [name for name in chosen if name not in known]:
         raise typer.BadParameter(f"there is no task {', '.join(unknown)}; there are {', '.join(known)}")
     rounds, files = (1, 2) if quick else (rounds, files)
+    if costs:
+        tell_costs(min(files, 16), rounds, out)
+        return
     report = Report("Batch work", [], about=about(rounds, files))
     before = torch.get_num_threads()
     with ExitStack() as stack:
