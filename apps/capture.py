@@ -89,7 +89,7 @@ def capture(
     jobs = [Job(Path(key), None, key, fingerprint=task.fingerprint()) for key in keys]
     how = How(workers, cluster, retry_failed=retry_failed, journal=journal)
     finished = do_batch(task, jobs, out, how, files=FILES, seconds=shard_s, held=held)
-    report = BatchReport("captured", finished.rows, finished.this_call)
+    report = BatchReport("captured", finished.rows, finished.this_call, finished.warning)
     if (out / HEAD).exists():
         store = ActivationStore(out)
         store.save_index()
@@ -98,7 +98,8 @@ def capture(
         report.complain()
     for path in reports or []:
         report.save(path)
-    raise typer.Exit(FAILED if report.failures else 0)
+    report.warn()
+    raise typer.Exit(FAILED if report.failed else 0)
 
 
 FILES = 4096

@@ -167,7 +167,7 @@ def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: lis
 
     check_names(reports)
     finished = do_batch(task, jobs, out, how)
-    report = BatchReport("edited", finished.rows, finished.this_call)
+    report = BatchReport("edited", finished.rows, finished.this_call, finished.warning)
     if as_json:
         files = [row.failure() if row.error else row.result for row in finished.rows]
         print(to_json({"recipe": task.recipe.to_dict(), "files": files, "report": report.to_dict()}))
@@ -177,9 +177,9 @@ def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: lis
         report.show(Console())
     for path in reports:
         report.save(path)
-    finished.check()
+    report.warn()
     outcomes = [Outcome(**row.result) for row in finished.rows if row.result]
-    return exit_code(outcomes, failed=bool(report.failures))
+    return exit_code(outcomes, failed=report.failed)
 
 
 def exit_code(outcomes: list[Outcome], failed: bool) -> int:

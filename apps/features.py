@@ -126,7 +126,7 @@ def list_features(
     task = FeaturesTask(recipe, top, str(atlas) if atlas else "")
     jobs, folder = jobs_of(task.fingerprint(), found, out, is_batch, how.force)
     finished = do_batch(task, jobs, folder, replace(how, alone=not is_batch), files=TOGETHER, seconds=TOGETHER_S)
-    report = BatchReport("read", finished.rows, finished.this_call)
+    report = BatchReport("read", finished.rows, finished.this_call, finished.warning)
     lists = [entry for row in finished.rows if not row.error for entry in row.result["lists"]]
     if as_json:
         print(to_json(lists))
@@ -136,8 +136,7 @@ def list_features(
     for path in reports:
         report.save(path)
     report.complain()
-    finished.check()
-    return FAILED if report.failures else 0
+    return FAILED if report.failed else 0
 
 
 def jobs_of(

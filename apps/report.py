@@ -38,4 +38,4 @@ def report(
         told.show(Console())
     for path in reports or []:
         told.save(path)
-    raise typer.Exit(FAILED if told.failures else 0)
+    raise typer.Exit(FAILED if told.failed else 0)

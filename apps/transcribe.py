@@ -73,7 +73,7 @@ def transcribe(
     )
     how = How(workers, cluster, force, retry_failed, journal=journal, alone=not is_batch)
     finished = do_batch(task, jobs, out, how, files=TOGETHER, seconds=TOGETHER_S)
-    report = BatchReport("transcribed", finished.rows, finished.this_call)
+    report = BatchReport("transcribed", finished.rows, finished.this_call, finished.warning)
 
     def listed(row: Row) -> dict[str, Any]:
         return row.failure() if row.error else {"source": row.source, **row.result}
@@ -89,8 +89,7 @@ def transcribe(
     for path in reports or []:
         report.save(path)
     report.complain()
-    finished.check()
-    raise typer.Exit(FAILED if report.failures else 0)
+    raise typer.Exit(FAILED if report.failed else 0)
 
 
 def said(transcript: Transcript) -> dict[str, Any]:

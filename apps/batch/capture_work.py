@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
-from apps.batch.worker import Done
+from apps.batch.worker import Done, Worker
 from hooks import AudioModel, Clip, capture, open_model, read_clip
 from hooks.store_writing import ShardWriter, head_of
 
@@ -37,7 +37,7 @@ class CaptureTask:
 
 
 @dataclass
-class CaptureWorker:
+class CaptureWorker(Worker):
     task: CaptureTask
     model: AudioModel
     writer: ShardWriter = field(init=False)

@@ -22,7 +22,7 @@ from apps.batch.kinds import ENCODER, Kind, kinds
 from apps.batch.made import write_voices
 from apps.batch.run import How, ignore, length_of
 from apps.batch.todo import Lot, sort_out
-from apps.batch.worker import Done
+from apps.batch.worker import Done, Worker
 from hooks.errors import require
 from steer.recipe import Recipe
 
@@ -132,7 +132,7 @@ def work_of(task: str, kind: Kind, place: Path, files: int, rounds: int) -> Work
 
 
 @dataclass(frozen=True)
-class Nothing:
+class Nothing(Worker):
     """A task that takes no time, so that all of it is traffic."""
 
     def open(self) -> Nothing:

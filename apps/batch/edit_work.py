@@ -11,7 +11,7 @@ from threading import Lock
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
 from apps.batch.opened import Opened
-from apps.batch.worker import Done
+from apps.batch.worker import Done, Worker
 from apps.editor import Edited, Editor, Excerpts
 from apps.files import make_folder, told
 from steer.recipe import Recipe
@@ -37,7 +37,7 @@ class EditTask:
 
 
 @dataclass
-class EditWorker:
+class EditWorker(Worker):
     task: EditTask
     _editors: OrderedDict[str, Editor] = field(default_factory=OrderedDict)
     _opened: Opened = field(default_factory=Opened)
@@ -74,6 +74,3 @@ class EditWorker:
             except Exception as failure:  # the sound is there all the same
                 error = told(failure)
         return Done(outcome.seconds, outcome.to_dict(), error)
-
-    def end(self) -> None:
-        """Nothing waits."""

@@ -18,7 +18,7 @@ from apps.batch.edit_work import EditTask, EditWorker
 from apps.batch.jobs import Job
 from apps.batch.made import write_bursts, write_voices
 from apps.batch.run import How, do_batch
-from apps.batch.worker import Done
+from apps.batch.worker import Done, Worker
 from apps.editor import Editor
 from evaluation.benchmark.machine import describe
 from evaluation.report import Report
@@ -91,7 +91,7 @@ class Sampled:
 
 
 @dataclass
-class SampledWorker:
+class SampledWorker(Worker):
     worker: EditWorker
     sampler: Sampler
     done: int = 0

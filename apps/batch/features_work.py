@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
-from apps.batch.worker import Done
+from apps.batch.worker import Done, Worker
 from apps.features import features_of_all, lists_of
 from apps.files import make_folder, write_result
 from evaluation.atlas import Atlas
@@ -37,7 +37,7 @@ class FeaturesTask:
 
 
 @dataclass
-class FeaturesWorker:
+class FeaturesWorker(Worker):
     steered: SteeredModel
     top: int
     atlas: Atlas | None
@@ -57,6 +57,3 @@ class FeaturesWorker:
         if job.target is not None:
             write_result(job.target, lambda path: save_file(features, path), force=True)
         return Done(seconds, {"lists": lists_of(self.steered, str(job.source), features, self.top, self.atlas)})
-
-    def end(self) -> None:
-        """Nothing waits."""

@@ -46,6 +46,7 @@ class BatchReport:
     title: str
     rows: Sequence[Row]
     this_call: Work | None = None
+    warning: str = ""
     failures: list[Row] = field(init=False)
     seconds: float = field(init=False)
     changes: list[Change] = field(init=False)
@@ -55,6 +56,10 @@ class BatchReport:
         object.__setattr__(self, "failures", [row for row in self.rows if row.error])
         object.__setattr__(self, "seconds", sum(row.seconds for row in done))
         object.__setattr__(self, "changes", list(changes_of(done)))
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.failures or self.warning)
 
     def to_dict(self) -> dict[str, Any]:
         work = self.this_call
@@ -66,6 +71,7 @@ class BatchReport:
             "sound_s": self.seconds,
             "this_call": {**asdict(work), "sound_s_per_s": work.speed} if work else None,
             "changes": [asdict(change) for change in self.changes],
+            "warning": self.warning,
             "failures": [row.failure() for row in self.failures],
         }
 
@@ -123,6 +129,11 @@ class BatchReport:
         """A line on stderr for each failure, which names the file."""
         for row in self.failures:
             print(row.complaint(), file=sys.stderr)
+        self.warn()
+
+    def warn(self) -> None:
+        if self.warning:
+            print(self.warning, file=sys.stderr)
 
     def save(self, path: Path) -> None:
         """Raises BatchError for another ending than .html and .json, and AudioFileError if it cannot be written."""

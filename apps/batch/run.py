@@ -48,21 +48,14 @@ class How:
 
 @dataclass(frozen=True)
 class Finished:
-    """The rows of a batch in the order of its jobs, old and new, and what this call did of them; `untold` of the rows
-    are not in the `journal`, which could not be written."""
+    """The rows of a batch in the order of its jobs, old and new, and what this call did of them.
+
+    A `warning` says that the journal is not whole.
+    """
 
     rows: list[Row]
     this_call: Work
-    journal: Path | None = None
-    untold: int = 0
-
-    def check(self) -> None:
-        """When all is told: raises BatchError if the journal is not whole."""
-        if self.untold:
-            raise BatchError(
-                f"{self.journal}: could not be written (is the disk full?): {self.untold} files are not in it; "
-                "the same command does again those that are missing, with --force all"
-            )
+    warning: str = ""
 
 
 def do_batch(
@@ -119,10 +112,14 @@ def do_batch(
             watch.note(row)
             if how.alone:
                 raise BatchError(row.complaint())
-    untold = journal.unwritten() if journal else []
+    untold, warning = journal.unwritten() if journal else [], ""
+    if journal and untold:
+        warning = (
+            f"{journal.path}: could not be written (is the disk full?): {len(untold)} files are not in it; the same "
+            "command does again those that are missing, with --force all"
+        )
     found = new | {row.key: row for row in (*(read_rows(folder) if folder else ()), *untold, *todo.refused)}
-    rows_of_jobs = [found[job.key] for job in jobs if job.key in found]
-    return Finished(rows_of_jobs, watch.work, journal.path if journal else None, len(untold))
+    return Finished([found[job.key] for job in jobs if job.key in found], watch.work, warning)
 
 
 def length_of(job: Job) -> float:

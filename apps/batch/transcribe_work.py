@@ -10,7 +10,7 @@ from typing import Any
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
 from apps.batch.opened import Opened
-from apps.batch.worker import Done
+from apps.batch.worker import Done, Worker
 from apps.files import make_folder, write_result
 from apps.transcribe import edits_of, language_option, recogniser, said
 from hooks import Clip, open_model, read_clip
@@ -36,7 +36,7 @@ class TranscribeTask:
 
 
 @dataclass
-class TranscribeWorker:
+class TranscribeWorker(Worker):
     task: TranscribeTask
     _opened: Opened = field(default_factory=Opened)
     _plain: Transcriber | None = None
@@ -79,6 +79,3 @@ class TranscribeWorker:
         if job.target is not None:
             write_result(job.target, lambda path: path.write_text(f"{transcript}\n", encoding="utf-8"), force=True)
         return Done(seconds, said(transcript))
-
-    def end(self) -> None:
-        """Nothing waits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,20 +24,23 @@ class Done:
     error: str = ""
 
 
-class Worker(Protocol):
+class Worker(ABC):
     """Three steps, each on a thread of its own; what one gives the next one gets."""
 
+    @abstractmethod
     def read(self, job: Job) -> Any:
         """From the disk to memory."""
 
+    @abstractmethod
     def work(self, jobs: Sequence[Job], values: Sequence[Any]) -> Sequence[Any]:
         """Through the model: files of like length, all at once. An error is taken to be the first one's or all files':
         they are tried again one by one."""
 
+    @abstractmethod
     def keep(self, job: Job, value: Any) -> Done:
         """From memory to the disk; the target appears whole or not at all."""
 
-    def end(self) -> None:
+    def end(self) -> None:  # noqa: B027 (most write file by file)
         """A lot is kept: what is written for all of it at once is written now."""
 
 

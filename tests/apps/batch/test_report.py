@@ -89,7 +89,7 @@ def test_html_is_whole_and_names_are_text() -> None:
     page = Page(BatchReport("edited <b>", ROWS, WORK).to_html())
     assert not {"script", "b", "a", "img", "link"} & page.tags
     assert [ROWS[4].source, ROWS[4].error] in page.rows
-    assert ["a.wav", "in/a.wav", "10.00", "1.00", "+1.00 dB", "–", "+2.0 %"] in page.rows
+    assert ["a.wav", "in/a.wav", "10.00", "1.00", "+1.00 dB", "+2.0 %"] in page.rows
     assert ["loudness", "+1.00 dB", "-2.00 dB", "+4.00 dB", "3", "1 of 2"] in page.rows
     assert all(len(row) == len(page.rows[0]) for row in page.rows[:3])
 
@@ -104,9 +104,9 @@ def test_a_page_lists_so_many_and_says_so() -> None:
 def test_a_table_lists_the_first_failures_as_they_stand() -> None:
     rows = [Row(str(number), "x", f"bad [red]{number:03}[/red]") for number in range(SHOWN + 7)]
     console = Console(record=True, width=200, file=io.StringIO())
-    console.print(BatchReport("edited", [*rows, *ROWS]).table())
+    BatchReport("edited", [*rows, *ROWS]).show(console)
     text = console.export_text()
-    assert text.count("x: bad [red]") == SHOWN and "... and 8 more failures" in text
+    assert text.count("x: bad [red]") == SHOWN and "... and 8 more: --report FILE has them all" in text
     assert "4 of 32 files edited" in text and "brightness (drift)" in text
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apps.batch.jobs import BatchError, Job
-from apps.batch.worker import Done
+from apps.batch.worker import Done, Worker
 from apps.files import make_folder, write_result
 
 
@@ -26,7 +26,7 @@ class Upper:
         return UpperWorker()
 
 
-class UpperWorker:
+class UpperWorker(Worker):
     def read(self, job: Job) -> str:
         if job.target is not None:
             make_folder(job.target.parent)
