@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from threading import Lock
 from typing import Any, Protocol
 
@@ -83,6 +84,11 @@ class Cluster:
             except (OSError, ValueError, TimeoutError) as error:
                 told = one_line(error)
                 raise BatchError(f"--cluster {self.address}: no scheduler with workers answers ({told})") from error
+            try:  # what a worker cannot unpickle is lost there, and would be waited for
+                client.run(resolve_name, f"{__name__}:CONNECT_S")
+            except Exception as error:
+                told = one_line(error)
+                raise BatchError(f"--cluster {self.address}: a worker lacks this AudioSteer ({told})") from error
             return client
         local = stack.enter_context(local_cluster(distributed, self.workers))
         return stack.enter_context(distributed.Client(local, set_as_default=False))
