@@ -16,6 +16,7 @@ from torch import nn
 
 from apps.batch.edit_work import EditTask, EditWorker
 from apps.batch.jobs import Job
+from apps.batch.kinds import LOUDER, SCALED
 from apps.batch.made import write_bursts, write_voices
 from apps.batch.run import How, do_batch
 from apps.batch.worker import Done, Worker
@@ -34,8 +35,6 @@ LONGER = 1.1
 """The long file's most memory may be so many times that of `SHORT_MIN` minutes."""
 SHORT_MIN = 10
 SOURCES = 50
-EDITED = {"edits": [{"scale": {"3": 2.0, "17": 0.5}}]}
-LOUDER = {"goals": {"loudness": "+3dB"}}
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ def main(
     rows, verdicts = [], []
     with one_thread(), tempfile.TemporaryDirectory() as place:
         if edits:
-            samples = many_edits(Path(place), edits, seconds, Recipe.build({"model": model, **EDITED}))
+            samples = many_edits(Path(place), edits, seconds, Recipe.build({"model": model, **SCALED}))
             rows += [{"of": "edits", **asdict(sample)} for sample in samples]
             verdicts.append(verdict_of_edits(samples))
         if hours:

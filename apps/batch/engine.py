@@ -28,6 +28,8 @@ AHEAD = 2
 LOST = "the scheduler was lost; the same command goes on when it is back"
 DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Run in a worker of this machine: Ctrl-C reaches it too, but it is for the main process to end it in order."""
+SHARES = 3
+"""A bundle is at most such a share of what is left for a worker."""
 
 
 class Engine(Protocol):
@@ -74,7 +76,7 @@ class Cluster:
             client = self._client(distributed, stack)
             threads = None if self.address else max(1, (os.cpu_count() or 1) // self.workers)
             sender = Sender(distributed, client, (uuid.uuid4().hex, task, threads), began)
-            yield from sender.run(bundles(lots, self.files, self.seconds))
+            yield from sender.run(bundles(lots, self.files, self.seconds, SHARES * sender.threads()))
 
     def _client(self, distributed: Any, stack: ExitStack) -> Any:
         if self.address:
@@ -131,9 +133,13 @@ class Sender:
         except (OSError, CancelledError, self.distributed.client.ClosedClientError) as error:
             raise BatchError(LOST) from error
 
+    def threads(self) -> int:
+        """So many bundles are worked on at once; at least 1."""
+        return max(1, sum(self.client.nthreads().values())) if self.client.status == "running" else 1
+
     def _send(self, waiting: Iterator[list[Lot]]) -> None:
-        threads = sum(self.client.nthreads().values()) if self.client.status == "running" else 0
-        while len(self.sent) < AHEAD * max(1, threads):
+        threads = self.threads()
+        while len(self.sent) < AHEAD * threads:
             bundle = next(waiting, None)
             if bundle is None:
                 return
@@ -179,16 +185,20 @@ def run_bundle(name: str, task: Task, threads: int | None, lots: Sequence[Sequen
     return list(run(_opened[name], lots))
 
 
-def bundles(lots: Iterable[Lot], files: int, seconds: float) -> Iterator[list[Lot]]:
-    """Lots that travel together: until they are `files` or `seconds`."""
-    bundle: list[Lot] = []
-    for lot in lots:
-        if bundle and (
-            sum(len(one.jobs) for one in bundle) + len(lot.jobs) > files
-            or sum(one.seconds for one in bundle) + lot.seconds > seconds
+def bundles(lots: Iterable[Lot], files: int, seconds: float, parts: int) -> Iterator[list[Lot]]:
+    """Lots that travel together: at most `files` or `seconds` of them, and a `parts`-th of what is left, so that the
+    last ones are small and all workers end at about the same time; at least one lot."""
+    waiting = deque(lots)
+    left, left_s = sum(len(lot.jobs) for lot in waiting), sum(lot.seconds for lot in waiting)
+    while waiting:
+        most, most_s = min(files, left / parts), min(seconds, left_s / parts)
+        bundle: list[Lot] = []
+        count, length_s = 0, 0.0
+        while waiting and (
+            not bundle or (count + len(waiting[0].jobs) <= most and length_s + waiting[0].seconds <= most_s)
         ):
-            yield bundle
-            bundle = []
-        bundle.append(lot)
-    if bundle:
+            lot = waiting.popleft()
+            bundle.append(lot)
+            count, length_s = count + len(lot.jobs), length_s + lot.seconds
+        left, left_s = left - count, left_s - length_s
         yield bundle

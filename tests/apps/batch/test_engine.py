@@ -42,7 +42,7 @@ SIZES = st.lists(st.tuples(st.integers(1, 6), st.sampled_from([0.0, 1.0, 5.0, 70
 @given(SIZES, st.integers(1, 8), st.floats(1, 50))
 def test_bundles(sizes: list[tuple[int, float]], files: int, seconds: float) -> None:
     lots = [Lot(tuple(Job(Path(f"{n}-{i}")) for i in range(size)), length) for n, (size, length) in enumerate(sizes)]
-    found = list(bundles(lots, files, seconds))
+    found = list(bundles(lots, files, seconds, parts=1))
     assert [lot for bundle in found for lot in bundle] == lots
     for number, bundle in enumerate(found):
         assert bundle
@@ -133,3 +133,43 @@ def test_no_scheduler_is_an_error_soon(where: str, monkeypatch: pytest.MonkeyPat
     with pytest.raises(BatchError, match=f"--cluster {where}: no scheduler with workers answers"):
         list(Cluster(address=where).run(Upper(), [], lambda jobs: None))
     assert time.monotonic() - start < 10
+
+
+# --- bundles, towards the end ---
+
+
+def lots_of_lengths(lengths: list[float], files: int = 1) -> list[Lot]:
+    return [Lot(tuple(Job(Path(f"{n}-{m}.wav")) for m in range(files)), s) for n, s in enumerate(lengths)]
+
+
+def seconds_of(found: list[list[Lot]]) -> list[list[float]]:
+    return [[lot.seconds for lot in bundle] for bundle in found]
+
+
+def test_bundles_are_full_while_much_is_left_and_get_smaller_towards_the_end() -> None:
+    lots = lots_of_lengths([1.0] * 64)
+    found = list(bundles(lots, files=8, seconds=60.0, parts=4))
+    sizes = [len(bundle) for bundle in found]
+    assert sizes[:5] == [8] * 5
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1
+    assert [lot for bundle in found for lot in bundle] == lots
+
+
+def test_long_sounds_fill_a_bundle_by_their_seconds() -> None:
+    found = list(bundles(lots_of_lengths([30.0, 25.0, 20.0, 1.0, 1.0]), files=16, seconds=60.0, parts=1))
+    assert seconds_of(found) == [[30.0, 25.0], [20.0, 1.0, 1.0]]
+
+
+def test_two_workers_get_alike_shares_of_few_files() -> None:
+    lengths = [5.0 * 0.95**n for n in range(64)]
+    found = seconds_of(list(bundles(lots_of_lengths(lengths), files=16, seconds=60.0, parts=6)))
+    busy = [0.0, 0.0]
+    for bundle in found:
+        busy[busy.index(min(busy))] += sum(bundle)
+    assert max(busy) < 1.05 * sum(lengths) / 2
+
+
+def test_a_lot_is_not_torn_and_sounds_of_unknown_length_count_as_files() -> None:
+    assert [len(bundle) for bundle in bundles(lots_of_lengths([90.0, 90.0], files=8), 16, 60.0, 6)] == [1, 1]
+    assert [len(bundle) for bundle in bundles(lots_of_lengths([0.0] * 4), 2, 60.0, 1)] == [2, 2]
+    assert list(bundles([], 2, 60.0, 1)) == []
