@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ import torch
 import typer
 
 from apps.batch.engine import local_cluster
+from apps.batch.jobs import BatchError
 from apps.batch.kinds import Kind, kinds
 from apps.batch.made import lengths, write_voices
 from apps.batch.run import How
@@ -31,6 +33,7 @@ from evaluation.report import Report, Row
 from hooks import AudioFileError
 from hooks.clip import audio_info
 from hooks.errors import require
+from hooks.files import whole_file
 
 Run = Callable[[Path], object]
 """Does the work, into a folder."""
@@ -47,6 +50,7 @@ RATIOS = {
     "2 workers against the loop": (LOOP_2, WORKERS, None),
 }
 """The slower and the faster one, and the aim."""
+MARKS = ("<!-- costs -->", "<!-- end of costs -->")
 BETTER, BETTER_AIM = "better of both against the loop", Aim(">=", 1.5)
 
 
@@ -166,16 +170,34 @@ def about(rounds: int, files: int) -> dict[str, Any]:
 
 
 def tell_costs(files: int, rounds: int, out: Path | None) -> None:
-    """Print the tables of docs/scale.md as Markdown; `out` gets them as JSON."""
+    """Print what work costs and what that comes to, as Markdown; `out` gets it, between its marks, or as JSON."""
     from apps.batch import costs, scale
 
     described = about(rounds, files)
     found = costs.costs(files, rounds)
-    plan = Report("Scale", scale.scale_rows(found), about={**described, "planning": scale.planning(found)})
-    inputs = Report("Costs", scale.cost_rows(found), about=described)
-    print(f"{inputs.markdown()}\n\n{plan.markdown()}\n\n{plan.about['planning']}\n\n{described}")
-    if out is not None:
-        Report("Costs", inputs.rows, plan.rows, plan.about).save(out)
+    inputs, plan = scale.cost_rows(found), scale.scale_rows(found)
+    tables = [inputs, plan, scale.part_rows(found), scale.planning_rows(found)]
+    told = ", ".join(f"{name} {described[name]}" for name in ("date", "processor", "cores", "load before", "versions"))
+    text = "\n\n".join([f"Measured: {told}.", *(Report("", rows).markdown() for rows in tables)])
+    print(text)
+    if out is not None and out.suffix == ".md":
+        fill(out, text)
+    elif out is not None:
+        Report("Costs", inputs, plan, {**described, "costs": asdict(found)}).save(out)
+
+
+def fill(page: Path, text: str) -> None:
+    """Put it between the marks of a page, in the place of what is there.
+
+    Raises:
+        BatchError: it has no marks.
+    """
+    head, start, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, tail = rest.partition(MARKS[1])
+    if not end:
+        raise BatchError(f"{page}: has no lines {MARKS[0]} and {MARKS[1]} to write between")
+    with whole_file(page) as partial:
+        partial.write_text(f"{head}{start}\n\n{text}\n\n{end}{tail}", encoding="utf-8")
 
 
 def main(
@@ -187,7 +209,9 @@ def main(
         bool, typer.Option("--costs", help="Instead: what each piece costs, and docs/scale.md's plan.")
     ] = False,
     quick: Annotated[bool, typer.Option(help="A round, a few files: shows that all runs, and nothing else.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Save the table here, as JSON, with all times.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Save the table here as JSON, with all times; or costs in a .md page.")
+    ] = None,
 ) -> None:
     """Throughput of batch work: medians [quartiles] of ratios in the same round."""
     known = kinds()

@@ -12,7 +12,7 @@ With `hours` of sound in files of `FILE_S` seconds and costs as in `apps.batch.c
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from apps.batch.costs import BUNDLE, LONG_S, Costs, Work
 from evaluation.report import Row
@@ -77,12 +77,36 @@ def scale(work: Work, costs: Costs, hours: float = HOURS, workers: int = WORKERS
 
 def scale_rows(costs: Costs) -> list[Row]:
     """A row for each task."""
-    named = {"gpu": "one GPU, days", "array": "array of 1,000, days", "cluster": "one scheduler, days"}
-    rows = []
-    for task, work in costs.work.items():
-        values = asdict(scale(work, costs))
-        rows.append({"task": task, **{named.get(key, key.replace("_", " ")): value for key, value in values.items()}})
-    return rows
+    found = {task: scale(work, costs) for task, work in costs.work.items()}
+    return [
+        {
+            "task": task,
+            "core years": one.core_years,
+            "one GPU: days": one.gpu,
+            "waits for": one.gpu_limit,
+            "1,000 elements: days": one.array,
+            "GB/s": one.storage_gb_s,
+            "one scheduler: days": one.cluster,
+            "waits for the": one.limit,
+            "read TB": one.read_tb,
+            "written TB": one.written_tb,
+            "journal TB": one.journal_tb,
+        }
+        for task, one in found.items()
+    ]
+
+
+def part_rows(costs: Costs) -> list[Row]:
+    """What each part of a batch on one scheduler would take by itself, in days."""
+    found = {task: scale(work, costs) for task, work in costs.work.items()}
+    return [
+        {"task": task, "1,000 workers": one.compute, "scheduler": one.scheduler, "journal": one.journal}
+        for task, one in found.items()
+    ]
+
+
+def planning_rows(costs: Costs) -> list[Row]:
+    return [{"planning by one process": what, "value": value} for what, value in planning(costs).items()]
 
 
 def planning(costs: Costs, hours: float = HOURS) -> dict[str, float]:

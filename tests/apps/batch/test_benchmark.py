@@ -22,11 +22,13 @@ from apps.batch.benchmark import (
     RATIOS,
     WORKER,
     WORKERS,
+    fill,
     link_recordings,
     make_sounds,
     rows_of,
     timed,
 )
+from apps.batch.jobs import BatchError
 from apps.batch.kinds import kinds
 from hooks import AudioFileError
 from hooks.clip import audio_info
@@ -114,6 +116,18 @@ def test_quick_goes_all_ways(tmp_path: Path, app: benchmark.typer.Typer) -> None
     assert set(table["clips"][0]["seconds"]) == {LOOP_1, LOOP_2, HERE_1, HERE_2, WORKER, WORKERS}
     assert table["about"]["versions"]["distributed"]
     assert torch.get_num_threads() == threads
+
+
+def test_costs_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- costs -->\nold\n<!-- end of costs -->\nafter\n")
+    for text in ("new", "newer"):
+        fill(page, text)
+        assert page.read_text() == f"before\n<!-- costs -->\n\n{text}\n\n<!-- end of costs -->\nafter\n"
+    page.write_text("before\n<!-- costs -->\n")
+    with pytest.raises(BatchError, match="no lines"):
+        fill(page, "new")
+    assert page.read_text() == "before\n<!-- costs -->\n"
 
 
 def test_a_task_that_is_not_there_is_refused(app: benchmark.typer.Typer) -> None:

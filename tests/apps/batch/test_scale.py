@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from apps.batch.costs import Costs, Work
-from apps.batch.scale import GPU_TIMES, cost_rows, planning, scale, scale_rows
+from apps.batch.scale import GPU_TIMES, cost_rows, part_rows, planning, planning_rows, scale, scale_rows
 
 WORK = Work(sound_s=0.01, file_s=0.1, read=32_000.0, written=16_000.0, line=500.0, row=400.0)
 COSTS = Costs(
@@ -68,7 +68,9 @@ def test_planning_is_one_file_after_another() -> None:
 
 def test_tables_have_a_row_for_each_task_and_each_cost() -> None:
     (row,) = scale_rows(COSTS)
-    assert row["task"] == "edit" and row["limit"] == "scheduler"
+    assert row["task"] == "edit" and row["waits for the"] == "scheduler"
+    assert row["one scheduler: days"] == part_rows(COSTS)[0]["scheduler"]
+    assert [row["value"] for row in planning_rows(COSTS)] == list(planning(COSTS).values())
     values = {row["cost"]: (row["value"], row["unit"]) for row in cost_rows(COSTS)}
     assert values["edit: compute for a second of sound"] == (pytest.approx(10.0), "ms")
     assert values["edit: read for an hour of sound"] == (pytest.approx(115.2), "MB")
