@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,14 +19,22 @@ from math import prod
 from pathlib import Path
 from typing import IO, Any
 
-from hooks.errors import AudioSteerError
+from hooks.errors import AudioSteerError, one_line, shortened
 from hooks.files import whole_file
+from hooks.text import check_regular, read_bytes, read_text
 
 HEAD, INDEX = "store.json", "index.json"
 DTYPES = {"float16": ("F16", 2), "float32": ("F32", 4)}
 """What safetensors calls them, and bytes a number."""
 SHARDS = b', "shards": '
+SHARD_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
 CHUNK = 2**20
+LARGEST = 2**31
+"""No width and no rate is larger."""
+MAX_HEAD_BYTES, MAX_HEADER_BYTES, MAX_INDEX_BYTES = 2**24, 2**30, 2**32
+"""For more no memory is given; an index takes some 100 bytes a sound."""
+MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error)
+"""What comes of JSON that is damaged, or that is not what it is taken for."""
 
 Head = dict[str, Any]
 """{"model", "sample_rate", "dtype", "sites": {site: {"frame_rate", "width"}}}."""
@@ -92,27 +101,49 @@ def read_shard(path: Path, head: Head) -> Shard:
         StoreError: it is gone, cut off or damaged, or belongs to another store.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             (length,) = struct.unpack("<Q", file.read(8))
             if length > size:
                 raise ValueError("its header is cut off")
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {length} bytes")
             entries = json.loads(file.read(length))
         metadata = entries.pop("__metadata__")
         theirs, *about = (json.loads(metadata[key]) for key in ("head", "names", "frames", "checksums"))
-        shard = Shard(size, 8 + length, *about)
-        if other := differences(theirs, head):
-            raise StoreError(f"{path}: a shard of another store ({other}); move it out of here")
+        if other := differences(checked_head(theirs), head):
+            raise StoreError(f"{path}: a shard of another store ({shortened(other)}); move it out of here")
+        shard = checked_shard(Shard(size, 8 + length, *about), head)
         if path.name != shard_name(head, shard.names, shard.frames) or entries != tensors_of(head, shard.frames):
             raise ValueError("its header is not what it was named after")
-        expected = shard.start + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        if size != expected:
-            raise ValueError(f"{size} bytes, not {expected}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        why = f"no {error} in its header" if isinstance(error, KeyError) else error
+    except (OSError, *MALFORMED) as error:
+        why = f"no {error} in its header" if isinstance(error, KeyError) else one_line(error)
         raise StoreError(
             f"{path}: not a shard, or damaged ({why}); delete it and {INDEX}, and fill the store again"
         ) from error
+    return shard
+
+
+def checked_shard(shard: Shard, head: Head) -> Shard:
+    """What a file says of a shard, if it may be one of a store of this head.
+
+    Raises:
+        Exception: one of `MALFORMED`.
+    """
+    names, frames, checksums, sites = shard.names, shard.frames, shard.checksums, head["sites"].keys()
+    if not all(type(number) is int for number in (shard.size, shard.start)):
+        raise TypeError("sizes that are no numbers")
+    if not isinstance(names, list) or set(map(type, names)) - {str}:
+        raise TypeError("names that are no list of texts")
+    if frames.keys() != sites or checksums.keys() != sites or set(map(type, checksums.values())) - {str}:
+        raise ValueError("frames or checksums of other sites")
+    for counts in frames.values():
+        if len(counts) != len(names) or set(map(type, counts)) - {int} or min(counts, default=0) < 0:
+            raise ValueError(f"frames that are not those of {len(names)} sounds")
+    expected = shard.start + max((one["data_offsets"][1] for one in tensors_of(head, frames).values()), default=0)
+    if shard.start < 8 or shard.size != expected:
+        raise ValueError(f"{shard.size} bytes, not {expected}")
     return shard
 
 
@@ -122,10 +153,7 @@ def read_shard(path: Path, head: Head) -> Shard:
 def read_head(folder: Path) -> Head:
     """Raises StoreError if there is no store, or one that cannot be read."""
     try:
-        head = json.loads((folder / HEAD).read_text(encoding="utf-8"))
-        if differences(head, head) or head["dtype"] not in DTYPES:
-            raise ValueError(f"dtype {head['dtype']!r}")
-        return head
+        return checked_head(json.loads(read_text(folder / HEAD, MAX_HEAD_BYTES)))
     except FileNotFoundError as error:
         if (folder / INDEX).exists() or any(folder.glob("*.safetensors")):
             raise StoreError(
@@ -133,8 +161,33 @@ def read_head(folder: Path) -> Head:
                 "an older version made the store"
             ) from error
         raise StoreError(f"{folder}: no activation store there (no {HEAD}); make one with fill") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{folder / HEAD}: damaged ({error}); each shard holds a copy of it in its header") from error
+    except OSError as error:
+        raise StoreError(f"{folder / HEAD}: cannot be read ({error.strerror})") from error
+    except MALFORMED as error:
+        why = f"no {error} in it" if isinstance(error, KeyError) else one_line(error)
+        raise StoreError(f"{folder / HEAD}: damaged ({why}); each shard holds a copy of it in its header") from error
+
+
+def checked_head(value: Any) -> Head:
+    """What a file says is a head, if it is one.
+
+    Raises:
+        Exception: one of `MALFORMED`.
+    """
+    rate = value["sample_rate"]
+    if not isinstance(value["model"], str):
+        raise TypeError(f"model {value['model']!r}")
+    if rate is not None and not (type(rate) is int and 0 < rate < LARGEST):
+        raise ValueError(f"sample rate {rate!r}")
+    if value["dtype"] not in DTYPES:
+        raise ValueError(f"dtype {value['dtype']!r}")
+    for site, about in value["sites"].items():
+        frame_rate, width = about["frame_rate"], about["width"]
+        if frame_rate is not None and not (type(frame_rate) in (int, float) and 0 < frame_rate < LARGEST):
+            raise ValueError(f"site {site!r} of frame rate {frame_rate!r}")
+        if type(width) is not int or not 0 < width < LARGEST:
+            raise ValueError(f"site {site!r} of width {width!r}")
+    return value
 
 
 def claim(folder: Path, head: Head) -> None:
@@ -148,7 +201,7 @@ def claim(folder: Path, head: Head) -> None:
             path.write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
     # read back: of two different ones that come at once only the last one stays
     if other := differences(read_head(folder), head):
-        raise StoreError(f"{folder}: holds {other}; choose another folder")
+        raise StoreError(f"{folder}: holds {shortened(other)}; choose another folder")
 
 
 def differences(have: Head, want: Head) -> str:
@@ -190,23 +243,27 @@ def read_shards(folder: Path, head: Head, known: Mapping[str, Shard]) -> dict[st
     }
 
 
-def read_index(folder: Path) -> dict[str, Shard]:
+def read_index(folder: Path, head: Head) -> dict[str, Shard]:
     """What the index says of the shards: a copy of their headers in one file, so that a store opens quickly.
 
     Raises:
         StoreError: it cannot be read.
     """
     try:
-        text = (folder / INDEX).read_bytes()
+        text = read_bytes(folder / INDEX, MAX_INDEX_BYTES)
         index = json.loads(text)
         if index["checksum"] != hashlib.blake2b(text.partition(SHARDS)[2], digest_size=16).hexdigest():
             raise ValueError("its checksum is another one")
         shards = index["shards"]
-        return {name: Shard(**shard) for name, shard in shards.items()}
+        if other := [name for name in shards if not SHARD_NAME.fullmatch(name)]:
+            raise ValueError(f"{other[0]!r} is no shard's name")
+        return {name: checked_shard(Shard(**shard), head) for name, shard in shards.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{folder / INDEX}: damaged ({error}); delete it, the shards say all that it said") from error
+    except (OSError, *MALFORMED) as error:
+        raise StoreError(
+            f"{folder / INDEX}: damaged ({one_line(error)}); delete it, the shards say all that it said"
+        ) from error
 
 
 def write_index(folder: Path, shards: Mapping[str, Shard]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hooks.errors import shortened
 from hooks.shards import (
     INDEX,
     StoreError,
@@ -53,7 +54,7 @@ class ActivationStore:
         if sites is not None:
             self.sites = {site: self._held(site) for site in sites}
         try:
-            self.shards = read_shards(self.folder, self.head, read_index(self.folder))
+            self.shards = read_shards(self.folder, self.head, read_index(self.folder, self.head))
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be read ({error})") from error
         names = [name for shard in self.shards.values() for name in shard.names]
@@ -115,7 +116,7 @@ class ActivationStore:
     def _held(self, site: str) -> dict[str, Any]:
         held = self.head["sites"]
         if site not in held:
-            raise StoreError(f"{self.folder}: holds no site {site!r}; it holds {', '.join(held)}")
+            raise StoreError(f"{self.folder}: holds no site {site!r}; it holds {shortened(', '.join(held))}")
         return held[site]
 
 
@@ -195,7 +196,7 @@ def verify(folder: str | Path) -> list[str]:
     folder, wrong = Path(folder), []
     head, known = read_head(folder), {}
     try:
-        known = read_index(folder)
+        known = read_index(folder, head)
     except StoreError as error:
         wrong.append(str(error))
     there = {path.name for path in folder.glob("*.safetensors") if not path.name.startswith(".")}

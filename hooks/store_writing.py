@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hooks.capture import capture
 from hooks.clip import Clip
+from hooks.errors import shortened
 from hooks.files import PARTIAL, whole_file
 from hooks.model import AudioModel, Source
 from hooks.registry import wrap_model
@@ -67,7 +68,7 @@ def head_of(model: AudioModel, sites: Sequence[str], dtype: str = "float16") -> 
 def check_head(store: ActivationStore, head: Head) -> None:
     """Raises StoreError if the store holds something else."""
     if other := differences(store.head, head):
-        raise StoreError(f"{store.folder}: holds {other}; choose another folder")
+        raise StoreError(f"{store.folder}: holds {shortened(other)}; choose another folder")
 
 
 class ShardWriter:

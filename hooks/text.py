@@ -12,15 +12,25 @@ def read_text(path: str | Path, limit: int) -> str:
     """The text of a file of at most `limit` bytes.
 
     Raises:
-        OSError: it is not there, is larger, or is no regular file: one waits at a pipe, a device has no end.
+        OSError: as `read_bytes`.
         ValueError: it is no UTF-8, or its name is none.
+    """
+    return read_bytes(path, limit).decode("utf-8-sig")
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+        OSError: it is not there, is larger, or is no regular file: one waits at a pipe, a device has no end.
+        ValueError: its name is none.
     """
     check_regular(path)
     with open(path, "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit >> 20} MiB", str(path))
-    return data.decode("utf-8-sig")
+        # the size is asked for first: read(limit + 1) would reserve as much memory for every file
+        if os.fstat(file.fileno()).st_size > limit:
+            raise OSError(errno.EFBIG, f"is larger than {limit >> 20} MiB", str(path))
+        return file.read()
 
 
 def check_regular(path: str | Path) -> None:

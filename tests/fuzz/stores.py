@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,13 @@ from torch import nn
 
 from hooks import Clip, Site
 from hooks.model import AudioModel
-from hooks.store import ActivationStore
+from hooks.shards import HEAD, INDEX, SHARDS, StoreError, shard_name, tensors_of
+from hooks.store import ActivationStore, verify
 from hooks.store_writing import fill
 from tests.fuzz.child import Case, Wrong
 from tests.fuzz.places import bad_paths
 from tests.fuzz.saes import damaged, laid
-from tests.fuzz.texts import bombs
+from tests.fuzz.texts import bombs, replaced
 
 
 def good_store(folder: Path) -> Path:
@@ -31,7 +35,13 @@ def good_store(folder: Path) -> Path:
 
 
 def attack(folder: Path) -> None:
-    store = ActivationStore(folder)
+    told = verify(folder)
+    try:
+        store = ActivationStore(folder)
+    except StoreError as error:
+        if not told:
+            raise Wrong(f"verify does not tell that {error}") from error
+        raise
     for site in store.sites:
         frames = store.frames(site)
         for rows in (slice(0, 10), slice(90, 120), slice(len(frames) - 5, len(frames))):
@@ -41,6 +51,28 @@ def attack(folder: Path) -> None:
     for source in store.sources:
         for site in store.sites:
             store.source_frames(source, site)
+
+
+def with_shards(rng: np.random.Generator, index: bytes) -> bytes:
+    """An index that says something odd, and whose checksum is right all the same."""
+    text = json.dumps(replaced(json.loads(index)["shards"], rng)).encode() + b"}\n"
+    digest = hashlib.blake2b(text, digest_size=16).hexdigest()
+    return json.dumps({"checksum": digest})[:-1].encode() + SHARDS + text
+
+
+def odd_shard(rng: np.random.Generator, data: bytes) -> tuple[str, bytes]:
+    """A shard that says something odd of itself, and is named after it."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    about = {key: json.loads(text) for key, text in header["__metadata__"].items()}
+    odd = replaced(about, rng)
+    about |= odd if isinstance(odd, dict) else {"frames": odd}
+    with suppress(ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        header = tensors_of(about["head"], about["frames"])
+    header["__metadata__"] = {key: json.dumps(value) for key, value in about.items()}
+    text = json.dumps(header).encode()
+    name = shard_name(about["head"], about["names"], about["frames"])
+    return name, len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def cases(folder: Path, count: int) -> Iterator[Case]:
@@ -73,3 +105,10 @@ def cases(folder: Path, count: int) -> Iterator[Case]:
         part = parts[index % len(parts)]
         laid(there, {**files, part: damaged(part, files[part], rng, files[shard])})
         yield Case(f"{part} {index}", lambda: attack(there), str(there))
+    for index in range(count):
+        rng = np.random.default_rng([31, index])
+        laid(there, {**files, INDEX: with_shards(rng, files[INDEX])})
+        yield Case(f"odd index {index}", lambda: attack(there), str(there))
+        name, data = odd_shard(rng, files[shard])
+        laid(there, {HEAD: files[HEAD], name: data})
+        yield Case(f"odd shard {index}", lambda: attack(there), str(there))

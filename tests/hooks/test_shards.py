@@ -1,4 +1,6 @@
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from hooks.shards import HEAD, StoreError, claim, differences, read_head, read_shard
+from hooks.shards import HEAD, INDEX, StoreError, claim, differences, read_head, read_index, read_shard, write_index
 from hooks.store_writing import write_shard
 
 HEADS = {
@@ -77,3 +79,60 @@ def test_a_folder_has_one_head(tmp_path: Path, changed: dict[str, object], messa
 def test_a_width_that_is_not_known_yet_is_no_difference() -> None:
     unknown = {**HEADS, "sites": {name: {**about, "width": None} for name, about in HEADS["sites"].items()}}
     assert differences(HEADS, unknown) == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": None}, "model None"),
+        ({"sample_rate": "8 kHz"}, "sample rate '8 kHz'"),
+        ({"dtype": ["float32"]}, "unhashable"),
+        ({"sites": ["a"]}, "has no attribute 'items'"),
+        ({"sites": {"a": {"width": 2}}}, "no 'frame_rate' in it"),
+        ({"sites": {"a": {"width": 2, "frame_rate": float("nan")}}}, "site 'a' of frame rate nan"),
+        ({"sites": {"a": {"width": None, "frame_rate": 25.0}}}, "site 'a' of width None"),
+        ({"sites": {"a": {"width": 10**400, "frame_rate": 25.0}}}, "site 'a' of width 1000"),
+    ],
+)
+def test_a_head_that_is_none(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    (tmp_path / HEAD).write_text(json.dumps({**HEADS, **changed}))
+    with pytest.raises(StoreError, match=f"{HEAD}: damaged .*{message}"):
+        read_head(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"names": ["one", 2]}, "no list of texts"),
+        ({"names": ["one"]}, "not those of 1 sounds"),
+        ({"frames": {"b": [4, 5]}}, "other sites"),
+        ({"frames": {"b": [10, -1], "a": [2, 3]}}, "not those of 2 sounds"),
+        ({"frames": {"b": [10**12, 5], "a": [2, 3]}}, "bytes, not 12000000000"),
+        ({"checksums": {"b": "0", "a": 0}}, "other sites"),
+        ({"start": 0.0}, "no numbers"),
+    ],
+)
+def test_an_index_that_tells_of_no_shard(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    path = write_shard(tmp_path, HEADS, sounds("one", "two"))
+    assert path is not None
+    shard = read_shard(path, HEADS)
+    write_index(tmp_path, {path.name: shard})
+    assert read_index(tmp_path, HEADS) == {path.name: shard}
+    write_index(tmp_path, {path.name: replace(shard, **changed)})  # its checksum is right
+    with pytest.raises(StoreError, match=f"{INDEX}: damaged .*{message}"):
+        read_index(tmp_path, HEADS)
+    write_index(tmp_path, {f"../{path.name}": shard})
+    with pytest.raises(StoreError, match="is no shard's name"):
+        read_index(tmp_path, HEADS)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name in (HEAD, INDEX, "a.safetensors"):
+        os.mkfifo(tmp_path / name)
+    for read in (
+        lambda: read_head(tmp_path),
+        lambda: read_index(tmp_path, HEADS),
+        lambda: read_shard(tmp_path / "a.safetensors", HEADS),
+    ):
+        with pytest.raises(StoreError, match="is no regular file"):
+            read()
