@@ -153,12 +153,13 @@ class Sender:
         self.coming.add(future)
 
     def _rows(self, future: Any, bundle: list[Lot]) -> list[Row]:
-        if future.status == "finished":
-            return future.result()
         if future.status in ("cancelled", "lost"):
             raise BatchError(LOST)
-        error = future.exception()
-        if not isinstance(error, self.distributed.KilledWorker):
+        try:
+            return future.result()
+        except self.distributed.KilledWorker:
+            pass  # also behind the work, with the rows still in the worker
+        except Exception as error:
             raise BatchError(f"a worker cannot do this: {one_line(error)}") from error
         jobs = [job for lot in bundle for job in lot.jobs]
         if not self.alone:
