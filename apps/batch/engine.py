@@ -159,6 +159,8 @@ class Sender:
             return future.result()
         except self.distributed.KilledWorker:
             pass  # also behind the work, with the rows still in the worker
+        except self.distributed.comm.CommClosedError:
+            raise
         except Exception as error:
             raise BatchError(f"a worker cannot do this: {one_line(error)}") from error
         jobs = [job for lot in bundle for job in lot.jobs]
