@@ -58,6 +58,7 @@ def capture(
     from apps.batch.jobs import Job
     from apps.batch.report import BatchReport, check_names
     from apps.batch.run import How, do_batch
+    from apps.flags import anywhere
     from apps.inputs import inputs_of
     from apps.train import sites_in
     from hooks.shards import HEAD, StoreError
@@ -78,8 +79,7 @@ def capture(
     found, _ = inputs_of(inputs or [])
     opened = open_model(model)
     sites = sites_in(opened, site, layers)
-    where = str(Path(model).absolute()) if Path(model).is_dir() else model
-    task = CaptureTask(where, tuple(sites), dtype, out.absolute(), batch)
+    task = CaptureTask(anywhere(model), tuple(sites), dtype, out.absolute(), batch)
     held: dict[str, str] = {}
     if (out / HEAD).exists():
         store = ActivationStore(out)

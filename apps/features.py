@@ -119,11 +119,12 @@ def list_features(
     from apps.batch.report import BatchReport, check_names
     from apps.batch.run import do_batch
     from apps.files import to_json
+    from apps.flags import anywhere
     from apps.inputs import inputs_of
 
     found, is_batch = inputs_of(inputs)
     check_names(reports)
-    task = FeaturesTask(recipe, top, str(atlas) if atlas else "")
+    task = FeaturesTask(recipe, top, anywhere(str(atlas)) if atlas else "")
     jobs, folder = jobs_of(task.fingerprint(), found, out, is_batch, how.force)
     finished = do_batch(task, jobs, folder, replace(how, alone=not is_batch), files=TOGETHER, seconds=TOGETHER_S)
     report = BatchReport("read", finished.rows, finished.this_call, finished.warning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,6 +87,11 @@ def recogniser_recipe(recipe: Recipe | None, model: str | None, saes: Sequence[s
             found[info.site], name = source, name or info.model
         values["saes"] = found
     return Recipe.build({**values, "model": name or RECOGNISER}, "options", Path.cwd())
+
+
+def anywhere(name: str) -> str:
+    """A path that is there as one that holds in any folder; other names as they are."""
+    return str(Path(name).absolute()) if name and os.path.exists(name) else name
 
 
 def edits_of(ablate: Sequence[str], clamp: Sequence[str], scale: Sequence[str], shift: Sequence[str]) -> list[Values]:

@@ -52,7 +52,7 @@ def transcribe(
     from apps.batch.run import How, do_batch
     from apps.batch.transcribe_work import TranscribeTask
     from apps.files import to_json
-    from apps.flags import RECOGNISER, recogniser_recipe
+    from apps.flags import RECOGNISER, anywhere, recogniser_recipe
     from apps.inputs import inputs_of
     from steer.recipe import Recipe
 
@@ -63,7 +63,7 @@ def transcribe(
         return recogniser_recipe(base, model, [])
 
     what = with_model(Recipe.load(recipe, RECOGNISER)) if recipe else None
-    task = TranscribeTask(what, model or RECOGNISER, language)
+    task = TranscribeTask(what, anywhere(model or RECOGNISER), language)
     jobs = plan(
         found,
         out,
