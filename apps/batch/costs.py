@@ -1,4 +1,8 @@
-"""What batch work costs, measured piece by piece on one thread: the inputs of `apps.batch.scale`."""
+"""What batch work costs, measured piece by piece on one thread: the inputs of `apps.batch.scale`.
+
+Times are of the processor, reading and writing beside the model included, so that another process that runs at the same
+time hardly counts; only the start of a worker, which is another process itself, is by the clock.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +67,7 @@ class Costs:
 
 
 def costs(files: int, rounds: int) -> Costs:
-    """Measured on so many files of each of two lengths; the best of so many rounds, which others disturb least.
+    """Measured on so many files of each of two lengths; the least of so many rounds.
 
     Raises:
         MissingExtraError: Dask is not installed.
@@ -85,14 +89,16 @@ def measured(place: Path, files: int, rounds: int) -> Costs:
     work["capture"] = replace(work["features"], written=2 * sae_site.width * sae_site.frame_rate)
     edit, folder, out = kinds()["edit"], place / f"edit {SHORT_S:g}", place / "out"
     known = work["edit"]
-    start_s = seconds_of(lambda: edit.batch(folder, out, How(workers=1)))
+    began = time.perf_counter()
+    edit.batch(folder, out, How(workers=1))
+    start_s = time.perf_counter() - began
     jobs = edit.jobs(folder, out)
     rows = edit.batch(folder, out, How())
     megabyte = place / "megabyte"
     megabyte.write_bytes(bytes(2**20))
     return Costs(
         work,
-        start_s - files * (known.file_s + SHORT_S * known.sound_s),
+        max(0.0, start_s - files * (known.file_s + SHORT_S * known.sound_s)),
         traffic_s(jobs, 100 * rounds),
         len(pickle.dumps(edit.task)),
         len(pickle.dumps([job.absolute() for job in jobs])) / files,
@@ -115,7 +121,7 @@ def work_of(task: str, kind: Kind, place: Path, files: int, rounds: int) -> Work
         for _ in range(rounds + 1):
             with tempfile.TemporaryDirectory(dir=place) as name:
                 out = Path(name)
-                times.append(seconds_of(lambda: rows.extend(kind.batch(folder, out, How()))))  # noqa: B023
+                times.append(core_s(lambda: rows.extend(kind.batch(folder, out, How()))))  # noqa: B023
                 written = size_of(out) - (out / JOURNAL).stat().st_size
         took[seconds] = min(times[1:]) / files  # the first one loads libraries
     sound_s = max(0.0, (took[LONG_S] - took[SHORT_S]) / (LONG_S - SHORT_S))
@@ -165,10 +171,10 @@ def journal_s(place: Path, rows: Sequence[Row], lines: int) -> float:
     folder = place / "journal"
     folder.mkdir()
     with Journal(folder) as journal:
-        began = time.perf_counter()
+        began = time.process_time()
         for number in range(lines):
             journal.note(rows[number % len(rows)])
-        return (time.perf_counter() - began) / lines
+        return (time.process_time() - began) / lines
 
 
 def kept_s(jobs: Sequence[Job], out: Path, rounds: int) -> float:
@@ -195,10 +201,10 @@ def size_of(folder: Path) -> int:
 
 
 def least(run: Callable[[], object], rounds: int) -> float:
-    return min(seconds_of(run) for _ in range(rounds))
+    return min(core_s(run) for _ in range(rounds))
 
 
-def seconds_of(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def core_s(run: Callable[[], object]) -> float:
+    began = time.process_time()
     run()
-    return time.perf_counter() - began
+    return time.process_time() - began
