@@ -22,6 +22,8 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
 MAX_CHANNELS = 8
 MAX_FRAMES_PER_BYTE = 2**13
 """Silence in the formats that pack it best (FLAC, Vorbis, Opus) stays below that."""
+SAMPLE_DUMP = b"\xf0\x7e"
+"""How a MIDI sample dump begins. Of a damaged one libsndfile prints to stdout, where JSON may be expected."""
 LOUDEST = 2.0**32
 """Floats in the range of 32-bit integers are a sound written oddly; what lies beyond is damage, and overflows later."""
 READ_FRAMES = 2**20
@@ -108,6 +110,9 @@ def audio_info(path: str | Path) -> AudioInfo:
         what = "is a folder" if os.path.isdir(path) else "no regular file" if os.path.exists(path) else "no such file"
         raise AudioFileError(f"{path}: {what}")
     try:
+        with path.open("rb") as file:
+            if file.read(2) == SAMPLE_DUMP:
+                raise AudioFileError(f"{path}: a MIDI sample dump, which is not supported; convert it to WAV")
         info = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
         raise AudioFileError(f"{path}: not a sound file that can be read ({reason(error)})") from error

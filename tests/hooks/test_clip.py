@@ -337,3 +337,10 @@ for name, subtype, samples in (
         names = ["a.wav", "a.wav", "a.flac", "a.flac", "a.ogg"]
         assert done.stdout.splitlines() == [f"{tmp_path / n}: could not be written (File too large)" for n in names]
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sample_dump_is_refused_before_libsndfile_prints(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(480), 8000, "PCM_16", format="SDS")
+    with pytest.raises(AudioFileError, match="MIDI sample dump"):
+        read_clip(path)
