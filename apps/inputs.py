@@ -19,8 +19,12 @@ from typing import Any
 
 from apps.files import FORMATS
 from hooks import AudioFileError, AudioSteerError
+from hooks.errors import shortened
+from hooks.text import read_text
 
 MANIFESTS = (".csv", ".jsonl")
+MAX_BYTES = 2**30
+"""A manifest of millions of files is smaller."""
 
 
 class ManifestError(AudioSteerError):
@@ -64,7 +68,7 @@ def inputs_of(texts: Sequence[str]) -> tuple[list[Input], bool]:
     if not inputs:
         raise AudioFileError("no sound files were given")
     path = Path(texts[0])
-    return list(inputs.values()), len(texts) > 1 or path.is_dir() or is_manifest(path) or is_glob(texts[0])
+    return list(inputs.values()), len(texts) > 1 or os.path.isdir(path) or is_manifest(path) or is_glob(texts[0])
 
 
 def sounds_of(texts: Sequence[str]) -> list[Path]:
@@ -74,7 +78,7 @@ def sounds_of(texts: Sequence[str]) -> list[Path]:
 
 def found_by(text: str) -> Iterator[Input]:
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike is_dir, which raises for a name that is too long
         for found in sorted(path.rglob("*")):
             if is_sound(found):
                 yield Input(found, found.relative_to(path), path)
@@ -91,7 +95,7 @@ def found_by(text: str) -> Iterator[Input]:
 
 
 def is_glob(text: str) -> bool:
-    return glob.has_magic(text) and not Path(text).exists()
+    return glob.has_magic(text) and not os.path.exists(text)
 
 
 def is_manifest(path: Path) -> bool:
@@ -112,8 +116,8 @@ def manifest(path: Path) -> Iterator[Input]:
         ManifestError: it cannot be read, or a row names no file or an output outside the output folder.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the head
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from error
     rows = csv_rows(path, text) if path.suffix.lower() == ".csv" else json_rows(path, text)
     for line, row in rows:
@@ -122,11 +126,11 @@ def manifest(path: Path) -> Iterator[Input]:
         if not isinstance(named, str) or not named.strip():
             raise ManifestError(f"{where}: there is no path; a row has path, and may have output and recipe")
         if not can_be_named(named):
-            raise ManifestError(f"{where}: path {named!r} cannot be the name of a file")
+            raise ManifestError(f"{where}: path {shortened(repr(named))} cannot be the name of a file")
         name = row.get("output") or named
         if not isinstance(name, str) or not is_below(name):
             if row.get("output"):
-                raise ManifestError(f"{where}: output {name!r} is not a path below the output folder")
+                raise ManifestError(f"{where}: output {shortened(repr(name))} is not a path below the output folder")
             name = PurePath(named).name
         yield Input(path.parent / named, Path(name), path.parent, own_recipe(where, row.get("recipe"), path.parent))
 
@@ -158,7 +162,9 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         if "path" not in (reader.fieldnames or ()):
-            raise ManifestError(f"{path}: has no column path; its columns are {', '.join(reader.fieldnames or ())}")
+            raise ManifestError(
+                f"{path}: has no column path; its columns are {shortened(', '.join(reader.fieldnames or ()))}"
+            )
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:

@@ -44,7 +44,7 @@ def clear_partials(paths: Iterable[Path]) -> int:
     names: dict[Path, set[str]] = {}
     whole: set[Path] = set()
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike is_dir, which raises for a name that is too long
             whole.add(path)
             names.setdefault(path, set())
         names.setdefault(path.parent, set()).add(path.name)

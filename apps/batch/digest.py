@@ -10,6 +10,7 @@ from typing import Any
 
 from hooks import AudioFileError
 from hooks.files import Stamp, stamp_of
+from hooks.text import check_regular
 from steer.recipe import VECTORS, Recipe, path_in
 
 BLOCK = 2**20
@@ -23,6 +24,7 @@ def digest(path: Path) -> str:
     """
     total = hashlib.blake2b(digest_size=16)
     try:
+        check_regular(path)
         with path.open("rb") as file:
             while block := file.read(BLOCK):
                 total.update(block)

@@ -65,9 +65,11 @@ class Row:
         values are no row's."""
         known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         row = cls(**known)
-        if not isinstance(row.key, str):
-            raise TypeError("a key is text")
-        return cls(**{**known, "read": pair(row.read), "wrote": pair(row.wrote), "result": dict(row.result)})
+        texts = (row.key, row.source, row.error, row.input, row.recipe, row.output)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("names, digests and errors are text")
+        known |= {"read": pair(row.read), "wrote": pair(row.wrote), "result": dict(row.result)}
+        return cls(**{**known, "seconds": float(row.seconds), "took": float(row.took)})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from apps.batch.jobs import BatchError, Job, Row
+from hooks.text import check_regular
 
 JOURNAL = "journal.jsonl"
 
@@ -33,6 +34,8 @@ class Journal:
         self.in_flight: set[str] = set()
         self._unwritten: list[str] = []
         try:
+            if self.path.exists():
+                check_regular(self.path)
             # unbuffered: a line is on its way to the disk before the next file is begun
             self._file = self.path.open("ab+", buffering=0)
         except OSError as error:
@@ -142,6 +145,7 @@ def read_rows(folder: Path) -> list[Row]:
     path = folder / JOURNAL
     rows: dict[str, Row] = {}
     try:
+        check_regular(path)
         with path.open("rb") as file:
             for line in file:
                 told = parsed(line)

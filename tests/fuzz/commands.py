@@ -32,7 +32,7 @@ def steer(*arguments: object, named: Path | None = None, out: Path | None = None
             code = left.code if isinstance(left.code, int) else 1
     told.seek(0)
     lines = told.read().strip().splitlines()
-    if code not in (0, 1, 2) or "Traceback" in "".join(lines):
+    if code not in (0, 1, 2, 3) or "Traceback" in "".join(lines):
         raise Wrong(f"exit code {code}: {lines}")
     if code == 2 and len(lines) != 1:
         raise Wrong(f"not one line: {lines}")
