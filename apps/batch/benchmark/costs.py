@@ -1,4 +1,4 @@
-"""What batch work costs, measured piece by piece on one thread: the inputs of `apps.batch.scale`.
+"""What batch work costs, measured piece by piece on one thread: the inputs of `apps.batch.benchmark.scale`.
 
 Times are of the processor, reading and writing beside the model included, so that another process that runs at the same
 time hardly counts; only the start of a worker, which is another process itself, is by the clock.
@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
+from apps.batch.benchmark.kinds import ENCODER, Kind, kinds
+from apps.batch.benchmark.made import write_voices
 from apps.batch.digest import digest
 from apps.batch.engine import Sender, local_cluster
 from apps.batch.jobs import Job, Row
 from apps.batch.journal import JOURNAL, Journal
-from apps.batch.kinds import ENCODER, Kind, kinds
-from apps.batch.made import write_voices
 from apps.batch.run import How, ignore, length_of
 from apps.batch.todo import Lot, sort_out
 from apps.batch.worker import Done, Worker

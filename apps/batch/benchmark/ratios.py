@@ -19,10 +19,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from apps.batch.benchmark.kinds import Kind, kinds
+from apps.batch.benchmark.made import lengths, write_voices
 from apps.batch.engine import local_cluster
 from apps.batch.jobs import BatchError
-from apps.batch.kinds import Kind, kinds
-from apps.batch.made import lengths, write_voices
 from apps.batch.run import How
 from evaluation.benchmark.machine import describe, version_of
 from evaluation.benchmark.settings import Aim
@@ -171,7 +171,7 @@ def about(rounds: int, files: int) -> dict[str, Any]:
 
 def tell_costs(files: int, rounds: int, out: Path | None) -> None:
     """Print what work costs and what that comes to, as Markdown; `out` gets it, between its marks, or as JSON."""
-    from apps.batch import costs, scale
+    from apps.batch.benchmark import costs, scale
 
     described = about(rounds, files)
     found = costs.costs(files, rounds)
@@ -239,7 +239,3 @@ def main(
     report.print()
     if out is not None:
         report.save(out)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,6 +1,6 @@
 """A plan on paper: what so many hours of sound take, from measured costs. All of it is arithmetic that can be checked.
 
-With `hours` of sound in files of `FILE_S` seconds and costs as in `apps.batch.costs`:
+With `hours` of sound in files of `FILE_S` seconds and costs as in `apps.batch.benchmark.costs`:
 
     files    = hours x 3600 / FILE_S
     core s   = files x (file_s + FILE_S x sound_s)
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apps.batch.costs import BUNDLE, LONG_S, Costs, Work
+from apps.batch.benchmark.costs import BUNDLE, LONG_S, Costs, Work
 from evaluation.report import Row
 
 HOURS, WORKERS = 1_000_000, 1_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from apps.batch.endurance import (
+from apps.batch.benchmark.endurance import (
     Sample,
     grown,
     hooks_on,

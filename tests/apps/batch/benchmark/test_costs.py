@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.batch.costs import kept_s, planned_bytes, traffic_s, work_of
+from apps.batch.benchmark.costs import kept_s, planned_bytes, traffic_s, work_of
+from apps.batch.benchmark.kinds import Kind, loop_of_edits
+from apps.batch.benchmark.made import write_voices
 from apps.batch.edit_work import EditTask
-from apps.batch.kinds import Kind, loop_of_edits
-from apps.batch.made import write_voices
 from apps.batch.run import How
 from steer.recipe import Recipe
 

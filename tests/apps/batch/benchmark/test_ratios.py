@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
-from apps.batch import benchmark
-from apps.batch.benchmark import (
+from apps.batch.benchmark import ratios
+from apps.batch.benchmark.kinds import kinds
+from apps.batch.benchmark.ratios import (
     BETTER,
     HERE_1,
     HERE_2,
@@ -29,15 +31,14 @@ from apps.batch.benchmark import (
     timed,
 )
 from apps.batch.jobs import BatchError
-from apps.batch.kinds import kinds
 from hooks import AudioFileError
 from hooks.clip import audio_info
 
 
 @pytest.fixture
-def app() -> benchmark.typer.Typer:
-    app = benchmark.typer.Typer()
-    app.command()(benchmark.main)
+def app() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(ratios.main)
     return app
 
 
@@ -102,11 +103,11 @@ def test_recordings_of_the_kinds_lengths_are_taken_evenly(tmp_path: Path, sound:
         link_recordings(folder, longer(), ("digits",), 2, tmp_path)
 
 
-def longer() -> benchmark.Kind:
+def longer() -> ratios.Kind:
     return replace(kinds()["edit"], shortest_s=20.0, longest_s=30.0)
 
 
-def test_quick_goes_all_ways(tmp_path: Path, app: benchmark.typer.Typer) -> None:
+def test_quick_goes_all_ways(tmp_path: Path, app: typer.Typer) -> None:
     threads = torch.get_num_threads()
     result = CliRunner().invoke(app, ["--quick", "--tasks", "features", "--out", str(tmp_path / "table.json")])
     assert result.exit_code == 0, result.output
@@ -130,7 +131,7 @@ def test_costs_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
     assert page.read_text() == "before\n<!-- costs -->\n"
 
 
-def test_a_task_that_is_not_there_is_refused(app: benchmark.typer.Typer) -> None:
+def test_a_task_that_is_not_there_is_refused(app: typer.Typer) -> None:
     result = CliRunner().invoke(app, ["--tasks", "sing"])
     assert result.exit_code == 2
     assert "there is no task sing" in result.output
