@@ -34,7 +34,7 @@ KINDS = {
     "files": (240, 700),
     "commands": (10, 60),
     "stores": (200, 700),
-    "batches": (40, 180),
+    "batches": (40, 170),
 }
 
 
