@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any, Protocol
 
 from apps.batch.jobs import BatchError, Job, Row
+from apps.batch.signals import held_back
 from apps.batch.todo import Lot
 from apps.batch.worker import Task, Worker, run
 from hooks.errors import one_line, require
@@ -26,8 +27,6 @@ CONNECT_S = 15
 AHEAD = 2
 """So many bundles for each worker are with the scheduler, so that none is idle while rows travel."""
 LOST = "the scheduler was lost; the same command goes on when it is back"
-DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-"""Run in a worker of this machine: Ctrl-C reaches it too, but it is for the main process to end it in order."""
 SHARES = 3
 """A bundle is at most such a share of what is left for a worker."""
 
@@ -92,8 +91,9 @@ class Cluster:
                 told = one_line(error)
                 raise BatchError(f"--cluster {self.address}: a worker lacks this AudioSteer ({told})") from error
             return client
-        local = stack.enter_context(local_cluster(distributed, self.workers))
-        return stack.enter_context(distributed.Client(local, set_as_default=False))
+        with held_back():
+            local = stack.enter_context(local_cluster(distributed, self.workers))
+            return stack.enter_context(distributed.Client(local, set_as_default=False))
 
 
 def local_cluster(distributed: Any, workers: int) -> Any:
@@ -106,7 +106,6 @@ def local_cluster(distributed: Any, workers: int) -> Any:
         dashboard_address="127.0.0.1:0",
         scheduler_kwargs={"dashboard": False},
         silence_logs=100,
-        preload=DEAF,
     )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from apps.batch.engine import Cluster, Engine, Here
 from apps.batch.jobs import BatchError, Job, Row
 from apps.batch.journal import Journal, read_rows
+from apps.batch.signals import stopped_by_sigterm
 from apps.batch.todo import Todo, lots, sort_out
 from apps.batch.watch import Watch, Work
 from apps.batch.worker import Task
@@ -132,20 +130,3 @@ def length_of(job: Job) -> float:
 
 def ignore(jobs: Sequence[Job]) -> None:
     """What is not written down is not begun either."""
-
-
-@contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """A scheduler's SIGTERM ends the batch as Ctrl-C does: in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -158,6 +158,16 @@ def test_a_signal_ends_it_in_order(
     finish(job, undisturbed)
 
 
+def test_ctrl_c_while_workers_start(job: Job) -> None:
+    with steer(job.log, *job.arguments, "--workers", 2) as process:
+        wait_until(process.workers, "no worker lives")
+        interrupt(process, signal.SIGINT, group=True)
+        assert process.ended(ENDS_S) == 130
+        assert not process.text().strip()
+        gone(process)
+    assert not rows(job.out)
+
+
 def test_transcribe_is_killed(tmp_path: Path) -> None:
     """Not equal to an undisturbed run: what Whisper is not sure of, as noise, it draws at random."""
     write_sounds(tmp_path / "in", 12)
