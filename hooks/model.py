@@ -133,9 +133,20 @@ class Transcriber(AudioModel):
         """What is said in a sound of any length; `options` are those of the model's own library."""
         raise TypeError(f"{type(self).__name__} does not define transcribe")
 
-    def transcribe_all(self, sources: Sequence[Source], **options: Any) -> list[Transcript]:
-        """What is said in each of the sounds, as `transcribe` finds it; models that can hear several at once do."""
-        return [self.transcribe(source, **options) for source in sources]
+    def transcribe_all(self, sources: Sequence[Source], seed: int | None = None, **options: Any) -> list[Transcript]:
+        """What is said in each of the sounds, as `transcribe` finds it; models that can hear several at once do.
+
+        With a `seed` what is drawn at random for a sound does not depend on the others, or on what was drawn before.
+        """
+
+        def heard(source: Source) -> Transcript:
+            if seed is None:
+                return self.transcribe(source, **options)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return self.transcribe(source, **options)
+
+        return [heard(source) for source in sources]
 
 
 class Codec(AudioModel):

@@ -71,7 +71,9 @@ class TranscribeWorker(Worker):
             rows = [number for number, job in enumerate(jobs) if job.recipe is recipe]
             model, edited, options = self.opened(recipe)
             with edited:
-                done |= zip(rows, model.transcribe_all([values[row] for row in rows], **options), strict=True)
+                # seeded: where a model draws lots, a file's text does not depend on the files beside it
+                found = model.transcribe_all([values[row] for row in rows], seed=0, **options)
+            done |= zip(rows, found, strict=True)
         return [(clip.seconds, done[row]) for row, clip in enumerate(values)]
 
     def keep(self, job: Job, value: tuple[float, Transcript]) -> Done:

@@ -181,20 +181,20 @@ class WhisperPackage(Whisper):
         result = whisper.transcribe(module, audio_N, **options)
         return Transcript(result["text"].strip(), result["segments"], result["language"])
 
-    def transcribe_all(self, sources: Sequence[Source], **options: Any) -> list[Transcript]:
+    def transcribe_all(self, sources: Sequence[Source], seed: int | None = None, **options: Any) -> list[Transcript]:
         """What is said in each of the sounds, as `transcribe` finds it, with windows that are alike heard as one batch.
 
         All sounds are heard at once, so give as many as memory has room for. A row of a batch may round in another
-        order than alone. What is drawn at random (a temperature above 0) is drawn in another order than one by one.
-        With `word_timestamps` it is one by one.
+        order than alone. What is drawn at random (a temperature above 0) is, without a `seed`, drawn in another order
+        than one by one. With `word_timestamps` it is one by one.
 
         What is raised is the error of the first sound that had one, after the others have ended.
         """
         if options.get("word_timestamps") or len(sources) < 2:
-            return super().transcribe_all(sources, **options)
+            return super().transcribe_all(sources, seed, **options)
         from hooks.families.whisper_together import transcribe_together
 
-        return transcribe_together(self, sources, options)
+        return transcribe_together(self, sources, options, seed)
 
     def _encode(self, audio_BN: Tensor) -> Tensor:
         whisper = require("whisper", "whisper")

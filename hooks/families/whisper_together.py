@@ -8,7 +8,8 @@ that are alike as one batch. So the model runs where its edits are, and threads 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,9 @@ class Dismissed(Exception):
 class Meeting:
     """Where the threads' requests wait until all who are still at work have asked."""
 
-    def __init__(self, module: Any, threads: int) -> None:
-        self.module, self.at_work = module, threads
+    def __init__(self, module: Any, threads: int, seed: int | None = None) -> None:
+        self.module, self.at_work, self.seed = module, threads, seed
+        self.drawn: dict[int, Tensor] = {}
         self.waiting: dict[int, Request] = {}
         self.closed = False
         self.changed = threading.Condition()
@@ -83,7 +85,7 @@ class Meeting:
             for group in groups:
                 requests = list(group.values())
                 try:
-                    with turn_of(self.module):
+                    with turn_of(self.module), self._drawing(group):
                         answers = answered(requests)
                 except Exception as error:
                     for request in requests:
@@ -95,6 +97,20 @@ class Meeting:
                     for number in group:
                         del self.waiting[number]
                     self.changed.notify_all()
+
+    @contextmanager
+    def _drawing(self, group: Mapping[int, Request]) -> Iterator[None]:
+        """What is drawn for a sound comes from numbers of its own; those that go together draw nothing."""
+        if self.seed is None or len(group) > 1:
+            yield
+            return
+        (number,) = group
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            if number in self.drawn:
+                torch.set_rng_state(self.drawn[number])
+            yield
+            self.drawn[number] = torch.get_rng_state()
 
     def _gathered(self) -> list[dict[int, Request]]:
         """What everybody asks, {number: request} for each batch, in the order of the sounds."""
@@ -136,10 +152,12 @@ class Asking(OnTime):
         return self.meeting.ask(self.number, Request(call, mel.as_subclass(Tensor), rest, time))
 
 
-def transcribe_together(model: WhisperPackage, sources: Sequence[Source], options: dict[str, Any]) -> list[Transcript]:
+def transcribe_together(
+    model: WhisperPackage, sources: Sequence[Source], options: dict[str, Any], seed: int | None = None
+) -> list[Transcript]:
     """`WhisperPackage.transcribe_all` without times of words. No thread outlives it, whatever happens."""
     require("whisper", "whisper")
-    start_s, meeting = current_time() or 0.0, Meeting(model.module, len(sources))
+    start_s, meeting = current_time() or 0.0, Meeting(model.module, len(sources), seed)
     found: list[Transcript | BaseException] = [Dismissed()] * len(sources)
 
     def work(number: int) -> None:

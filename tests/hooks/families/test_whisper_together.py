@@ -208,6 +208,21 @@ def test_what_is_drawn_at_random_is_drawn_for_one_sound_after_another(
     assert {text.segments[0]["temperature"] for text in together} == {0.5}
 
 
+def test_with_a_seed_a_sound_draws_alone_what_it_draws_beside_others(tiny: WhisperPackage) -> None:
+    sounds = buzzes((1.0, 2.0, 3.0))
+    options = {**FAST, "temperature": (0.0, 0.5, 0.9), "logprob_threshold": 0.0}
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    together = tiny.transcribe_all(sounds, seed=0, **options)
+    alone = [text for sound in sounds for text in tiny.transcribe_all([sound], seed=0, **options)]
+    backwards = tiny.transcribe_all(sounds[::-1], seed=0, **options)[::-1]
+    assert torch.equal(torch.get_rng_state(), before)
+    check_same(together, alone)
+    check_same(together, backwards)
+    assert {text.segments[0]["temperature"] for text in together} == {0.9}
+    assert tiny.transcribe_all(sounds, seed=1, **options) != together
+
+
 def test_times_of_words_go_one_by_one(tiny: WhisperPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, bool]] = []
 
