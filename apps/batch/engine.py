@@ -27,6 +27,10 @@ CONNECT_S = 15
 AHEAD = 2
 """So many bundles for each worker are with the scheduler, so that none is idle while rows travel."""
 LOST = "the scheduler was lost; the same command goes on when it is back"
+WORK_S, MOST_FILES = 10.0, 256
+"""A bundle is about so many seconds of work, once it is known how long a file takes: few enough that little is done
+again where a worker dies, enough that the scheduler hardly counts."""
+FORGET = 0.7
 SHARES = 3
 """A bundle is at most such a share of what is left for a worker."""
 
@@ -57,7 +61,7 @@ class Cluster:
     """On Dask workers: `workers` processes of this machine, or those of the scheduler at `address`.
 
     A worker that dies is replaced, and what it had is done again; a file that takes down one worker after another
-    becomes a row that says so. A bundle, which is what travels, holds about `files` files or `seconds` of sound.
+    becomes a row that says so. The first bundles, which are what travels, hold `files` files or `seconds` of sound.
     """
 
     workers: int = 0
@@ -75,7 +79,10 @@ class Cluster:
             client = self._client(distributed, stack)
             threads = None if self.address else max(1, (os.cpu_count() or 1) // self.workers)
             sender = Sender(distributed, client, (uuid.uuid4().hex, task, threads), began)
-            yield from sender.run(bundles(lots, self.files, self.seconds, SHARES * sender.threads()))
+            pace = Pace(self.files, self.seconds)
+            for row in sender.run(bundles(lots, pace, SHARES * sender.threads())):
+                pace.note(row)
+                yield row
 
     def _client(self, distributed: Any, stack: ExitStack) -> Any:
         if self.address:
@@ -107,6 +114,25 @@ def local_cluster(distributed: Any, workers: int) -> Any:
         scheduler_kwargs={"dashboard": False},
         silence_logs=100,
     )
+
+
+class Pace:
+    """How much a bundle holds: at first `files` or `seconds` of sound, then what takes `WORK_S`, going by the last."""
+
+    def __init__(self, files: int, seconds: float) -> None:
+        self.files, self.seconds = float(files), seconds
+        self._took = self._seen = self._heard = 0.0
+
+    def note(self, row: Row) -> None:
+        keep = FORGET ** (row.took / WORK_S)
+        self._took, self._seen, self._heard = (
+            keep * before + new
+            for before, new in ((self._took, row.took), (self._seen, 1.0), (self._heard, row.seconds))
+        )
+        if self._took:
+            share = WORK_S / self._took
+            self.files = min(float(MOST_FILES), share * self._seen)
+            self.seconds = share * self._heard or self.seconds
 
 
 class Sender:
@@ -187,13 +213,13 @@ def run_bundle(name: str, task: Task, threads: int | None, lots: Sequence[Sequen
     return list(run(_opened[name], lots))
 
 
-def bundles(lots: Iterable[Lot], files: int, seconds: float, parts: int) -> Iterator[list[Lot]]:
-    """Lots that travel together: at most `files` or `seconds` of them, and a `parts`-th of what is left, so that the
-    last ones are small and all workers end at about the same time; at least one lot."""
+def bundles(lots: Iterable[Lot], pace: Pace, parts: int) -> Iterator[list[Lot]]:
+    """Lots that travel together: as the pace says when they are asked for, and a `parts`-th of what is left at most, so
+    that the last ones are small and all workers end at about the same time; at least one lot."""
     waiting = deque(lots)
     left, left_s = sum(len(lot.jobs) for lot in waiting), sum(lot.seconds for lot in waiting)
     while waiting:
-        most, most_s = min(files, left / parts), min(seconds, left_s / parts)
+        most, most_s = min(pace.files, left / parts), min(pace.seconds, left_s / parts)
         bundle: list[Lot] = []
         count, length_s = 0, 0.0
         while waiting and (

@@ -31,8 +31,8 @@ from hooks.errors import require
 from steer.recipe import Recipe
 
 SHORT_S, LONG_S = 2.0, 10.0
-BUNDLE = 6
-"""Files of `LONG_S` in a bundle of a minute."""
+BUNDLE = 16
+"""Files in a bundle."""
 
 
 @dataclass(frozen=True)

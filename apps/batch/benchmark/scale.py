@@ -5,6 +5,7 @@ With `hours` of sound in files of `FILE_S` seconds and costs as in `apps.batch.b
     files    = hours x 3600 / FILE_S
     core s   = files x (file_s + FILE_S x sound_s)
     array    = core s / workers + start_s                    each element plans and notes its own part
+    bundles  = core s / WORK_S, or files / MOST_FILES where that is more
     cluster  = the longest of: core s / workers, bundles x bundle_s, files x line_s; planning comes before
     planning = files x header_s, one after another, and files x planned bytes of memory
     storage  = (read + written) x seconds of sound, in the time of the array
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apps.batch.benchmark.costs import BUNDLE, LONG_S, Costs, Work
+from apps.batch.benchmark.costs import LONG_S, Costs, Work
+from apps.batch.engine import MOST_FILES, WORK_S
 from evaluation.report import Row
 
 HOURS, WORKERS = 1_000_000, 1_000
@@ -52,7 +54,7 @@ def scale(work: Work, costs: Costs, hours: float = HOURS, workers: int = WORKERS
     array_s = core_s / workers + costs.start_s
     parts = {
         "compute": core_s / workers,
-        "scheduler": files / BUNDLE * costs.bundle_s,
+        "scheduler": max(core_s / WORK_S, files / MOST_FILES) * costs.bundle_s,
         "journal": files * costs.line_s,
     }
     limit = max(parts, key=parts.__getitem__)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.batch import engine
-from apps.batch.engine import Cluster, Here, bundles
+from apps.batch.engine import MOST_FILES, WORK_S, Cluster, Here, Pace, bundles
 from apps.batch.jobs import BatchError, Job, Row
 from apps.batch.todo import Lot
 
@@ -42,7 +42,7 @@ SIZES = st.lists(st.tuples(st.integers(1, 6), st.sampled_from([0.0, 1.0, 5.0, 70
 @given(SIZES, st.integers(1, 8), st.floats(1, 50))
 def test_bundles(sizes: list[tuple[int, float]], files: int, seconds: float) -> None:
     lots = [Lot(tuple(Job(Path(f"{n}-{i}")) for i in range(size)), length) for n, (size, length) in enumerate(sizes)]
-    found = list(bundles(lots, files, seconds, parts=1))
+    found = list(bundles(lots, Pace(files, seconds), parts=1))
     assert [lot for bundle in found for lot in bundle] == lots
     for number, bundle in enumerate(found):
         assert bundle
@@ -148,7 +148,7 @@ def seconds_of(found: list[list[Lot]]) -> list[list[float]]:
 
 def test_bundles_are_full_while_much_is_left_and_get_smaller_towards_the_end() -> None:
     lots = lots_of_lengths([1.0] * 64)
-    found = list(bundles(lots, files=8, seconds=60.0, parts=4))
+    found = list(bundles(lots, Pace(8, 60.0), parts=4))
     sizes = [len(bundle) for bundle in found]
     assert sizes[:5] == [8] * 5
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1
@@ -156,13 +156,13 @@ def test_bundles_are_full_while_much_is_left_and_get_smaller_towards_the_end() -
 
 
 def test_long_sounds_fill_a_bundle_by_their_seconds() -> None:
-    found = list(bundles(lots_of_lengths([30.0, 25.0, 20.0, 1.0, 1.0]), files=16, seconds=60.0, parts=1))
+    found = list(bundles(lots_of_lengths([30.0, 25.0, 20.0, 1.0, 1.0]), Pace(16, 60.0), parts=1))
     assert seconds_of(found) == [[30.0, 25.0], [20.0, 1.0, 1.0]]
 
 
 def test_two_workers_get_alike_shares_of_few_files() -> None:
     lengths = [5.0 * 0.95**n for n in range(64)]
-    found = seconds_of(list(bundles(lots_of_lengths(lengths), files=16, seconds=60.0, parts=6)))
+    found = seconds_of(list(bundles(lots_of_lengths(lengths), Pace(16, 60.0), parts=6)))
     busy = [0.0, 0.0]
     for bundle in found:
         busy[busy.index(min(busy))] += sum(bundle)
@@ -170,6 +170,23 @@ def test_two_workers_get_alike_shares_of_few_files() -> None:
 
 
 def test_a_lot_is_not_torn_and_sounds_of_unknown_length_count_as_files() -> None:
-    assert [len(bundle) for bundle in bundles(lots_of_lengths([90.0, 90.0], files=8), 16, 60.0, 6)] == [1, 1]
-    assert [len(bundle) for bundle in bundles(lots_of_lengths([0.0] * 4), 2, 60.0, 1)] == [2, 2]
-    assert list(bundles([], 2, 60.0, 1)) == []
+    assert [len(bundle) for bundle in bundles(lots_of_lengths([90.0, 90.0], files=8), Pace(16, 60.0), 6)] == [1, 1]
+    assert [len(bundle) for bundle in bundles(lots_of_lengths([0.0] * 4), Pace(2, 60.0), 1)] == [2, 2]
+    assert list(bundles([], Pace(2, 60.0), 1)) == []
+
+
+def test_bundles_become_what_takes_ten_seconds() -> None:
+    pace = Pace(16, 60.0)
+    asked = bundles(lots_of_lengths([2.0] * 5000), pace, parts=1)
+    assert len(next(asked)) == 16
+    for _ in range(100):
+        pace.note(Row("a", "a", seconds=2.0, took=0.5))
+    assert (pace.files, pace.seconds) == (pytest.approx(WORK_S / 0.5), pytest.approx(WORK_S / 0.5 * 2.0))
+    assert len(next(asked)) == 20
+    # it follows, and has an upper limit
+    for _ in range(10_000):
+        pace.note(Row("a", "a", seconds=2.0, took=0.01))
+    assert pace.files == MOST_FILES and len(next(asked)) == MOST_FILES
+    # one that takes longer than all is a bundle of its own
+    pace.note(Row("a", "a", seconds=3600.0, took=400.0))
+    assert len(next(asked)) == 1

@@ -35,10 +35,13 @@ def test_core_time_is_of_files_and_of_sound() -> None:
 
 def test_one_scheduler_waits_for_the_slowest() -> None:
     few = scale(WORK, COSTS, HOURS, workers=100)
-    # 60,000 bundles take it 360 s
-    assert (few.limit, few.scheduler) == ("compute", pytest.approx(360 / 86_400))
-    many = scale(WORK, COSTS, HOURS, workers=1000)
+    # 7,200 bundles of ten seconds of work take it 43.2 s
+    assert (few.limit, few.scheduler) == ("compute", pytest.approx(43.2 / 86_400))
+    many = scale(WORK, COSTS, HOURS, workers=10_000)
     assert (many.limit, many.cluster) == ("scheduler", few.scheduler)
+    # a bundle holds no more than 256 files, however little they take
+    quick = scale(replace(WORK, sound_s=1e-6, file_s=1e-6), COSTS, HOURS, workers=100)
+    assert quick.scheduler == pytest.approx(360_000 / 256 * 0.006 / 86_400)
     slow = scale(WORK, replace(COSTS, line_s=0.01), HOURS, workers=1000)
     assert (slow.limit, slow.cluster) == ("journal", pytest.approx(3600 / 86_400))
 
@@ -68,8 +71,8 @@ def test_planning_is_one_file_after_another() -> None:
 
 def test_tables_have_a_row_for_each_task_and_each_cost() -> None:
     (row,) = scale_rows(COSTS)
-    assert row["task"] == "edit" and row["waits for the"] == "scheduler"
-    assert row["one scheduler: days"] == part_rows(COSTS)[0]["scheduler"]
+    assert row["task"] == "edit" and row["waits for the"] == "compute"
+    assert row["one scheduler: days"] == part_rows(COSTS)[0]["1,000 workers"]
     assert [row["value"] for row in planning_rows(COSTS)] == list(planning(COSTS).values())
     values = {row["cost"]: (row["value"], row["unit"]) for row in cost_rows(COSTS)}
     assert values["edit: compute for a second of sound"] == (pytest.approx(10.0), "ms")
