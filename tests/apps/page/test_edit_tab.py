@@ -242,4 +242,5 @@ def test_of_ten_users_some_wait_and_some_are_asked_to_come_back(visit: Visit, so
     told = [visitor.told("edit") for visitor in visitors]
     done = [text for text in told if "Measured" in text or "goal was not reached" in text]
     full = [text for text in told if text == "3 runs are waiting already: please try again in a minute"]
-    assert len(done) >= 5 and len(done) + len(full) == 10
+    # two compute and three wait; pictures of those that are done wait in the same line
+    assert len(done) >= 3 and len(done) + len(full) == 10
