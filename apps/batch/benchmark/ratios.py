@@ -208,6 +208,7 @@ def main(
     costs: Annotated[
         bool, typer.Option("--costs", help="Instead: what each piece costs, and docs/scale.md's plan.")
     ] = False,
+    equal: Annotated[bool, typer.Option(help="Also sounds of equal lengths.")] = True,
     quick: Annotated[bool, typer.Option(help="A round, a few files: shows that all runs, and nothing else.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Save the table here as JSON, with all times; or costs in a .md page.")
@@ -230,7 +231,7 @@ def main(
         one, two = (stack.enter_context(cluster(workers)) for workers in (1, 2))
         for task in chosen:
             for sounds, folder in list(make_sounds(place, task, known[task], files, audio).items())[
-                : 1 if quick else 2
+                : 2 if equal and not quick else 1
             ]:
                 seconds = timed(variants(known[task], folder, one, two), rounds if quick else rounds + 1, place)
                 report.rows += rows_of(task, sounds, seconds)
