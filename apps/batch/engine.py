@@ -35,6 +35,11 @@ SHARES = 3
 """A bundle is at most such a share of what is left for a worker."""
 
 
+KEEP_MEMORY = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(2**29))
+"""Dask's own setting has glibc give every large temporary back to the system at once, and a model then spends half of
+its time on page faults."""
+
+
 class Engine(Protocol):
     """Does lots of jobs. `began` is told of jobs before they are handed out; rows come as they are done."""
 
@@ -105,15 +110,22 @@ class Cluster:
 
 def local_cluster(distributed: Any, workers: int) -> Any:
     """A scheduler and so many processes of this machine."""
-    return distributed.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        # any free port: with None it would be 8787, and a second batch complain of the first
-        dashboard_address="127.0.0.1:0",
-        scheduler_kwargs={"dashboard": False},
-        silence_logs=100,
-    )
+    with dask_settings({"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", **KEEP_MEMORY}}):
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # any free port: with None it would be 8787, and a second batch complain of the first
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=100,
+        )
+
+
+def dask_settings(values: dict[str, Any]) -> Any:
+    import dask
+
+    return dask.config.set(values)
 
 
 class Pace:
