@@ -110,7 +110,9 @@ class Cluster:
 
 def local_cluster(distributed: Any, workers: int) -> Any:
     """A scheduler and so many processes of this machine."""
-    with dask_settings({"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", **KEEP_MEMORY}}):
+    import dask
+
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", **KEEP_MEMORY}}):
         return distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -120,12 +122,6 @@ def local_cluster(distributed: Any, workers: int) -> Any:
             scheduler_kwargs={"dashboard": False},
             silence_logs=100,
         )
-
-
-def dask_settings(values: dict[str, Any]) -> Any:
-    import dask
-
-    return dask.config.set(values)
 
 
 class Pace:
