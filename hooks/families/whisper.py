@@ -182,7 +182,8 @@ class WhisperPackage(Whisper):
         return Transcript(result["text"].strip(), result["segments"], result["language"])
 
     def transcribe_all(self, sources: Sequence[Source], seed: int | None = None, **options: Any) -> list[Transcript]:
-        """What is said in each of the sounds, as `transcribe` finds it, with windows that are alike heard as one batch.
+        """What is said in each of the sounds, as `transcribe` finds it: windows are encoded as one batch and once each,
+        not once a temperature, and those that are alike are decoded as one.
 
         All sounds are heard at once, so give as many as memory has room for. A row of a batch may round in another
         order than alone. What is drawn at random (a temperature above 0) is, without a `seed`, drawn in another order
@@ -190,7 +191,7 @@ class WhisperPackage(Whisper):
 
         What is raised is the error of the first sound that had one, after the others have ended.
         """
-        if options.get("word_timestamps") or len(sources) < 2:
+        if options.get("word_timestamps") or not sources:
             return super().transcribe_all(sources, seed, **options)
         from hooks.families.whisper_together import transcribe_together
 

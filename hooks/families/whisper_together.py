@@ -1,15 +1,16 @@
 """Many sounds through `whisper.transcribe` at once, with the model's work in batches.
 
 Each sound has a thread in which the package goes its own way: temperatures, seeking, prompts, segments, all its own.
-Only what it asks of the model waits until every thread has asked; then the thread that called answers, with requests
-that are alike as one batch. So the model runs where its edits are, and threads other than that never touch it.
+Only what it asks of the model waits until every thread has asked; then the thread that called answers: it encodes all
+windows as one batch, and decodes requests that are alike as one. A window that is decoded again at a higher temperature
+is not encoded again, as it is by the package. The model runs where its edits are: no other thread touches it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +33,12 @@ class Request:
     mel: Tensor
     rest: tuple[Any, ...]
     time: tuple[float, float]
+    encoded: Tensor | None = None
     answer: Any = None
     error: Exception | None = None
+
+    def is_of_the_window_of(self, other: Request) -> bool:
+        return self.time == other.time and torch.equal(self.mel, other.mel)
 
     def goes_with(self, other: Request) -> bool:
         """Whether both can be rows of one batch: nothing drawn at random, no beams, and all but the sound the same."""
@@ -52,6 +57,7 @@ class Meeting:
         self.module, self.at_work, self.seed = module, threads, seed
         self.drawn: dict[int, Tensor] = {}
         self.waiting: dict[int, Request] = {}
+        self.last: dict[int, Request] = {}
         self.closed = False
         self.changed = threading.Condition()
 
@@ -81,22 +87,45 @@ class Meeting:
 
     def serve(self) -> None:
         """Answer until all have left."""
-        while groups := self._gathered():
-            for group in groups:
-                requests = list(group.values())
-                try:
-                    with turn_of(self.module), self._drawing(group):
-                        answers = answered(requests)
-                except Exception as error:
-                    for request in requests:
-                        request.error = error
-                else:
-                    for request, answer in zip(requests, answers, strict=True):
-                        request.answer = answer
-                with self.changed:
-                    for number in group:
-                        del self.waiting[number]
-                    self.changed.notify_all()
+        while asked := self._asked():
+            self._try(asked, self._encode)
+            for group in groups_of({number: request for number, request in asked.items() if not request.error}):
+                self._try(group, self._answer)
+            self.last = asked
+            with self.changed:
+                self.waiting.clear()
+                self.changed.notify_all()
+
+    def _try(self, requests: Mapping[int, Request], do: Callable[[Mapping[int, Request]], None]) -> None:
+        """What goes wrong is raised in the threads that asked."""
+        try:
+            with turn_of(self.module):
+                do(requests)
+        except Exception as error:
+            for request in requests.values():
+                request.error = error
+
+    @torch.no_grad()
+    def _encode(self, asked: Mapping[int, Request]) -> None:
+        new = []
+        for number, request in asked.items():
+            last = self.last.get(number)
+            if last is not None and request.is_of_the_window_of(last):
+                request.encoded = last.encoded
+            else:
+                new.append(request)
+        if new:
+            with at_times(new):
+                encoded_BTD = self.module.encoder(torch.stack([request.mel for request in new]))
+            for request, encoded_TD in zip(new, encoded_BTD, strict=True):
+                request.encoded = encoded_TD
+
+    def _answer(self, group: Mapping[int, Request]) -> None:
+        requests = list(group.values())
+        with self._drawing(group), at_times(requests):
+            answers = answered(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            request.answer = answer
 
     @contextmanager
     def _drawing(self, group: Mapping[int, Request]) -> Iterator[None]:
@@ -112,29 +141,37 @@ class Meeting:
             yield
             self.drawn[number] = torch.get_rng_state()
 
-    def _gathered(self) -> list[dict[int, Request]]:
-        """What everybody asks, {number: request} for each batch, in the order of the sounds."""
+    def _asked(self) -> dict[int, Request]:
+        """What everybody asks, in the order of the sounds."""
         with self.changed:
             self.changed.wait_for(lambda: len(self.waiting) == self.at_work)
-            asked = sorted(self.waiting.items())
-        groups: list[dict[int, Request]] = []
-        for number, request in asked:
-            group = next((one for one in groups if request.goes_with(next(iter(one.values())))), None)
-            if group is None:
-                groups.append({number: request})
-            else:
-                group[number] = request
-        return groups
+            return dict(sorted(self.waiting.items()))
+
+
+def groups_of(asked: Mapping[int, Request]) -> list[dict[int, Request]]:
+    """Requests that go with each other."""
+    groups: list[dict[int, Request]] = []
+    for number, request in asked.items():
+        group = next((one for one in groups if request.goes_with(next(iter(one.values())))), None)
+        if group is None:
+            groups.append({number: request})
+        else:
+            group[number] = request
+    return groups
+
+
+def at_times(requests: Sequence[Request]) -> AbstractContextManager[None]:
+    """Rows of these requests are at the times of theirs."""
+    return window(*requests[0].time) if len(requests) == 1 else rows_at([request.time for request in requests])
 
 
 def answered(requests: Sequence[Request]) -> list[Any]:
-    """What the model says to requests that go with each other."""
-    first = requests[0]
+    """What the model says to requests that go with each other; the package takes encoded sound for a spectrogram."""
+    encoded = [request.encoded for request in requests if request.encoded is not None]
+    call, rest = requests[0].call, requests[0].rest
     if len(requests) == 1:
-        with window(*first.time):
-            return [first.call(first.mel, *first.rest)]
-    with rows_at([request.time for request in requests]):
-        answer = first.call(torch.stack([request.mel for request in requests]), *first.rest)
+        return [call(encoded[0], *rest)]
+    answer = call(torch.stack(encoded), *rest)
     # languages come as tokens and, beside them, probabilities
     return list(zip(*answer, strict=True)) if isinstance(answer, tuple) else answer
 
