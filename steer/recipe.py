@@ -24,103 +24,34 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    PlainSerializer,
-    PrivateAttr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, ValidationError, model_validator
 
 from hooks import open_model
 from hooks.errors import one_line, shortened
 from hooks.files import whole_file
-from hooks.text import read_text
 from steer import starter
-from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift, as_spans
+from steer.edits import Ablate, Clamp, Edit, Scale, Shift
 from steer.errors import EditError, RecipeError
 from steer.formats import find_folder, load_sae
+from steer.plain_yaml import UNREADABLE, read_yaml
+from steer.recipe_values import Number, Spans, amount, by_value, value_of, written
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector, load_vector, load_vectors
 
 DEFAULT_MODEL = "starter:codec"
 VECTORS = "vectors.safetensors"
 """Control vectors of an SAE lie beside it under this name; those called like a goal serve that goal."""
-MAX_BYTES, MAX_VALUES = 2**20, 100_000
-"""Of a recipe, and of what its aliases stand for when each is written out."""
-UNREADABLE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What PyYAML raises for text that is none, and for tags and dates with values that are not theirs."""
 UNITS = {"loudness": "dB", "pitch": "st", "brightness": "%"}
 
 
 def default_saes(model: str) -> dict[str, str]:
     """{site: SAE} of a starter model, whose SAEs lie in folders named after their sites; {} of any other."""
     return {name.rpartition("/")[2]: name for name in starter.saes(model)} if model in starter.models() else {}
-
-
-def amount(unit: str) -> BeforeValidator:
-    """Reads "+6dB" (or a plain number) as 6.0."""
-
-    def read(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        found = re.fullmatch(rf"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*({re.escape(unit)})?\s*", value, re.IGNORECASE)
-        if not found:
-            raise ValueError(f"{value!r} is not an amount such as +2{unit} or -1.5{unit}")
-        return float(found[1])
-
-    return BeforeValidator(read)
-
-
-def written(unit: str) -> PlainSerializer:
-    return PlainSerializer(lambda value: None if value is None else f"{value:+.10g}{unit}")
-
-
-def spans(value: Any) -> Any:
-    """One span or several; EditErrors become pydantic's."""
-    if value is None:
-        return None
-    try:
-        return [list(span) for span in as_spans(value) or ()]
-    except (EditError, TypeError, ValueError, IndexError, KeyError) as error:
-        text = str(error) if isinstance(error, EditError) else "a span is [start, end] in seconds"
-        raise ValueError(text) from None
-
-
-def curve(value: Any) -> Any:
-    if isinstance(value, list):
-        try:
-            Curve(tuple((second, number) for second, number in value))
-        except EditError as error:
-            raise ValueError(str(error)) from None
-    return value
-
-
-Spans = Annotated[list[tuple[float, float]] | None, BeforeValidator(spans)]
-Number = Annotated[FiniteFloat | list[tuple[float, float]], AfterValidator(curve)]
-
-
-def value_of(number: float | list[tuple[float, float]]) -> float | Curve:
-    return Curve(tuple(number)) if isinstance(number, list) else number
-
-
-def by_value(numbers: Mapping[int, float | list[tuple[float, float]]]) -> list[tuple[float | Curve, list[int]]]:
-    """Features of one value together: hundreds are one edit then."""
-    found: dict[float | Curve, list[int]] = {}
-    for feature, number in numbers.items():
-        found.setdefault(value_of(number), []).append(feature)
-    return list(found.items())
 
 
 class _Strict(BaseModel):
@@ -222,7 +153,7 @@ class Recipe(_Strict):
         """
         path = starter.recipe_file(str(path)) if str(path).startswith("starter:") else Path(path)
         try:
-            values = plain_values(read_text(path, MAX_BYTES))
+            values = read_yaml(path)
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
         except UNREADABLE as error:
@@ -349,31 +280,6 @@ class Recipe(_Strict):
         assert spec.shift is not None
         strength = 1.0 if spec.strength is None else value_of(spec.strength)
         return [Shift(load_vector(self.located(spec.shift)).vector, strength, during=during)]
-
-
-def plain_values(text: str) -> Any:
-    """What YAML says (JSON is YAML), as plain values; raises one of `UNREADABLE`."""
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        # told before it is built: a merge of merges is copied at each level
-        if written_out(node, {}) > MAX_VALUES:
-            raise ValueError(f"more than {MAX_VALUES:,} values")
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node has with all its aliases; without end for one that holds itself."""
-    if id(node) not in known:
-        known[id(node)] = MAX_VALUES  # as long as it is not known: where it is met again, it holds itself
-        parts = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else ()
-        pairs = parts if isinstance(node, yaml.MappingNode) else ((part,) for part in parts)
-        known[id(node)] = 1 + sum(written_out(part, known) for pair in pairs for part in pair)
-    return known[id(node)]
 
 
 def path_in(source: str) -> tuple[str, str, str]:
