@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,15 +48,22 @@ class BatchReport:
     rows: Sequence[Row]
     this_call: Work | None = None
     warning: str = ""
-    failures: list[Row] = field(init=False)
-    seconds: float = field(init=False)
-    changes: list[Change] = field(init=False)
 
-    def __post_init__(self) -> None:
-        done = [row for row in self.rows if not row.error]
-        object.__setattr__(self, "failures", [row for row in self.rows if row.error])
-        object.__setattr__(self, "seconds", sum(row.seconds for row in done))
-        object.__setattr__(self, "changes", list(changes_of(done)))
+    @cached_property
+    def done(self) -> list[Row]:
+        return [row for row in self.rows if not row.error]
+
+    @cached_property
+    def failures(self) -> list[Row]:
+        return [row for row in self.rows if row.error]
+
+    @cached_property
+    def changes(self) -> list[Change]:
+        return list(changes_of(self.done))
+
+    @property
+    def seconds(self) -> float:
+        return sum(row.seconds for row in self.done)
 
     @property
     def failed(self) -> bool:
@@ -66,7 +74,7 @@ class BatchReport:
         return {
             "title": self.title,
             "files": len(self.rows),
-            "done": len(self.rows) - len(self.failures),
+            "done": len(self.done),
             "failed": len(self.failures),
             "sound_s": self.seconds,
             "this_call": {**asdict(work), "sound_s_per_s": work.speed} if work else None,
@@ -76,7 +84,7 @@ class BatchReport:
         }
 
     def headline(self) -> str:
-        return f"{len(self.rows) - len(self.failures)} of {len(self.rows)} files {self.title}"
+        return f"{len(self.done)} of {len(self.rows)} files {self.title}"
 
     def sentences(self) -> list[str]:
         told = [f"{clock(self.seconds)} of sound"]
@@ -117,11 +125,10 @@ class BatchReport:
         if self.failures:
             failures = ((row.source, row.error) for row in self.failures)
             parts += ["<h2>Failures</h2>", html_table(("file", "why"), failures)]
-        done = [row for row in self.rows if not row.error]
-        rest = f", of which the first {LISTED}" if len(done) > LISTED else ""
-        parts.append(f"<h2>{len(done)} files done{rest}</h2>")
+        rest = f", of which the first {LISTED}" if len(self.done) > LISTED else ""
+        parts.append(f"<h2>{len(self.done)} files done{rest}</h2>")
         names = [change.name for change in self.changes]
-        rows = (file_cells(row, names) for row in done[:LISTED])
+        rows = (file_cells(row, names) for row in self.done[:LISTED])
         parts.append(html_table(("file", "from", "sound (s)", "took (s)", *names), rows))
         return PAGE.format(title=html.escape(self.headline()), body="\n".join(parts))
 
