@@ -1,13 +1,15 @@
 """`Journal`: what became of each file, a JSON line each, only ever added to.
 
 Two kinds of lines: `{"begun": [keys]}` before work is handed out, and a `Row` when it is done. Whatever kills the
-process, all whole lines count: a file that was begun and has no row was in flight, is ours, and is done again.
+process, all whole lines count: a file that was begun and has no row was in flight, is ours, and is done again. Each
+line ends with a checksum, so that what was damaged or edited is no line of ours.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from apps.batch.jobs import BatchError, Job, Row
 from hooks.text import check_regular
 
 JOURNAL = "journal.jsonl"
+CHECK = b', "check": "'
 
 
 class Journal:
@@ -32,7 +35,7 @@ class Journal:
         self.path = folder / JOURNAL
         self.rows: dict[str, Row] = {}
         self.in_flight: set[str] = set()
-        self._unwritten: list[str] = []
+        self._unwritten: list[bytes] = []
         try:
             if self.path.exists():
                 check_regular(self.path)
@@ -76,17 +79,17 @@ class Journal:
 
     def unwritten(self) -> list[Row]:
         """Of the lines that wait."""
-        told = (parsed(line.encode("utf-8", "surrogateescape")) for line in self._unwritten)
+        told = (parsed(line) for line in self._unwritten)
         return [one for one in told if isinstance(one, Row)]
 
     def _write(self, values: dict[str, Any]) -> None:
-        self._unwritten.append(json.dumps(values, ensure_ascii=False) + "\n")
+        self._unwritten.append(line_of(values))
         self._flush()
 
     def _flush(self) -> None:
         """Write what waits; on a full disk it waits on, and the half of a line that was written is taken back."""
         while self._unwritten:
-            line = self._unwritten[0].encode("utf-8", "surrogateescape")
+            line = self._unwritten[0]
             before = os.fstat(self._file.fileno()).st_size
             try:
                 written = self._file.write(line)
@@ -111,7 +114,7 @@ class Journal:
             elif told:
                 self.in_flight |= told
         if text and not text.endswith(b"\n"):
-            self._unwritten.append("\n")
+            self._unwritten.append(b"\n")
             self._flush()
 
     def _hold(self) -> None:
@@ -127,8 +130,17 @@ class Journal:
             return  # a file system without locks
 
 
+def line_of(values: dict[str, Any]) -> bytes:
+    """JSON whose last key is the checksum (CRC-32) of all before it."""
+    text = json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")[:-1]
+    return text + CHECK + b'%08x"}\n' % zlib.crc32(text)
+
+
 def parsed(line: bytes) -> Row | set[str] | None:
-    """A row, or the keys that were begun; None for half a line of a process that was killed."""
+    """A row, or the keys that were begun; None for half a line of a process that was killed, and for any other."""
+    text, _, check = line.rpartition(CHECK)
+    if check.rstrip() != b'%08x"}' % zlib.crc32(text):
+        return None
     try:
         values = json.loads(line.decode("utf-8", "surrogateescape"))
         return set(map(str, values["begun"])) if "begun" in values else Row.of(values)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from apps.batch.journal import line_of
 from tests.fuzz.child import Case, Wrong
 from tests.fuzz.commands import steer
 from tests.fuzz.mutate import mutated
@@ -68,6 +70,12 @@ def cases(folder: Path, count: int) -> Iterator[Case]:
     yield from journals(folder, count, places)
 
 
+def replaced_but(line: dict[str, Any], key: str, rng: np.random.Generator) -> dict[str, Any]:
+    """The same with something odd in it, but not at this key."""
+    odd = replaced({name: value for name, value in line.items() if name not in (key, "check")}, rng)
+    return {**(odd if isinstance(odd, dict) else {"begun": odd}), **{name: line[name] for name in line if name == key}}
+
+
 def journals(folder: Path, count: int, places: dict[str, Path]) -> Iterator[Case]:
     """The journal of a batch that was done: what it says is odd, or it is no file at all."""
     sounds, out = folder / "sounds", folder / "done"
@@ -92,14 +100,11 @@ def journals(folder: Path, count: int, places: dict[str, Path]) -> Iterator[Case
     yield Case("good journal", again)
     for index in range(count):
         rng = np.random.default_rng([41, index])
-        # what a task measured is not looked at before it is shown
-        odd = [replaced({key: line[key] for key in line if key != "result"}, rng) for line in whole]
-        odd = [
-            {**new, "result": old["result"]} if isinstance(new, dict) and "result" in old else new
-            for new, old in zip(odd, whole, strict=True)
-        ]
+        odd = [replaced(line, rng) for line in whole]
         text = "".join(json.dumps(line) + "\n" for line in odd).encode()
-        journal.write_bytes(text if index % 3 else data[: int(rng.integers(len(data)))])
+        # with a checksum that is right: what a task measured is taken as it stands then
+        signed = b"".join(map(line_of, (replaced_but(line, "result", rng) for line in whole)))
+        journal.write_bytes((data[: int(rng.integers(len(data)))], text, signed)[index % 3])
         yield Case(f"journal {index}", again)
     for name, place in places.items():
         journal.unlink()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.batch.jobs import BatchError, Job, Row
-from apps.batch.journal import JOURNAL, Journal, parsed, read_rows
+from apps.batch.journal import JOURNAL, Journal, line_of, parsed, read_rows
 
 ROOT = Path(__file__).parents[3]
 A, B = (Job(Path(f"in/{name}"), Path(f"out/{name}"), name) for name in ("a.wav", "b.wav"))
@@ -77,7 +77,7 @@ KEYS = st.sampled_from([*(one.name for one in fields(Row)), "begun"])
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=20) | st.dictionaries(KEYS, VALUES).map(lambda values: json.dumps(values).encode()))
+@given(st.binary(max_size=20) | st.dictionaries(KEYS, VALUES, min_size=1).map(line_of))
 def test_no_line_stops_a_reader(line: bytes) -> None:
     told = parsed(line)
     assert told is None or isinstance(told, Row | set)
@@ -86,25 +86,36 @@ def test_no_line_stops_a_reader(line: bytes) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "3",
-        "[]",
-        '"begun"',
-        '["begun"]',
-        '{"begun": 3}',
-        '{"begun": null}',
-        "{}",
-        "[" * 99_999,
-        '{"key": [1], "source": ""}',
-        '{"key": "a", "source": "", "read": [Infinity, 1]}',
+        b"3",
+        b"[]",
+        b'{"begun": ["a"]}',
+        b"{}",
+        b"[" * 99_999,
+        line_of({"begun": 3}),
+        line_of({"begun": None}),
+        line_of({"key": [1], "source": ""}),
+        line_of({"key": "a", "source": "", "read": [float("inf"), 1]}),
+        line_of({"key": "a", "source": "", "result": [1]}),
     ],
 )
-def test_lines_of_something_else_are_left_alone(line: str) -> None:
-    assert parsed(line.encode()) is None
+def test_lines_of_something_else_are_left_alone(line: bytes) -> None:
+    assert parsed(line) is None
+
+
+def test_a_line_that_was_changed_is_none_of_ours() -> None:
+    line = line_of(row_of(A, output="ab", result={"measured": {"loudness": 6.0}}).to_dict())
+    assert parsed(line) == row_of(A, output="ab", result={"measured": {"loudness": 6.0}})
+    assert json.loads(line)["result"] == {"measured": {"loudness": 6.0}}
+    for place in range(len(line) - 1):
+        for bit in range(8):
+            changed = bytearray(line)
+            changed[place] ^= 1 << bit
+            assert parsed(bytes(changed)) is None, changed
 
 
 def test_keys_of_a_later_version_are_left_out() -> None:
-    assert parsed(b'{"key": "a", "source": "b", "mood": {"x": 1}}') == Row("a", "b")
-    assert parsed(b'{"begun": ["a"], "host": "h"}') == {"a"}
+    assert parsed(line_of({"key": "a", "source": "b", "mood": {"x": 1}})) == Row("a", "b")
+    assert parsed(line_of({"begun": ["a"], "host": "h"})) == {"a"}
 
 
 def test_names_that_are_not_utf8_come_back_as_the_same_bytes(tmp_path: Path) -> None:
