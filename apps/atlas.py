@@ -17,7 +17,7 @@ from steer.recipe import Recipe
 
 
 def build_atlas(
-    path: Path, recipe: Recipe, audio: Path, split: str, clips: int | None, force: bool, as_json: bool
+    path: Path, recipe: Recipe, device: str, audio: Path, split: str, clips: int | None, force: bool, as_json: bool
 ) -> None:
     """Build the atlas of the recipe's SAE, save it, and show which feature tells which label.
 
@@ -30,7 +30,7 @@ def build_atlas(
         raise AtlasError(f"an atlas is of one SAE, there are some at {', '.join(recipe.saes)}; pass --sae")
     (sae,) = recipe.saes.values()
     sounds = sounds_in(audio, split, clips)
-    (atlas,) = build(recipe.open(), sounds, progress=lambda jobs: track(jobs, "atlas")).values()
+    (atlas,) = build(recipe.open(device), sounds, progress=lambda jobs: track(jobs, "atlas")).values()
     chosen: dict[str, Any] = {"split": split} if sounds[0].labels else {}
     if clips is not None:
         chosen["clips of a subset at most"] = clips

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import SOUNDS, Cluster, Journal, Json, Reports, RetryFailed, Workers
+from apps.options import SOUNDS, Cluster, Device, Journal, Json, Reports, RetryFailed, Workers
 
 if TYPE_CHECKING:
     from apps.batch.report import BatchReport
@@ -38,6 +38,7 @@ def capture(
     check: Annotated[
         bool, typer.Option("--check", help="Read all of it, and tell what is damaged.", rich_help_panel=STORE)
     ] = False,
+    device: Device = "cpu",
     batch: Annotated[
         int, typer.Option(min=1, help="So many sounds of equal length run at once; each rounds as it likes.")
     ] = 1,
@@ -79,7 +80,7 @@ def capture(
     found, _ = inputs_of(inputs or [])
     opened = open_model(model)
     sites = sites_in(opened, site, layers)
-    task = CaptureTask(anywhere(model), tuple(sites), dtype, out.absolute(), batch)
+    task = CaptureTask(anywhere(model), tuple(sites), dtype, out.absolute(), batch, device)
     held: dict[str, str] = {}
     if (out / HEAD).exists():
         store = ActivationStore(out)

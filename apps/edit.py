@@ -12,6 +12,7 @@ from apps.options import (
     MANY,
     MEANS,
     Cluster,
+    Device,
     Force,
     Journal,
     Json,
@@ -60,6 +61,7 @@ def edit(
     model: Model = None,
     sae: Sae = None,
     site: SaeSite = None,
+    device: Device = "cpu",
     save_recipe: Annotated[Path | None, typer.Option(help="Write these options as a recipe.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of before and after; for several inputs a folder.")] = None,
     pitch_drift: Annotated[
@@ -103,8 +105,8 @@ def edit(
         require_plots()
     if save_recipe is not None:
         check_target(save_recipe, force)
+    task = EditTask(what, pitch_drift, device)
     if is_batch:
-        task = EditTask(what, pitch_drift)
 
         def picture_of(name: Path) -> Path | None:
             return plot / name.with_name(f"{name.name}.png") if plot else None
@@ -114,13 +116,13 @@ def edit(
             task, jobs, out, How(workers, cluster, force, retry_failed, journal=journal), reports or [], as_json
         )
     else:
-        code = edit_one(what, found[0].source, out / found[0].name if out.is_dir() else out, plot, force, as_json)
+        code = edit_one(task, found[0].source, out / found[0].name if out.is_dir() else out, plot, force, as_json)
     if save_recipe is not None:
         what.save(save_recipe, force)
     raise typer.Exit(code)
 
 
-def edit_one(recipe: Recipe, source: Path, target: Path, plot: Path | None, force: bool, as_json: bool) -> int:
+def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, force: bool, as_json: bool) -> int:
     """Edit a file, with a bar, and tell what was measured; gives the exit code."""
     from rich.console import Console
 
@@ -135,7 +137,7 @@ def edit_one(recipe: Recipe, source: Path, target: Path, plot: Path | None, forc
         if path == plot:
             make_folder(path.parent)
         check_target(path, force)
-    editor = Editor(recipe)
+    editor = Editor(task.recipe, steered=task.recipe.open(task.device))
     with bars() as progress:
         bar = progress.add_task("", total=1.0)
 
@@ -147,9 +149,9 @@ def edit_one(recipe: Recipe, source: Path, target: Path, plot: Path | None, forc
             from apps.plot import plot_file
 
             report("drawing", 1.0)
-            plot_file(source, target, plot, recipe.during, force=force)
+            plot_file(source, target, plot, task.recipe.during, force=force)
     if as_json:
-        print(to_json({"recipe": recipe.to_dict(), "files": [outcome.to_dict()]}))
+        print(to_json({"recipe": task.recipe.to_dict(), "files": [outcome.to_dict()]}))
     else:
         Console().print(outcome_table(outcome))
     return exit_code([outcome], failed=False)

@@ -9,17 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import SOUNDS, Cluster, Force, Journal, Json, Model, Reports, RetryFailed, Sae, SaeSite, Workers
+from apps.options import (
+    SOUNDS,
+    Cluster,
+    Device,
+    Force,
+    Journal,
+    Json,
+    Model,
+    Reports,
+    RetryFailed,
+    Sae,
+    SaeSite,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from apps.batch.features_work import FeaturesTask
     from apps.batch.jobs import Job
     from apps.batch.run import How
     from apps.inputs import Input
     from evaluation.atlas import Atlas
     from hooks.model import Source
-    from steer.recipe import Recipe
     from steer.steered import SteeredModel
 
 ATLAS = "Atlas: what features mean"
@@ -34,6 +47,7 @@ def features(
     model: Model = None,
     sae: Sae = None,
     site: SaeSite = None,
+    device: Device = "cpu",
     top: Annotated[int, typer.Option(min=1, help="How many features to list.")] = 10,
     out: Annotated[
         Path | None,
@@ -81,8 +95,9 @@ def features(
     Exit codes: 0 done, 1 some files of a batch failed, 2 wrong input.
     """
     from apps.atlas import build_atlas, show_atlas
+    from apps.batch.features_work import FeaturesTask
     from apps.batch.run import How
-    from apps.flags import recipe_of
+    from apps.flags import anywhere, recipe_of
     from evaluation.atlas import AtlasError
 
     if audio is not None and (atlas is None or inputs):
@@ -96,35 +111,26 @@ def features(
         return
     recipe = recipe_of(None, {}, [], [], None, model, sae, site)
     if atlas is not None and audio is not None:
-        build_atlas(atlas, recipe, audio, split, clips, force, as_json)
+        build_atlas(atlas, recipe, device, audio, split, clips, force, as_json)
     else:
+        task = FeaturesTask(recipe, top, anywhere(str(atlas)) if atlas else "", device)
         how = How(workers, cluster, force, retry_failed, journal=journal)
-        raise typer.Exit(list_features(inputs or [], recipe, top, out, atlas, how, reports or [], as_json))
+        raise typer.Exit(list_features(task, inputs or [], out, how, reports or [], as_json))
 
 
 def list_features(
-    inputs: list[str],
-    recipe: Recipe,
-    top: int,
-    out: Path | None,
-    atlas: Path | None,
-    how: How,
-    reports: list[Path],
-    as_json: bool,
+    task: FeaturesTask, inputs: list[str], out: Path | None, how: How, reports: list[Path], as_json: bool
 ) -> int:
     """The strongest features of each sound, with their labels if there is an atlas; gives the exit code."""
     from rich.console import Console
 
-    from apps.batch.features_work import FeaturesTask
     from apps.batch.report import BatchReport, check_names
     from apps.batch.run import do_batch
     from apps.files import to_json
-    from apps.flags import anywhere
     from apps.inputs import inputs_of
 
     found, is_batch = inputs_of(inputs)
     check_names(reports)
-    task = FeaturesTask(recipe, top, anywhere(str(atlas)) if atlas else "")
     jobs, folder = jobs_of(task.fingerprint(), found, out, is_batch, how.force)
     finished = do_batch(task, jobs, folder, replace(how, alone=not is_batch), files=TOGETHER, seconds=TOGETHER_S)
     report = BatchReport("read", finished.rows, finished.this_call, finished.warning)

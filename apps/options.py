@@ -20,6 +20,9 @@ SaeSite = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite what exists.")]
+Device = Annotated[
+    str, typer.Option(help="Where the model runs: cpu, cuda or cuda:1, in each worker.", rich_help_panel=MEANS)
+]
 Workers = Annotated[
     int, typer.Option(min=0, help="Processes of this machine; by default this one alone.", rich_help_panel=MANY)
 ]

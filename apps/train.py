@@ -55,6 +55,13 @@ def train(
     layers: Annotated[
         str | None, typer.Option(help="all, or numbers such as 0,1: the sites encoder.N.", rich_help_panel=WHERE)
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where model and SAEs run: cpu, cuda or cuda:1. Default: the GPU if there is one.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
     activation: Annotated[
         str, typer.Option(help="relu, topk, batchtopk, jumprelu or gated.", rich_help_panel=HOW)
     ] = "batchtopk",
@@ -108,7 +115,7 @@ def train(
     from hooks.store_writing import fill
     from steer.errors import TrainingError
     from steer.formats import CFG
-    from steer.parallel import process_group
+    from steer.parallel import own_device, process_group
     from steer.sae import SAEInfo
     from steer.training import STATE, TrainConfig, train_saes
 
@@ -137,7 +144,7 @@ def train(
         if alone:
             check_folders(list(filled_store(stored, model, site, layers, batch).sites))
             return None
-        opened = open_model(called)
+        opened = open_model(called, device=own_device(device))
         sites = sites_in(opened, site, layers)
         check_folders(sites)
         sounds: Sequence[Source] = sounds_of(inputs) if inputs else []
@@ -152,12 +159,12 @@ def train(
         activation, k, expansion, sparsity=sparsity, steps=steps, batch_size=batch_size, lr=rate, bf16=bf16
     )
     configs = [replace(config, seed=number) for number in numbers]
-    with process_group() as group:
+    with process_group(device) as group:
         measured = group.once(captured)
         activations = filled_store(stored, model, site, layers, batch) if alone else ActivationStore(stored)
         called = activations.model if alone else called
         info = SAEInfo(model=called, data=data or source, license=license)
-        saes = train_saes(activations, configs, out, info=info, progress=not as_json)
+        saes = train_saes(activations, configs, out, info=info, device=device, progress=not as_json)
     if group.rank:  # the first one tells and saves
         return
     rows, saved = [], []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import MEANS, Cluster, Force, Journal, Json, Reports, RetryFailed, Sounds, Workers
+from apps.options import MEANS, Cluster, Device, Force, Journal, Json, Reports, RetryFailed, Sounds, Workers
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from hooks.model import AudioModel, Transcriber, Transcript
@@ -32,6 +32,7 @@ def transcribe(
         typer.Option(help="Name or folder; by default the recipe's, or starter:asr.", rich_help_panel=MEANS),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML or JSON; SAEs and edits.", rich_help_panel=MEANS)] = None,
+    device: Device = "cpu",
     journal: Journal = None,
     workers: Workers = 0,
     cluster: Cluster = "",
@@ -63,7 +64,7 @@ def transcribe(
         return recogniser_recipe(base, model, [])
 
     what = with_model(Recipe.load(recipe, RECOGNISER)) if recipe else None
-    task = TranscribeTask(what, anywhere(model or RECOGNISER), language)
+    task = TranscribeTask(what, anywhere(model or RECOGNISER), language, device)
     jobs = plan(
         found,
         out,

@@ -13,6 +13,7 @@ from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
@@ -76,15 +77,15 @@ def requirement(key: str, name: str = "") -> tuple[str, str] | None:
     return (fitting or libraries)[0], getattr(module, "EXTRA", module.__name__.rsplit(".", 1)[-1])
 
 
-def open_model(name: str | Path, revision: str | None = None) -> AudioModel:
+def open_model(name: str | Path, revision: str | None = None, device: str | torch.device = "cpu") -> AudioModel:
     """Open `encodec:24khz`, `hf:facebook/encodec_24khz` (with a `revision`), `starter:codec` or a folder.
 
     Nothing that a file says is ever run, whatever its name; a TorchScript file, which is a program, is opened only
-    where its family says so (`diffrhythm:`), and only computes.
+    where its family says so (`diffrhythm:`), and only computes. It is opened on the CPU and put on `device` as it is.
 
     Raises:
-        ModelError: no such model, or its files cannot be had or read, or hold numbers that are not finite; the message
-            says what to do.
+        ModelError: no such model, or its files cannot be had or read, or hold numbers that are not finite; no such
+            device, or one without room for it; the message says what to do.
         MissingExtraError: the model's library is not installed.
     """
     try:
@@ -99,6 +100,10 @@ def open_model(name: str | Path, revision: str | None = None) -> AudioModel:
         ) from error
     state = model.module.state_dict()
     check_finite({key: value for key, value in state.items() if isinstance(value, Tensor)}, str(name))
+    try:
+        model.module.to(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as many kinds as there are devices
+        raise ModelError(f"{name}: cannot be put on device {str(device)!r} ({one_line(error)})") from error
     return model
 
 

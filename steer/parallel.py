@@ -177,9 +177,12 @@ def own_device(wanted: str | torch.device | None = None) -> torch.device:
     """The device that is wanted, by default the GPU if there is one: of several, that of this process.
 
     Raises:
-        TrainingError: more processes on this machine than GPUs.
+        TrainingError: no such device, or more processes on this machine than GPUs.
     """
-    device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise TrainingError(f"there is no device {str(wanted)!r}; use cpu, cuda or cuda:1") from error
     if str(device) != "cuda" or "LOCAL_RANK" not in os.environ:
         return device
     local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()

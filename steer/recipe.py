@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, ValidationError, model_validator
 
@@ -211,13 +212,13 @@ class Recipe(_Strict):
 
     # --- what it names ---
 
-    def open(self) -> SteeredModel:
-        """The model and the SAEs.
+    def open(self, device: str | torch.device = "cpu") -> SteeredModel:
+        """The model and the SAEs, on a device.
 
         Raises:
             ModelError, SAEError, SiteError: one of them cannot be opened, or they do not fit.
         """
-        model = open_model(self.located(self.model))
+        model = open_model(self.located(self.model), device=device)
         return SteeredModel(model, {site: load_sae(self.located(source)) for site, source in self.saes.items()})
 
     @property

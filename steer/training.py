@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from hooks.errors import one_line
 from hooks.files import whole_file
 from hooks.shuffle import Span, random_blocks, shuffled
 from hooks.store import ActivationStore, SiteFrames
@@ -108,12 +109,21 @@ def train_saes(
     Raises:
         TrainingError: no frames or frames that are not finite, configs that cannot share batches, a config that makes
             no sense, a checkpoint of another training, a loss that is not finite, a batch that the processes cannot
-            share equally, or another process that failed.
+            share equally, another process that failed, or a device that cannot be used.
     """
     with process_group(device) as group:
         return train_with(
-            group, data, configs, folder, info or SAEInfo(), own_device(device), progress, checkpoint_every
+            group, data, configs, folder, info or SAEInfo(), usable(own_device(device)), progress, checkpoint_every
         )
+
+
+def usable(device: torch.device) -> torch.device:
+    """The same; raises TrainingError where torch cannot use it."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as many kinds as there are devices
+        raise TrainingError(f"device {str(device)!r} cannot be used here ({one_line(error)})") from error
+    return device
 
 
 def train_with(

@@ -28,9 +28,10 @@ class CaptureTask:
     dtype: str
     folder: Path
     batch: int
+    device: str = "cpu"
 
     def open(self) -> CaptureWorker:
-        return CaptureWorker(self, open_model(self.model))
+        return CaptureWorker(self, open_model(self.model, device=self.device))
 
     def fingerprint(self) -> str:
         return fingerprint(None, self.model, sites=self.sites, dtype=self.dtype)

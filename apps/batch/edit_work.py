@@ -26,6 +26,7 @@ class EditTask:
 
     recipe: Recipe
     pitch: bool = False
+    device: str = "cpu"
 
     def open(self) -> EditWorker:
         worker = EditWorker(self)
@@ -40,8 +41,11 @@ class EditTask:
 class EditWorker(Worker):
     task: EditTask
     _editors: OrderedDict[str, Editor] = field(default_factory=OrderedDict)
-    _opened: Opened = field(default_factory=Opened)
+    _opened: Opened = field(init=False)
     _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self._opened = Opened(self.task.device)
 
     def editor(self, recipe: Recipe | None) -> Editor:
         recipe = recipe or self.task.recipe

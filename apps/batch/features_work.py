@@ -28,9 +28,10 @@ class FeaturesTask:
     recipe: Recipe
     top: int
     atlas: str = ""
+    device: str = "cpu"
 
     def open(self) -> FeaturesWorker:
-        return FeaturesWorker(self.recipe.open(), self.top, Atlas.load(self.atlas) if self.atlas else None)
+        return FeaturesWorker(self.recipe.open(self.device), self.top, Atlas.load(self.atlas) if self.atlas else None)
 
     def fingerprint(self) -> str:
         return fingerprint(self.recipe, self.atlas, top=self.top)

@@ -12,9 +12,10 @@ MODELS = 2
 
 
 class Opened:
-    """The last `MODELS` models that were asked for, by whatever thread."""
+    """The last `MODELS` models that were asked for, by whatever thread, on a device."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
         self._models: OrderedDict[str, SteeredModel] = OrderedDict()
         self._lock = Lock()
 
@@ -24,7 +25,7 @@ class Opened:
         key = str((recipe.located(recipe.model), saes))
         with self._lock:
             if key not in self._models:
-                self._models[key] = recipe.open()
+                self._models[key] = recipe.open(self.device)
                 while len(self._models) > MODELS:
                     self._models.popitem(last=False)
             self._models.move_to_end(key)

@@ -25,6 +25,7 @@ class TranscribeTask:
     recipe: Recipe | None
     model: str
     language: str | None = None
+    device: str = "cpu"
 
     def open(self) -> TranscribeWorker:
         worker = TranscribeWorker(self)
@@ -38,8 +39,11 @@ class TranscribeTask:
 @dataclass
 class TranscribeWorker(Worker):
     task: TranscribeTask
-    _opened: Opened = field(default_factory=Opened)
+    _opened: Opened = field(init=False)
     _plain: Transcriber | None = None
+
+    def __post_init__(self) -> None:
+        self._opened = Opened(self.task.device)
 
     def opened(self, recipe: Recipe | None) -> tuple[Transcriber, Any, dict[str, str]]:
         """The recogniser, the context in which it is edited, and its options.
@@ -52,7 +56,7 @@ class TranscribeWorker(Worker):
         recipe = recipe or self.task.recipe
         edited: Any = nullcontext()
         if recipe is None:
-            self._plain = self._plain or recogniser(open_model(self.task.model))
+            self._plain = self._plain or recogniser(open_model(self.task.model, device=self.task.device))
             model = self._plain
         else:
             edits = edits_of(recipe)
