@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,10 @@ from hooks.model import Source
 
 # several workers share the cores
 torch.set_num_threads(1)
+
+# a shell has what runs in its background ignore Ctrl-C, and so would all that tests start, to see what it does then
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda number, frame: None)
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "audio"
 
