@@ -299,7 +299,7 @@ def test_downstream_cost_is_measured_on_valid_clips(
 ) -> None:
     pytest.importorskip("whisper", reason="extra whisper")
     pytest.importorskip("jiwer", reason="extra whisper")
-    monkeypatch.setattr(hooks, "open_model", lambda name: listener)
+    monkeypatch.setattr(hooks, "open_model", lambda name, device: listener)
     texts = [("train", "hello"), ("valid", "hello"), ("valid", "hello you"), ("test", "never heard")]
     manifest(tmp_path / "in" / "talk", [(f"{i}.wav", split, 0.5, text) for i, (split, text) in enumerate(texts)])
     flags = ("--model", "listener", "--site", "ear.0,ear.1", *SMALL, "--steps", 5, "--json")

@@ -37,9 +37,9 @@ def opens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     before = Recipe.open
 
-    def counted(recipe: Recipe) -> Any:
+    def counted(recipe: Recipe, device: str) -> Any:
         names.append(recipe.model)
-        return before(recipe)
+        return before(recipe, device)
 
     monkeypatch.setattr(Recipe, "open", counted)
     return names

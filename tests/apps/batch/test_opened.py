@@ -17,7 +17,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the models that were opened, in turn; each is a new object."""
     names: list[str] = []
 
-    def open_it(recipe: Recipe) -> object:
+    def open_it(recipe: Recipe, device: str) -> object:
         names.append(recipe.model)
         return object()
 
@@ -56,7 +56,7 @@ def test_two_threads_open_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one is still at it while the second one asks."""
     began, count = threading.Event(), 0
 
-    def open_it(recipe: Recipe) -> object:
+    def open_it(recipe: Recipe, device: str) -> object:
         nonlocal count
         count += 1
         began.wait(0.1 if count == 1 else 0)
