@@ -31,7 +31,7 @@ pytest.importorskip("matplotlib", reason="extra eval")
 def run(steer: Run, monkeypatch: pytest.MonkeyPatch, listener: Transcriber) -> Run:
     opened = hooks.open_model
 
-    def open_model(name: str) -> object:
+    def open_model(name: str, device: str = "cpu") -> object:
         return listener if name == "listener" else opened(name)
 
     monkeypatch.setattr(hooks, "open_model", open_model)

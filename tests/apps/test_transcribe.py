@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(steer: Run, monkeypatch: pytest.MonkeyPatch, listener: Transcriber) -> Run:
     opened = hooks.open_model
 
-    def open_model(name: str) -> object:
+    def open_model(name: str, device: str = "cpu") -> object:
         return listener if name == "listener" else opened(name)
 
     for where in ("hooks", "steer.recipe", "apps.batch.transcribe_work"):
@@ -167,7 +167,9 @@ def starter_asr(
     monkeypatch.setattr(starter, "FOLDER", tmp_path)
     opened = hooks.open_model
     for where in ("hooks", "steer.recipe", "apps.batch.transcribe_work"):
-        monkeypatch.setattr(f"{where}.open_model", lambda name: listener if name == "starter:asr" else opened(name))
+        monkeypatch.setattr(
+            f"{where}.open_model", lambda name, **to: listener if name == "starter:asr" else opened(name)
+        )
 
 
 @pytest.mark.usefixtures("starter_asr")

@@ -37,7 +37,7 @@ def opens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     before = Recipe.open
 
-    def counted(recipe: Recipe, device: str) -> Any:
+    def counted(recipe: Recipe, device: str = "cpu") -> Any:
         names.append(recipe.model)
         return before(recipe, device)
 

@@ -22,7 +22,7 @@ from steer.sae import SAE, SAEInfo
 def folder(tmp_path: Path, listener: Transcriber, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An SAE whose feature i is axis i, and a sound that the listener hears "hello" in unless axis 1 is scaled up."""
     for where in ("steer.recipe", "apps.batch.transcribe_work"):
-        monkeypatch.setattr(f"{where}.open_model", lambda name: listener)
+        monkeypatch.setattr(f"{where}.open_model", lambda name, device: listener)
     sae = SAE(4, 4, "relu", info=SAEInfo(model="listener", site="ear.0"))
     sae.W_dec.data.copy_(torch.eye(4))
     sae.W_enc.data.copy_(torch.eye(4))
