@@ -28,8 +28,9 @@ def test_work_is_of_the_file_and_of_its_sound(tmp_path: Path, kind: Kind) -> Non
     # 16 bits at 8 kHz, and a header
     assert work.read == pytest.approx(16_000, rel=0.01)
     assert work.written == pytest.approx(16_000, rel=0.01)
-    # of such short sounds the cost of a second is lost in that of a file
-    assert work.sound_s >= 0 and work.file_s > 0 and work.line > 300 and work.row > 200
+    # of such short sounds either may be lost in the other
+    assert work.sound_s >= 0 and work.file_s >= 0 and work.sound_s + work.file_s > 0
+    assert work.line > 300 and work.row > 200
 
 
 def test_a_batch_is_planned_and_looked_at_again(tmp_path: Path, kind: Kind) -> None:
