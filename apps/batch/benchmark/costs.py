@@ -6,7 +6,6 @@ time hardly counts; only the start of a worker, which is another process itself,
 
 from __future__ import annotations
 
-import json
 import pickle
 import tempfile
 import time
@@ -23,7 +22,7 @@ from apps.batch.benchmark.made import write_voices
 from apps.batch.digest import digest
 from apps.batch.engine import Sender, local_cluster
 from apps.batch.jobs import Job, Row
-from apps.batch.journal import JOURNAL, Journal
+from apps.batch.journal import JOURNAL, Journal, line_of
 from apps.batch.run import How, ignore, length_of
 from apps.batch.todo import Lot, sort_out
 from apps.batch.worker import Done, Worker
@@ -132,7 +131,7 @@ def work_of(task: str, kind: Kind, place: Path, files: int, rounds: int) -> Work
         max(0.0, took[SHORT_S] - SHORT_S * sound_s - opened_s),
         size_of(folder) / files / LONG_S,
         written / files / LONG_S,
-        sum(len(json.dumps(row.to_dict())) + 1 for row in last) / files,
+        sum(len(line_of(row.to_dict())) for row in last) / files,
         len(pickle.dumps(last)) / files,
     )
 
