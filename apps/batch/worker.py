@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from apps.batch.digest import digest, size_and_time
 from apps.batch.jobs import Job, Row
 from apps.files import told
 from hooks import AudioFileError
+from hooks.threads import be_single
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def run(worker: Worker, lots: Iterable[Sequence[Job]]) -> Generator[Row, None, N
         return rows
 
     source = iter(lots)
-    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "keep") as writer:
+    helper = partial(ThreadPoolExecutor, 1, initializer=be_single)
+    with helper(thread_name_prefix="read") as reader, helper(thread_name_prefix="keep") as writer:
 
         def next_lot() -> Future[list[_Piece]] | None:
             lot = next(source, None)

@@ -23,6 +23,7 @@ from hooks.errors import require
 from hooks.families.whisper import MEL_RATE, CutOut, OnTime, WhisperPackage, turn_of, window
 from hooks.model import Source, Transcript
 from hooks.rows import rows_at
+from hooks.threads import be_single
 
 
 @dataclass(eq=False)
@@ -199,6 +200,7 @@ def transcribe_together(
 
     def work(number: int) -> None:
         try:
+            be_single()  # for the spectrogram, which is all that is computed here
             module = Asking(model.module, start_s, meeting, number)
             found[number] = model.transcribe_by(module, sources[number], **options)
         except BaseException as error:  # raised where the caller is
