@@ -19,10 +19,9 @@ from tests.hooks.contract.test_contract import collect
 ROOT = Path(__file__).parents[2]
 COMMANDS = ["edit", "edit to a goal", "features", "capture", "train"]
 START = """
-import importlib, sys, types
+import runpy, sys, types
 tests = sys.modules["tests"] = types.ModuleType("tests")  # a library of that name may be installed
 tests.__path__ = [sys.argv.pop(1)]
-import runpy
 runpy.run_module("tests.devices.child", run_name="__main__", alter_sys=True)
 """
 

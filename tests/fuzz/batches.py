@@ -73,7 +73,8 @@ def cases(folder: Path, count: int) -> Iterator[Case]:
 def replaced_but(line: dict[str, Any], key: str, rng: np.random.Generator) -> dict[str, Any]:
     """The same with something odd in it, but not at this key."""
     odd = replaced({name: value for name, value in line.items() if name not in (key, "check")}, rng)
-    return {**(odd if isinstance(odd, dict) else {"begun": odd}), **{name: line[name] for name in line if name == key}}
+    kept = {key: line[key]} if key in line else {}
+    return {**(odd if isinstance(odd, dict) else {"begun": odd}), **kept}
 
 
 def journals(folder: Path, count: int, places: dict[str, Path]) -> Iterator[Case]:
