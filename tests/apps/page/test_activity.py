@@ -16,8 +16,8 @@ from hooks import Clip, Transcriber, Transcript
 from steer.edits import Ablate, Shift
 from steer.recipe import Recipe
 from steer.sae import SAE
-from steer.starter.sounds import make_noise
 from steer.steered import SteeredModel
+from training.sounds import make_noise
 
 RATE = 16_000
 

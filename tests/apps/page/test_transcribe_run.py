@@ -15,8 +15,8 @@ from hooks import AudioSteerError, Clip, Encoder, ModelError, Transcriber, Trans
 from steer.errors import EditError, RecipeError
 from steer.recipe import Recipe
 from steer.sae import SAE
-from steer.starter.sounds import make_noise
 from steer.steered import SteeredModel
+from training.sounds import make_noise
 
 RATE = 16_000
 TWICE = [{"scale": {1: 2}, "site": "ear.0"}, {"scale": {1: 2}, "site": "ear.1"}]

@@ -14,8 +14,8 @@ pytest.importorskip("whisper", reason="extra whisper")
 pytest.importorskip("matplotlib", reason="extra eval")
 
 from apps.page.words import NOTHING
-from steer.starter.sounds import make_noise
 from tests.apps.page.visitor import Visitor
+from training.sounds import make_noise
 
 RATE = 16_000
 

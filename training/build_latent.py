@@ -1,4 +1,4 @@
-"""Make what ships beside the starter codec: `python -m steer.starter.build_latent AUDIO --codec DIR --out DIR`.
+"""Make what ships beside the starter codec: `python -m training.build_latent AUDIO --codec DIR --out DIR`.
 
 An SAE on the site `latent`, probes for loudness, brightness and pitch on its features, and control vectors from pairs
 of sounds that differ in one attribute only: the same clip louder, tilted in spectrum, or moved in pitch. Only training
@@ -22,10 +22,10 @@ from hooks.model import Codec
 from steer.frame_labels import centroid_hz, loudness_db, pitch_midi
 from steer.probes import Bins, fit_probe, linear_bins, pitch_bins, save_probes
 from steer.sae import SAE, SAEInfo
-from steer.starter.codec_losses import tilt
-from steer.starter.sounds import Sound, cached, read_mono, read_rows
 from steer.training import TrainConfig, train_sae
 from steer.vectors import ControlVector, from_pairs, save_vectors
+from training.codec_losses import tilt
+from training.sounds import Sound, cached, read_mono, read_rows
 
 SITE = "latent"
 LABELLED = ("notes", "singing", "ljspeech", "speech_misc", "digits", "keywords", "orders", "tones", "espeak")

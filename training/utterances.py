@@ -20,8 +20,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from hooks.errors import require
-from steer.starter.common_words import COMMON_WORDS
-from steer.starter.sounds import Waveform, read_mono, read_rows, rms
+from training.common_words import COMMON_WORDS
+from training.sounds import Waveform, read_mono, read_rows, rms
 
 SAMPLE_RATE = 16_000
 SPOKEN = ("digits", "keywords", "orders", "ljspeech", "speech_misc")

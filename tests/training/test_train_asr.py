@@ -13,8 +13,8 @@ pytest.importorskip("whisper", reason="the starter recogniser is an openai-whisp
 pytest.importorskip("jiwer", reason="word error rates (extra whisper)")
 
 from hooks import open_model
-from steer.starter import train_asr
-from steer.starter.train_asr import (
+from training import train_asr
+from training.train_asr import (
     LETTERS,
     SHORT_S,
     WIDTH,
@@ -28,7 +28,7 @@ from steer.starter.train_asr import (
     set_window,
     spelled,
 )
-from steer.starter.utterances import SAMPLE_RATE, Mixer, Piece
+from training.utterances import SAMPLE_RATE, Mixer, Piece
 
 WORDS = ["one", "two", "coffee"]
 

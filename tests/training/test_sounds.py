@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from steer.starter import sounds
+from training import sounds
 
 RATE = 24_000
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from hooks import Clip, capture, open_model
 from hooks.model import Encoder
-from steer.starter import train_ssl
-from steer.starter.train_ssl import (
+from training import train_ssl
+from training.train_ssl import (
     LAYER,
     SECOND,
     SEEN,
@@ -31,8 +31,8 @@ from steer.starter.train_ssl import (
     normalized,
     probed,
 )
-from steer.starter.units import frame_count, mfcc, nearest, sample_count
-from steer.starter.utterances import SAMPLE_RATE, Mixer, Piece
+from training.units import frame_count, mfcc, nearest, sample_count
+from training.utterances import SAMPLE_RATE, Mixer, Piece
 
 transformers = pytest.importorskip("transformers", reason="the starter encoder is a HuBERT of transformers (extra ssl)")
 pytest.importorskip("torchaudio", reason="cepstra use its filters (extra eval)")
@@ -191,7 +191,7 @@ def test_a_training_has_both_iterations_and_says_how_it_goes(
     trainer: Trainer, pieces: list[Piece], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # each step takes a quarter of the time
-    monkeypatch.setattr("steer.starter.timed.time", SimpleNamespace(monotonic=itertools.count(step=15).__next__))
+    monkeypatch.setattr("training.timed.time", SimpleNamespace(monotonic=itertools.count(step=15).__next__))
     trainer.probes = {"groups": (pieces, pieces)}
     trainer.train(size=1, log_every=1, check_every=1)
     rows = [json.loads(line) for line in (trainer.folder / "log.jsonl").read_text().splitlines()]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hooks.errors import require
-from steer.starter.utterances import SAMPLE_RATE
+from training.utterances import SAMPLE_RATE
 
 HOP, FIELD = 320, 400
 CEPSTRA, MELS, LIFTER = 13, 23, 22

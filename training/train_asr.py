@@ -1,4 +1,4 @@
-"""Train the starter recogniser: `python -m steer.starter.train_asr AUDIO --out DIR --minutes 120`.
+"""Train the starter recogniser: `python -m training.train_asr AUDIO --out DIR --minutes 120`.
 
 A small Whisper (arXiv 2212.04356; openai-whisper's own module) for English, on recordings and espeak-ng speech strung
 together, in rooms and in noise. Whisper's vocabulary is kept, so that its own tools work, but only the tokens that
@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from hooks.errors import require
-from steer.starter.timed import TimedTraining
-from steer.starter.utterances import SAMPLE_RATE, Mixer, backgrounds, speech_pieces, spoken_pieces, vocabulary
+from training.timed import TimedTraining
+from training.utterances import SAMPLE_RATE, Mixer, backgrounds, speech_pieces, spoken_pieces, vocabulary
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 192, 3, 4, 2
 SHORT_S, FULL_S = 6.0, 30.0

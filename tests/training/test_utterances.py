@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from steer.starter.common_words import COMMON_WORDS
-from steer.starter.sounds import rms
-from steer.starter.utterances import (
+from training.common_words import COMMON_WORDS
+from training.sounds import rms
+from training.utterances import (
     SAMPLE_RATE,
     SILENT,
     Mixer,

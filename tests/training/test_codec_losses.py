@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from steer.starter.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, mel_filters, tilt
+from training.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, mel_filters, tilt
 
 pytest.importorskip("librosa", reason="mel filters are librosa's (extra eval)")
 

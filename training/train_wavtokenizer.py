@@ -1,4 +1,4 @@
-"""Train the starter codec: `python -m steer.starter.train_codec AUDIO --out DIR --minutes 120`.
+"""Train the starter codec: `python -m training.train_wavtokenizer AUDIO --out DIR --minutes 120`.
 
 A small WavTokenizer without its attention (so that the decoder stays local in time), trained from recordings and from
 sound made here, with an energy-normalised waveform term and mel terms; no adversary. Two things are beside the usual:
@@ -31,9 +31,9 @@ from torch import Tensor
 
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from hooks.networks.weight_norm import WeightNormConv1d
-from steer.starter.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, tilt
-from steer.starter.sounds import Sound, cached
-from steer.starter.timed import TimedTraining
+from training.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, tilt
+from training.sounds import Sound, cached
+from training.timed import TimedTraining
 
 CONFIG = WavTokenizerConfig(
     dimension=128,

@@ -9,8 +9,8 @@ from torch import nn
 pytest.importorskip("torchaudio", reason="cepstra use its filters (extra eval)")
 pytest.importorskip("sklearn", reason="clusters are scikit-learn's (extra eval)")
 
-from steer.starter.units import CEPSTRA, FIELD, FLOOR, HOP, MELS, cluster, frame_count, mfcc, nearest, sample_count
-from steer.starter.utterances import SAMPLE_RATE
+from training.units import CEPSTRA, FIELD, FLOOR, HOP, MELS, cluster, frame_count, mfcc, nearest, sample_count
+from training.utterances import SAMPLE_RATE
 
 
 @pytest.mark.parametrize("samples", [400, 719, 720, 16_000, 51_279, 51_280])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hooks import open_model
-from steer.starter.sounds import Sound, make_noise, make_tone
-from steer.starter.train_codec import CONFIG, SEGMENT_FRAMES, Batches, Trainer
+from training.sounds import Sound, make_noise, make_tone
+from training.train_wavtokenizer import CONFIG, SEGMENT_FRAMES, Batches, Trainer
 
 pytest.importorskip("librosa", reason="mel filters are librosa's (extra eval)")
 

@@ -1,4 +1,4 @@
-"""Train the starter speech encoder: `python -m steer.starter.train_ssl AUDIO --out DIR --minutes 40`.
+"""Train the starter speech encoder: `python -m training.train_ssl AUDIO --out DIR --minutes 40`.
 
 A small HuBERT (arXiv 2106.07447; the module of transformers) by HuBERT's own recipe: spans of frames are masked, and
 the encoder says from what is around them to which cluster each of their frames belongs. Clusters are made twice: first
@@ -35,10 +35,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hooks.errors import require
-from steer.starter.sounds import read_mono, read_rows
-from steer.starter.timed import TimedTraining
-from steer.starter.units import HOP, cluster, mfcc, nearest, sample_count
-from steer.starter.utterances import SAMPLE_RATE, Mixer, Piece, backgrounds, speech_pieces, spoken_pieces
+from training.sounds import read_mono, read_rows
+from training.timed import TimedTraining
+from training.units import HOP, cluster, mfcc, nearest, sample_count
+from training.utterances import SAMPLE_RATE, Mixer, Piece, backgrounds, speech_pieces, spoken_pieces
 
 WIDTH = 192
 FRONT = (64, 128, 128, 128, 192, 192, 192)

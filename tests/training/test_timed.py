@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from steer.starter.timed import TimedTraining
+from training.timed import TimedTraining
 
 
 class Distance(nn.Module):
