@@ -25,7 +25,7 @@ Around = Callable[[Site, Change, Tensor], Tensor | None]
 """Calls a change, once or for parts of the activation, and gives what the change as a whole gives."""
 
 _alive: ContextVar[frozenset[int]] = ContextVar("audiosteer_alive_hooks", default=frozenset())
-_clock: ContextVar[float | None] = ContextVar("audiosteer_clock", default=None)
+_clock: ContextVar[tuple[float, dict[str, Any] | None] | None] = ContextVar("audiosteer_clock", default=None)
 around: ContextVar[Around | None] = ContextVar("audiosteer_around_changes", default=None)
 """How changes are called in this context, where that is not once with the whole activation (`hooks.rows`)."""
 _tokens = itertools.count()
@@ -92,9 +92,13 @@ def attach(model: nn.Module, site: Site, change: Change) -> Handle:
 
 
 @contextmanager
-def at_time(seconds: float) -> Iterator[None]:
-    """Say that what the model gets inside this block starts at `seconds` of the whole recording."""
-    previous = _clock.set(seconds)
+def at_time(seconds: float, carry: dict[str, Any] | None = None) -> Iterator[None]:
+    """Say that what the model gets inside this block starts at `seconds` of the whole recording.
+
+    `carry` is one dict for all chunks of a recording, in which a model with a running state (the phase of an
+    oscillator) finds what it left there at the chunk before.
+    """
+    previous = _clock.set((seconds, carry))
     try:
         yield
     finally:
@@ -102,5 +106,12 @@ def at_time(seconds: float) -> Iterator[None]:
 
 
 def current_time() -> float | None:
-    """Start of the present chunk in seconds, or None if nobody said."""
-    return _clock.get()
+    """Start of the present chunk in seconds, or None outside `at_time`."""
+    clock = _clock.get()
+    return None if clock is None else clock[0]
+
+
+def current_carry() -> dict[str, Any] | None:
+    """What is carried from chunk to chunk of the present recording, or None."""
+    clock = _clock.get()
+    return None if clock is None else clock[1]

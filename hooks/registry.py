@@ -30,6 +30,7 @@ FAMILIES: dict[str, str] = {
     "encodec": "hooks.families.encodec",
     "wavtokenizer": "hooks.families.wavtokenizer",
     "bigcodec": "hooks.families.bigcodec",
+    "source_filter": "hooks.families.source_filter",
     "whisper": "hooks.families.whisper",
     "whisper_compact": "hooks.families.whisper_compact",
     "hubert": "hooks.families.ssl",

@@ -1,0 +1,89 @@
+"""The source-filter codec (among them `starter:codec`): its latent has log f0 on one coordinate.
+
+Sites: `pitch` (the logits of the pitch bins), `encoder.N` and `decoder.N` (ConvNeXt blocks), and `latent` (what the
+decoder is given: z0 = (MIDI - 60) / 6, voicing, free channels). An edit at `latent` that moves z0 by 1/6 moves the
+pitch by a semitone and leaves formants where they are.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hooks.attach import current_carry, current_time
+from hooks.errors import ModelError, one_line
+from hooks.model import Codec
+from hooks.networks.source_filter import SourceFilter, SourceFilterConfig
+from hooks.site import Site
+from hooks.weights import read_state
+
+CLASSES = ("hooks.networks.source_filter.SourceFilter",)
+
+
+class SourceFilterCodec(Codec):
+    """A `SourceFilter` module. It keeps no phases: its output sounds like the input, but is another waveform.
+
+    In one recording (`at_time` with `carry`) chunks go on with each other's phases, and the noise of its synthesiser
+    depends on the place in the recording alone, so that plain and edited outputs differ by the edit only.
+    """
+
+    module: SourceFilter
+    has_quantizer = False
+    context_s = 0.6
+
+    def __init__(self, module: SourceFilter, name: str = "") -> None:
+        config = module.config
+        self.hop_length = config.hop_length
+        rate = config.frame_rate
+        encoder = [
+            Site(f"encoder.{i}", f"encoder.net.blocks.{i}", "BDT", width=config.encoder_width, frame_rate=rate)
+            for i in range(config.encoder_layers)
+        ]
+        decoder = [
+            Site(f"decoder.{i}", f"decoder.net.blocks.{i}", "BDT", width=config.decoder_width, frame_rate=rate)
+            for i in range(config.decoder_layers)
+        ]
+        sites = [
+            Site("pitch", "encoder.pitch", "BDT", frame_rate=rate),
+            *encoder,
+            Site("latent", "latent", "BDT", width=config.dimension, frame_rate=rate),
+            *decoder,
+        ]
+        super().__init__(module, sites, name=name or "source_filter", sample_rate=config.sample_rate, channels=1)
+
+    def encode(self, audio_BCN: Tensor) -> Tensor:
+        return self.module.encode(audio_BCN[:, 0]).transpose(1, 2)
+
+    def decode(self, z_BTD: Tensor) -> Tensor:
+        start = round((current_time() or 0.0) * self.module.config.sample_rate)
+        carry = current_carry()
+        phases = None if carry is None else carry.setdefault("phases", [])
+        return self.module.decode(z_BTD.transpose(1, 2), start, phases=phases)[:, None]
+
+    @torch.no_grad()
+    def run(self, audio_BCN: Tensor) -> Tensor:
+        return self.decode(self.encode(audio_BCN))[..., : audio_BCN.shape[-1]]
+
+
+def wrap(module: SourceFilter, name: str = "") -> Codec:
+    return SourceFilterCodec(module, name)
+
+
+def open_folder(folder: Path, name: str) -> Codec:
+    """A folder with weights and `config.json`, the fields of `SourceFilterConfig`.
+
+    Raises:
+        ModelError: the configuration or the weights do not fit or cannot be read.
+    """
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values.pop("architecture", None)
+        config = SourceFilterConfig(**values)
+        module = SourceFilter(config)
+        module.load_weights_(read_state(folder))
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ModelError(f"{name}: not a source-filter codec that can be opened ({one_line(error)})") from error
+    return SourceFilterCodec(module, name)
