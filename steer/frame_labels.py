@@ -65,19 +65,13 @@ def centroid_hz(waveform: Tensor, sample_rate: float, frame_rate: float, frames:
 
 
 @torch.no_grad()
-def pitch_midi(
-    waveform: Tensor,
-    sample_rate: float,
-    frame_rate: float,
-    frames: int,
-    min_periodicity: float = 0.5,
-    fmin: float = 50.0,
-    fmax: float = 2000.0,
-) -> Tensor:
-    """Pitch [frames] in MIDI notes (69 is 440 Hz) by CREPE's small network, NaN where unvoiced or silent.
+def crepe(
+    waveform: Tensor, sample_rate: float, frame_rate: float, frames: int, low: float, high: float, size: str = "tiny"
+) -> tuple[Tensor, Tensor]:
+    """(pitch in MIDI notes [frames], periodicity 0 to 1 [frames]) by CREPE, between two notes.
 
     Each frame is decoded by itself: the mean of the bins around the best one, weighted by their probability.
-    (torchcrepe's own decoders add random noise of up to 20 cents.)
+    (torchcrepe's own decoders add random noise of up to 20 cents.) `size` is `tiny` or `full`.
 
     Raises:
         MissingExtraError: torchcrepe is not installed.
@@ -87,17 +81,36 @@ def pitch_midi(
     audio_N = torch.from_numpy(np.ascontiguousarray(soxr.resample(samples, sample_rate, CREPE_RATE)))
     cents = CREPE_LOWEST_CENTS + CREPE_BIN_CENTS * torch.arange(360)
     midi = 69 + (cents - 1200 * np.log2(440 / 10)) / 100
-    allowed = (midi >= hz_to_midi(fmin)) & (midi <= hz_to_midi(fmax))
-    pitches = []
+    allowed = (midi >= low) & (midi <= high)
+    pitches, periodicities = [], []
     for x_TN in windows(audio_N, CREPE_RATE, frame_rate, frames, CREPE_WINDOW):
-        silent = x_TN.square().mean(1) < 10 ** (SILENCE_DB / 10)
         x_TN = x_TN - x_TN.mean(1, keepdim=True)
-        probability = torchcrepe.infer(x_TN / x_TN.std(1, keepdim=True).clamp(min=1e-10), "tiny") * allowed
+        probability = torchcrepe.infer(x_TN / x_TN.std(1, keepdim=True).clamp(min=1e-10), size) * allowed
         periodicity, best = probability.max(1)
         near = (torch.arange(360) - best[:, None]).abs() <= 4
-        pitch = (probability * near * midi).sum(1) / (probability * near).sum(1).clamp(min=1e-12)
-        pitches.append(pitch.masked_fill(silent | (periodicity < min_periodicity), torch.nan).float())
-    return torch.cat(pitches)
+        pitches.append((probability * near * midi).sum(1) / (probability * near).sum(1).clamp(min=1e-12))
+        periodicities.append(periodicity)
+    return torch.cat(pitches).float(), torch.cat(periodicities).float()
+
+
+def pitch_midi(
+    waveform: Tensor,
+    sample_rate: float,
+    frame_rate: float,
+    frames: int,
+    min_periodicity: float = 0.5,
+    fmin: float = 50.0,
+    fmax: float = 2000.0,
+    size: str = "tiny",
+) -> Tensor:
+    """Pitch [frames] in MIDI notes (69 is 440 Hz) by CREPE, NaN where unvoiced or silent; `fmin` and `fmax` in Hz.
+
+    Raises:
+        MissingExtraError: torchcrepe is not installed.
+    """
+    pitch_T, periodicity_T = crepe(waveform, sample_rate, frame_rate, frames, hz_to_midi(fmin), hz_to_midi(fmax), size)
+    silent_T = loudness_db(waveform, sample_rate, frame_rate, frames, CREPE_WINDOW / CREPE_RATE) < SILENCE_DB
+    return pitch_T.masked_fill(silent_T | (periodicity_T < min_periodicity), torch.nan)
 
 
 def hz_to_midi(frequency: float) -> float:

@@ -59,7 +59,8 @@ class TimedTraining:
     def resume(self) -> None:
         path = self.folder / "state.pt"
         if path.exists():
-            state = torch.load(path, weights_only=True)
+            device = next(self.model.parameters()).device
+            state = torch.load(path, map_location=device, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average, self.step, self.used = state["average"], state["step"], state["used"]
@@ -71,8 +72,9 @@ class TimedTraining:
             group["lr"] = self.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.used)))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        self.optimizer.step()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
         self.step += 1
         decay = min(0.999, self.step / (self.step + 10))
         with torch.no_grad():
