@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +30,21 @@ def manifest_rows(audio: Path, subset: str, split: str) -> list[Row]:
 
 
 def labelled_clips(
-    audio: Path, subsets: Sequence[str], split: str, limit: int | None = None
+    audio: Path,
+    subsets: Sequence[str],
+    split: str,
+    limit: int | None = None,
+    leave_out: Collection[str] = (),
 ) -> Iterator[tuple[str, Clip]]:
     """(subset, clip) of a split; at most `limit` clips a subset, spread evenly over its manifest.
+
+    Rows whose `label` is in `leave_out` do not count.
 
     Raises:
         AudioFileError: a subset has no clips of that split.
     """
     for subset in subsets:
-        rows = manifest_rows(audio, subset, split)
+        rows = [row for row in manifest_rows(audio, subset, split) if row.get("label") not in leave_out]
         if not rows:
             raise AudioFileError(f"{audio / subset}: no clips of split {split!r}")
         count = len(rows) if limit is None else min(limit, len(rows))

@@ -153,13 +153,15 @@ class Codec(AudioModel):
     """A model that turns audio into a latent and back.
 
     `hop_length` samples make one latent frame. `context_s` seconds on both sides are enough for a stretch of output to
-    be the same whether the recording is cut there or not (nearly so behind an LSTM).
+    be the same whether the recording is cut there or not (nearly so behind an LSTM). Without a quantiser
+    (`has_quantizer`) `quantize` has no effect.
     """
 
     kind = "codec"
     hop_length: int = 1
     context_s: float = 1.0
     quantize: bool = True
+    has_quantizer: bool = True
 
     @property
     def frame_rate(self) -> float:

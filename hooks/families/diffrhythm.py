@@ -88,7 +88,7 @@ class DiffRhythmVAE(Codec):
     """A `ScriptedVAE`; it takes the mean and draws no sample, so that it gives the same output every time."""
 
     module: Any
-    quantize = False
+    quantize = has_quantizer = False
     hop_length = HOP_LENGTH
 
     def __init__(self, module: ScriptedVAE, name: str = "") -> None:

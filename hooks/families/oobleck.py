@@ -67,7 +67,7 @@ class OobleckVAE(Codec):
     """An `AutoencoderOobleck`. Batches are taken whole, also with the library's `enable_slicing`."""
 
     module: Any
-    quantize = False
+    quantize = has_quantizer = False
 
     def __init__(self, module: Any, name: str = "") -> None:
         config = module.config

@@ -35,6 +35,15 @@ def test_a_limit_spreads_over_the_manifest(audio: Path) -> None:
     ]
 
 
+def test_rows_of_some_labels_are_left_out(audio: Path) -> None:
+    manifest = audio / "tones" / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("7.wav,test,x", "7.wav,test,y"))
+    chosen = labelled_clips(audio, ["tones"], "test", leave_out=["x"])
+    assert [clip.name for _, clip in chosen] == ["tones/7.wav"]
+    with pytest.raises(AudioFileError, match="no clips of split 'test'"):
+        list(labelled_clips(audio, ["tones"], "test", leave_out=["x", "y"]))
+
+
 def test_what_is_missing_is_named(audio: Path) -> None:
     with pytest.raises(AudioFileError, match=r"chords.manifest\.csv"):
         manifest_rows(audio, "chords", "test")
