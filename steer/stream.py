@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,15 +91,15 @@ class Plan:
 class Chunks:
     """Runs `process` over blocks [C, n] chunk by chunk; all outputs together are as long as the input, joined."""
 
-    def __init__(self, plan: Plan, sample_rate: int, process: Process) -> None:
-        self.plan, self.sample_rate, self.process = plan, sample_rate, process
+    def __init__(self, plan: Plan, sample_rate: int, process: Process, dtype: torch.dtype = torch.float32) -> None:
+        self.plan, self.sample_rate, self.process, self.dtype = plan, sample_rate, process, dtype
         self.queue: Queue | None = None
         self.tail_CN: Tensor | None = None
         self.core = 0  # where the next chunk's core starts
 
     def push(self, block_CN: Tensor) -> Iterator[Tensor]:
         """What is ready with this block."""
-        self.queue = self.queue or Queue(block_CN.shape[0], torch.float32)
+        self.queue = self.queue or Queue(block_CN.shape[0], self.dtype)
         self.queue.add(block_CN)
         while self.queue.end >= self.core + self.plan.core + self.plan.after:
             yield self._run(self.queue, end_of_sound=False)
@@ -170,6 +171,9 @@ class Stream:
         self.channels: int | None = None
         self.finished = False
         self._chunks = Chunks(self.plan, model.sample_rate, self._process)
+        # the running state of a codec that has one, on either path
+        self._edited: dict[str, Any] = {}
+        self._plain: dict[str, Any] = {}
 
     @property
     def latency_s(self) -> float:
@@ -197,21 +201,24 @@ class Stream:
         return torch.cat([torch.zeros(self.channels or self.codec.channels, 0), *self._chunks.finish()], dim=1)
 
     def _process(self, audio_CN: Tensor, at_s: float) -> Tensor:
-        edited_CN = round_trip(self.codec, audio_CN, at_s)
+        edited_CN = round_trip(self.codec, audio_CN, at_s, self._edited)
         if not torch.isfinite(edited_CN).all():
             raise EditError(f"the edit makes the sound overflow near {at_s:.1f} s: use smaller values")
         if not self.keep_residual:
             return edited_CN
-        return audio_CN + (edited_CN - Context().run(round_trip, self.codec, audio_CN, at_s))
+        return audio_CN + (edited_CN - Context().run(round_trip, self.codec, audio_CN, at_s, self._plain))
 
 
 @torch.no_grad()
-def round_trip(codec: Codec, audio_CN: Tensor, at_s: float = 0.0) -> Tensor:
-    """[C, n] through the codec: each channel is a row of the batch, or each pair where the codec is stereo."""
+def round_trip(codec: Codec, audio_CN: Tensor, at_s: float = 0.0, carry: dict[str, Any] | None = None) -> Tensor:
+    """[C, n] through the codec: each channel is a row of the batch, or each pair where the codec is stereo.
+
+    Chunks of one recording, with the same edits, pass one `carry` (see `at_time`), so that they join.
+    """
     channels, width = audio_CN.shape[0], codec.channels
     spare = -channels % width
     rows_BCN = torch.cat([audio_CN, audio_CN[-1:].expand(spare, -1)]).view(-1, width, audio_CN.shape[1])
-    with at_time(at_s):
+    with at_time(at_s, carry):
         output_BCN = codec.run(rows_BCN.to(codec.device, codec.dtype))
     return output_BCN.float().cpu().flatten(0, 1)[:channels]
 

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TOP_HZ = 11_600.0
-"""Harmonics reach up to here; the last one is faded in, so that a glide adds none with a click."""
+TOP = 29 / 60
+"""Harmonics reach up to this share of the sampling rate; the last one is faded in, so that a glide adds none with a
+click."""
 JUMP = 2.0
 """Semitones from frame to frame above which pitch jumps instead of gliding."""
 NOISE_BLOCK = 24_000
@@ -70,13 +71,13 @@ def running_phase(midi_BT: Tensor, hop: int, sample_rate: int) -> tuple[Tensor, 
 
 @torch.no_grad()
 def harmonic_source(cycles_BN: Tensor, f0_BN: Tensor, sample_rate: int) -> Tensor:
-    """Cosines of all harmonics up to `TOP_HZ`, of equal amplitude and unit spectral density, float32 [B, N].
+    """Cosines of all harmonics up to `TOP`, of equal amplitude and unit spectral density, float32 [B, N].
 
     In closed form, the Dirichlet kernel of the phase: its cost does not depend on the number of harmonics.
     """
     phase_BN = ((cycles_BN + 0.5) % 1 - 0.5).float()
     f0_BN = f0_BN.float()
-    reach_BN = TOP_HZ / f0_BN
+    reach_BN = TOP * sample_rate / f0_BN
     count_BN = reach_BN.floor()
     half_BN = math.pi * phase_BN
     sine_BN = half_BN.sin()
