@@ -1,4 +1,4 @@
-"""Train the starter codec: `python -m training.train_wavtokenizer AUDIO --out DIR --minutes 120`.
+"""Train `starter:wavtokenizer`: `python -m training.train_wavtokenizer AUDIO --out DIR --minutes 120`.
 
 A small WavTokenizer without its attention (so that the decoder stays local in time), trained from recordings and from
 sound made here, with an energy-normalised waveform term and mel terms; no adversary. Two things are beside the usual:

@@ -90,9 +90,9 @@ def by_edit(settings: Settings) -> list[Row]:
 
 
 def by_files(settings: Settings) -> list[Row]:
-    """Sounds of 1 s through the starter codec one after another."""
-    codec = open_model("starter:codec")
-    sae = SAE.load("starter:codec/latent")
+    """Sounds of 1 s through starter:wavtokenizer one after another."""
+    codec = open_model("starter:wavtokenizer")
+    sae = SAE.load("starter:wavtokenizer/latent")
     steered = SteeredModel(codec, sae, check=False)
     assert codec.sample_rate is not None
     clip = Clip(

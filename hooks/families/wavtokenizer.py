@@ -1,4 +1,5 @@
-"""WavTokenizer: published checkpoints and the project's own small ones (among them `starter:codec`).
+"""WavTokenizer: published checkpoints and the project's own small ones (among them
+`starter:wavtokenizer`).
 
 `wavtokenizer:/path/WavTokenizer_small_320_24k_4096.ckpt` needs no configuration: the shapes in it tell 75 from 40 Hz.
 
