@@ -1,4 +1,4 @@
-"""What `starter:wavtokenizer` is trained to minimise, and the known changes of sound that its latent is taught to follow."""
+"""What `starter:wavtokenizer` is trained to minimise, and the known changes that its latent is taught to follow."""
 
 from __future__ import annotations
 

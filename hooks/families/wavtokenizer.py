@@ -1,5 +1,4 @@
-"""WavTokenizer: published checkpoints and the project's own small ones (among them
-`starter:wavtokenizer`).
+"""WavTokenizer: published checkpoints and the project's own small ones (among them `starter:wavtokenizer`).
 
 `wavtokenizer:/path/WavTokenizer_small_320_24k_4096.ckpt` needs no configuration: the shapes in it tell 75 from 40 Hz.
 
