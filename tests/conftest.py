@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hooks import Site, Transcriber, Transcript
 from hooks.model import Source
+from hooks.networks.source_filter import SourceFilter
 
 # several workers share the cores
 torch.set_num_threads(1)
@@ -23,7 +25,9 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda number, frame: None)
 
-RECORDINGS = Path(__file__).parents[2] / "shared" / "audio"
+SHARED = Path(__file__).parents[2] / "shared"
+RECORDINGS = SHARED / "audio"
+PROTOTYPE = SHARED / "prototypes" / "source_filter"
 
 if os.environ.get("CI"):
 
@@ -40,6 +44,24 @@ def recordings() -> Path:
     if not RECORDINGS.is_dir():
         pytest.skip("the recordings are not on this machine (../shared/audio)")
     return RECORDINGS
+
+
+@pytest.fixture(scope="session")
+def prototype() -> Path:
+    """The folder of the experiment that the source-filter codec was made after, with its weights and outputs."""
+    if not PROTOTYPE.is_dir():
+        pytest.skip("the prototype is not on this machine (../shared/prototypes/source_filter)")
+    return PROTOTYPE
+
+
+@pytest.fixture(scope="session")
+def source_filter(prototype: Path) -> SourceFilter:
+    """A source-filter codec with the prototype's weights; shared by all tests, so none may change it."""
+    from training.train_codec import renamed
+
+    module = SourceFilter().eval()
+    module.load_weights_(renamed(load_file(prototype / "model.safetensors")))
+    return module
 
 
 class Ear(nn.Module):

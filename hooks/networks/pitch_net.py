@@ -67,7 +67,7 @@ class PitchNet(nn.Module):
 
     @torch.no_grad()
     def spectrum(self, x_BN: Tensor, frames: int) -> Tensor:
-        """Log-frequency log spectra [B, 2, bins, T] with a long and a short window, about 0 to 1 each frame."""
+        """Log-frequency log spectra [B, 2, bins, T] with a long and a short window, -1 to 1 in each frame."""
         spectra = []
         for length in WINDOWS:
             window = getattr(self, f"window{length}").float()
