@@ -8,7 +8,15 @@ from steer.errors import EditError, RecipeError, SAEError, TrainingError
 from steer.sae import SAE, SAEInfo
 from steer.steered import SteeredModel
 from steer.stream import Stream
-from steer.vectors import ControlVector, difference_of_means, from_pairs, load_vector, load_vectors, save_vectors
+from steer.vectors import (
+    ControlVector,
+    difference_of_means,
+    from_direction,
+    from_pairs,
+    load_vector,
+    load_vectors,
+    save_vectors,
+)
 
 __version__ = "0.1.0"
 
@@ -35,6 +43,7 @@ __all__ = [
     "calibrate",
     "capture",
     "difference_of_means",
+    "from_direction",
     "from_pairs",
     "load_vector",
     "load_vectors",

@@ -125,6 +125,21 @@ class Probe:
         arrow = self.title(class_) if from_ is None else f"{self.title(from_)} -> {self.title(class_)}"
         return ControlVector(self.weights[class_] - start, f"{self.attribute} {arrow}", f"towards {arrow}", self.site)
 
+    def slope(self) -> ControlVector:
+        """Direction [F] of rising values: the least-squares slope of the weights of the classes over their centres,
+        each class counting as much as it had frames.
+
+        Raises:
+            ProbeError: classes that are names have no order.
+        """
+        if self.bins.names:
+            raise ProbeError(f"{self.attribute}: its classes are names and have no order")
+        share_K = (self.counts / self.counts.sum()).double()
+        away_K = torch.tensor(self.bins.centres, dtype=torch.float64)
+        away_K = away_K - share_K @ away_K
+        slope_F = (share_K * away_K) @ self.weights.double() / (share_K @ away_K.square())
+        return ControlVector(slope_F.float(), self.attribute, f"towards more {self.bins.unit}".strip(), self.site)
+
     def title(self, class_: int) -> str:
         if self.bins.names:
             return self.bins.names[class_]

@@ -1,6 +1,7 @@
-"""`ControlVector`: a direction in feature space with a name and a unit, from means or from pairs of clips.
+"""`ControlVector`: a direction in feature space with a name and a unit: from means, from pairs of clips, or from a
+direction of the activation.
 
-(The third way to one, a probe's class weights, is `Probe.control_vector`.)
+(The fourth way to one, a probe's class weights, is `Probe.control_vector` and `Probe.slope`.)
 """
 
 from __future__ import annotations
@@ -75,6 +76,21 @@ def from_pairs(pairs: Iterable[tuple[Tensor, Tensor, float]], name: str = "vecto
     if total is None or weight == 0:
         raise EditError(f"{name}: a direction from pairs needs pairs that differ")
     return ControlVector(total / weight, name, **fields)
+
+
+def from_direction(direction_D: Tensor, W_dec: Tensor, name: str = "vector", **fields: str) -> ControlVector:
+    """The shortest vector that moves the activation by `direction_D`, through an SAE's decoder [F, D]: exact where
+    the decoder's rows span it.
+
+    Raises:
+        EditError: they do not, by more than a hundredth of its length.
+    """
+    rows_DF, wanted_D = W_dec.detach().double().T, direction_D.detach().double()
+    vector_F = torch.linalg.lstsq(rows_DF, wanted_D[:, None], driver="gelsd").solution[:, 0]
+    missing = float((rows_DF @ vector_F - wanted_D).norm() / wanted_D.norm().clamp(min=1e-12))
+    if missing > 0.01:
+        raise EditError(f"{name}: the SAE's decoder reaches this direction but for {missing:.0%} of its length")
+    return ControlVector(vector_F.to(W_dec.dtype), name, **fields)
 
 
 def save_vectors(vectors: Mapping[str, ControlVector], path: str | Path) -> None:

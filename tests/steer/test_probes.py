@@ -136,6 +136,20 @@ def test_a_shift_along_a_control_vector_moves_the_reading(level_probe: Probe) ->
         torch.testing.assert_close(gained, expected, rtol=1e-3, atol=1e-3)  # differences of large fp32 logits
 
 
+def test_the_slope_is_that_of_the_weights_over_the_classes() -> None:
+    centres, rising = torch.arange(6.0) * 2 + 30, torch.tensor([0.5, -1.0, 0.0])
+    weights = centres[:, None] * rising + torch.tensor([4.0, 4.0, 4.0])
+    weights[3] = 99.0  # of a class that no frame had
+    counts = torch.tensor([5, 1, 9, 0, 4, 2])
+    probe = Probe(Bins("level", tuple(centres.tolist()), "dB"), weights, torch.zeros(6), counts, "latent")
+    slope = probe.slope()
+    torch.testing.assert_close(slope.vector, rising)
+    assert (slope.unit, slope.site) == ("towards more dB", "latent")
+    named = Probe(named_bins("who", ["a", "b"]), weights[:2], torch.zeros(2), counts[:2])
+    with pytest.raises(ProbeError, match="who: its classes are names"):
+        named.slope()
+
+
 def test_class_of_a_value(level_probe: Probe) -> None:
     for class_, centre in enumerate(level_probe.bins.centres):
         assert level_probe.class_of(centre) == class_

@@ -5,7 +5,15 @@ import torch
 from safetensors.torch import save_file
 
 from steer.errors import EditError
-from steer.vectors import ControlVector, difference_of_means, from_pairs, load_vector, load_vectors, save_vectors
+from steer.vectors import (
+    ControlVector,
+    difference_of_means,
+    from_direction,
+    from_pairs,
+    load_vector,
+    load_vectors,
+    save_vectors,
+)
 
 A = ControlVector(torch.tensor([1.0, 2.0, 0.0]), "a", "1 dB", "latent")
 B = ControlVector(torch.tensor([0.0, 1.0, 1.0]), "b")
@@ -46,6 +54,18 @@ def test_pairs_of_different_amounts_give_the_slope() -> None:
     for none in ([], [(torch.ones(2, 3), torch.ones(2, 3), 0.0)]):
         with pytest.raises(EditError, match="pairs that differ"):
             from_pairs(none)
+
+
+def test_a_direction_becomes_the_shortest_vector_that_gives_it() -> None:
+    W_dec, direction = torch.randn(40, 8), torch.randn(8)
+    found = from_direction(direction, W_dec, "higher", unit="1 semitone", site="latent")
+    torch.testing.assert_close(found.vector @ W_dec, direction)
+    assert (found.name, found.unit, found.site) == ("higher", "1 semitone", "latent")
+    # any other vector that gives it has a part that the decoder does not see
+    silent = torch.linalg.svd(W_dec.T).Vh[-1]
+    assert abs(float(silent @ found.vector)) < 1e-4
+    with pytest.raises(EditError, match="higher: the SAE's decoder reaches this direction but for"):
+        from_direction(direction, W_dec[:4], "higher")
 
 
 def test_files(tmp_path: Path) -> None:
