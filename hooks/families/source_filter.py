@@ -16,7 +16,7 @@ from torch import Tensor
 from hooks.attach import current_carry, current_time
 from hooks.errors import ModelError, one_line
 from hooks.model import Codec
-from hooks.networks.source_filter import SourceFilter, SourceFilterConfig
+from hooks.networks.source_filter import MIDI_CENTRE, MIDI_STEP, SourceFilter, SourceFilterConfig
 from hooks.site import Site
 from hooks.weights import read_state
 
@@ -32,6 +32,7 @@ class SourceFilterCodec(Codec):
 
     module: SourceFilter
     has_quantizer = False
+    keeps_phase = False
     context_s = 0.6
 
     def __init__(self, module: SourceFilter, name: str = "") -> None:
@@ -54,6 +55,10 @@ class SourceFilterCodec(Codec):
         ]
         super().__init__(module, sites, name=name or "source_filter", sample_rate=config.sample_rate, channels=1)
 
+    def pitch(self, z_BTD: Tensor) -> Tensor:
+        """MIDI notes [B, T]."""
+        return z_BTD[..., 0] * MIDI_STEP + MIDI_CENTRE
+
     def encode(self, audio_BCN: Tensor) -> Tensor:
         return self.module.encode(audio_BCN[:, 0]).transpose(1, 2)
 
@@ -62,6 +67,9 @@ class SourceFilterCodec(Codec):
         carry = current_carry()
         phases = None if carry is None else carry.setdefault("phases", [])
         return self.module.decode(z_BTD.transpose(1, 2), start, phases=phases)[:, None]
+
+    def decode_passes(self, site: str) -> bool:
+        return site == "latent" or site.startswith("decoder.")
 
     @torch.no_grad()
     def run(self, audio_BCN: Tensor) -> Tensor:
@@ -84,6 +92,6 @@ def open_folder(folder: Path, name: str) -> Codec:
         config = SourceFilterConfig(**values)
         module = SourceFilter(config)
         module.load_weights_(read_state(folder))
+        return SourceFilterCodec(module, name)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ModelError(f"{name}: not a source-filter codec that can be opened ({one_line(error)})") from error
-    return SourceFilterCodec(module, name)

@@ -92,7 +92,8 @@ def read_pitch(logits_BPT: Tensor) -> tuple[Tensor, Tensor]:
     """(MIDI notes [B, T], probability of the best bin [B, T]): the mean of the bins within a semitone of the best."""
     p_BPT = logits_BPT.float().softmax(1)
     top_BT, best_BT = p_BPT.max(1)
-    bins = torch.arange(BINS, device=logits_BPT.device)
-    near_BPT = p_BPT * ((bins[None, :, None] - best_BT[:, None]).abs() <= PER_SEMITONE)
-    midi = bin_midi().to(p_BPT)
-    return (near_BPT * midi[None, :, None]).sum(1) / near_BPT.sum(1).clamp(min=1e-9), top_BT
+    # distances from the best bin, and not notes: their mean is rounded far less
+    distance_BPT = torch.arange(BINS, device=logits_BPT.device)[None, :, None] - best_BT[:, None]
+    near_BPT = p_BPT * (distance_BPT.abs() <= PER_SEMITONE)
+    mean_BT = (near_BPT * distance_BPT).sum(1) / near_BPT.sum(1).clamp(min=1e-9)
+    return PITCH_LOW + (best_BT + mean_BT) / PER_SEMITONE, top_BT

@@ -54,6 +54,14 @@ class SourceFilterConfig:
     pitch_channels: int = 16
     bands: int = 56
 
+    def __post_init__(self) -> None:
+        if any(value < 1 for value in vars(self).values()):
+            raise ValueError("all sizes have to be at least 1")
+        if self.hop_length % SETS or self.hop_length > N_FFT // 2:
+            raise ValueError(f"hop_length {self.hop_length} is odd or above {N_FFT // 2}")
+        if self.dimension < 3:
+            raise ValueError(f"dimension {self.dimension} leaves no free channel beside pitch and voicing")
+
     @property
     def frame_rate(self) -> float:
         return self.sample_rate / self.hop_length
@@ -142,7 +150,8 @@ class Encoder(nn.Module):
         midi_BT, clearness_BT = read_pitch(logits_BPT)
         free = self.channels(x_BN, clearness_BT.detach())
         z0_B1T = ((midi_BT - MIDI_CENTRE) / MIDI_STEP)[:, None]
-        return torch.cat([z0_B1T.to(free.dtype), free], 1), logits_BPT, clearness_BT.detach()
+        # float32 also of a network in half precision, in which z0 would be off by up to 20 cents
+        return torch.cat([z0_B1T, free.float()], 1), logits_BPT, clearness_BT.detach()
 
 
 class Decoder(nn.Module):
@@ -187,7 +196,7 @@ class SourceFilter(nn.Module):
         self.directions = nn.Parameter(0.1 * torch.randn(2, config.dimension - 2))
 
     def encode(self, x_BN: Tensor) -> Tensor:
-        """Latent [B, D, ceil(samples / hop)]."""
+        """Latent [B, D, ceil(samples / hop)], float32."""
         return self.encoder(x_BN)[0]
 
     def decode(self, z_BDT: Tensor, start: int = 0, seed: int = 0, phases: list[Phase] | None = None) -> Tensor:
@@ -204,7 +213,7 @@ class SourceFilter(nn.Module):
             cycles_BN = joined(cycles_BN, start, phases)
         source_BN = harmonic_source(cycles_BN, f0_BN, rate).to(harmonic_BTK.device)
         white_BN = noise_at(start, source_BN.shape[1], seed).to(harmonic_BTK.device).expand_as(source_BN)
-        return self.decoder.synthesise(source_BN, white_BN, harmonic_BTK, noise_BTK).to(z_BDT.dtype)
+        return self.decoder.synthesise(source_BN, white_BN, harmonic_BTK, noise_BTK).to(self.directions.dtype)
 
     def forward(self, x_BN: Tensor) -> Tensor:
         """The round trip, cut to the length of the input."""
