@@ -18,7 +18,7 @@ from hooks.errors import require
 from hooks.model import Source
 from hooks.padding import real_frames
 from steer.delta import Mode, SiteEdit
-from steer.edits import Edit, Frames
+from steer.edits import Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError, SAEError
 from steer.sae import SAE, EncodesAndDecodes
 
@@ -138,12 +138,14 @@ class SteeredModel:
         padding: bool = True,
     ) -> dict[str, Callable[[Tensor], Tensor]]:
         """What `apply` attaches, {site: change}."""
-        chosen = self._by_site(edits, site, mode)
-        return {
-            name: self._change(name, SiteEdit(self.saes[name], some, mode), padding)
-            for name, some in chosen.items()
-            if some or mode == "reconstruct"
-        }
+        changes = {}
+        for name, some in self._by_site(edits, site, mode).items():
+            if some or mode == "reconstruct":
+                try:
+                    changes[name] = self._change(name, SiteEdit(self.saes[name], some, mode), padding)
+                except EditError as error:
+                    raise EditError(f"{error}{renamed(self.model, self.saes[name], some)}") from error
+        return changes
 
     def _by_site(self, edits: tuple[Any, ...], site: str | None, mode: Mode) -> dict[str, list[Edit]]:
         # reconstruction without edits is a measurement of its own, at every site
@@ -172,10 +174,7 @@ class SteeredModel:
 
         def change(x_BTD: Tensor) -> Tensor:
             if width not in (None, x_BTD.shape[2]):
-                raise SAEError(
-                    f"the SAE is for activations {width} wide, "
-                    f"but site {name!r} of {self.model.name} is {x_BTD.shape[2]} wide"
-                )
+                raise misfit(self.model, name, self.saes[name], x_BTD.shape[2])
             start_s = current_time()
             if timed and site.frame_rate is None:
                 raise EditError(
@@ -247,6 +246,30 @@ def width_of(sae: EncodesAndDecodes) -> int | None:
     return int(width) if width is not None else None
 
 
+CODEC, RENAMED = "starter:codec", "starter:wavtokenizer"
+FORMER_WIDTH, FORMER_FEATURES = 128, 1024
+"""Of the codec that `CODEC` was before it was called `RENAMED`, and of its SAE."""
+
+
+def misfit(model: AudioModel, site: str, sae: EncodesAndDecodes, width: int) -> SAEError:
+    """That an SAE is of another width than its site; one of the former `starter:codec` is told the codec's new name."""
+    former = getattr(getattr(sae, "info", None), "model", "") == CODEC and width_of(sae) == FORMER_WIDTH
+    hint = f"; it was made for the codec that is called {RENAMED} now" if former else ""
+    return SAEError(
+        f"the SAE is for activations {width_of(sae)} wide, but site {site!r} of {model.name} is {width} wide{hint}"
+    )
+
+
+def renamed(model: AudioModel, sae: EncodesAndDecodes, edits: Sequence[Edit]) -> str:
+    """What to add to an error about edits that may have been made for the former `starter:codec`."""
+    features = (max(edit.features) + 1 for edit in edits if isinstance(edit, FeatureEdit))
+    lengths = (len(edit.vector) for edit in edits if isinstance(edit, Shift))
+    needed = max([*features, *lengths], default=0)
+    if model.name != CODEC or not getattr(sae, "d_sae", 0) < needed <= FORMER_FEATURES:
+        return ""
+    return f"; if this was made for the codec that is called {RENAMED} now, name that as the model"
+
+
 @torch.no_grad()
 def prove(model: AudioModel, sites: Mapping[str, Site], saes: Mapping[str, EncodesAndDecodes]) -> None:
     """Raises SiteError or SAEError unless every site is passed, fits its SAE and has a say in the output."""
@@ -261,9 +284,7 @@ def prove(model: AudioModel, sites: Mapping[str, Site], saes: Mapping[str, Encod
         x_BTD, width = seen[name], width_of(saes[name])
         site.measured(x_BTD)
         if width is not None and width != x_BTD.shape[2]:
-            raise SAEError(
-                f"the SAE is for activations {width} wide, but site {name!r} of {model.name} is {x_BTD.shape[2]} wide"
-            )
+            raise misfit(model, name, saes[name], x_BTD.shape[2])
         # not the same for all channels: layer norms would not see that
         spread = float(x_BTD.float().std().clamp(min=0.1))
         push_D = (spread * torch.randn(x_BTD.shape[2], generator=generator)).to(x_BTD)

@@ -342,6 +342,32 @@ def test_a_site_that_does_not_fit_is_refused(codec: AudioModel, random_sae: Make
     assert hooks_of(codec) == 0
 
 
+def test_what_was_made_for_the_former_starter_codec_is_told_its_new_name(
+    codec: AudioModel, random_sae: MakeSAE
+) -> None:
+    codec.name = "starter:codec"
+    old = random_sae("relu", d_in=128)
+    with pytest.raises(SAEError, match="128 wide, but site 'latent' of starter:codec is 12 wide$"):
+        SteeredModel(codec, old, "latent")
+    old.info = SAEInfo("starter:codec", "latent")
+    for check in (True, False):
+        with pytest.raises(SAEError, match="codec that is called starter:wavtokenizer now"):  # noqa: SIM117
+            with SteeredModel(codec, old, check=check).edit(Ablate([3])):
+                codec.run(AUDIO)
+    steered = SteeredModel(codec, random_sae("relu"), "latent")
+    for edit in (Ablate([3, 1023]), Shift(torch.ones(1024), 1.0)):
+        with pytest.raises(EditError, match="name that as the model") as error:
+            steered.apply(edit)
+        assert "\n" not in str(error.value) and "starter:wavtokenizer" in str(error.value)
+    for edit in (Ablate([-1]), Ablate([1024]), Shift(torch.ones(39), 1.0)):
+        with pytest.raises(EditError) as error:
+            steered.apply(edit)
+        assert "starter" not in str(error.value)
+    codec.name = "tiny"
+    with pytest.raises(EditError, match="features 0 to 39$"):
+        steered.apply(Ablate([3, 1023]))
+
+
 class Idle(nn.Module):
     """`used` is passed and has its say, `deaf` is passed for nothing, `never` is not passed."""
 
