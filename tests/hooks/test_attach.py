@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks import Handle, Site, SiteError, at_time, attach
-from hooks.attach import current_time
+from hooks.attach import current_carry, current_time
 
 Pair = namedtuple("Pair", ["hidden", "cache"])
 
@@ -249,3 +249,14 @@ def test_at_time_nests_and_is_reset_after_an_exception() -> None:
             raise RuntimeError
         assert current_time() == 1.5
     assert current_time() is None
+
+
+def test_what_is_carried_is_the_callers_own_dict_and_ends_with_the_block() -> None:
+    assert current_carry() is None
+    carry: dict[str, object] = {}
+    for start in (0.0, 1.0):
+        with at_time(start, carry):
+            assert current_carry() is carry
+            with at_time(start + 0.5):  # a part of a chunk, by a model that says the time itself
+                assert current_carry() is None
+    assert current_carry() is None
