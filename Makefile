@@ -1,4 +1,4 @@
-# `make demo` edits a real sound; `make test` is what CI runs. Both need only Python 3.11 or later.
+# `make demo` edits a real sound; `make test` is what CI runs. Both need Python 3.11 or later and a C compiler (for pesq).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +26,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) '.[models,nnsight,eval,demo,cluster,dev]'
+	$(INSTALL) '.[models,nnsight,eval,mos,demo,cluster,dev]'
 	touch $@
 
 $(BIN)/python:

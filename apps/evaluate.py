@@ -9,15 +9,12 @@ from typing import Annotated
 
 import typer
 
-from apps import evaluate_all, evaluate_speech
+from apps import evaluate_all, evaluate_reconstruction, evaluate_speech
 from apps.options import Model, Sae, SaeSite
 
-EVALUATORS = {"acoustics": "evaluation.acoustics_run", "reconstruction": "evaluation.reconstruction"}
+EVALUATORS = {"acoustics": "evaluation.acoustics_run"}
 """Name of an evaluator and its module, whose `evaluate(steered, vectors, audio, ...)` gives a Report."""
-SUMMARIES = {
-    "acoustics": "How often requested changes of loudness, brightness and pitch are met, and what drifts.",
-    "reconstruction": "What the codec's plain round trip keeps, and what its quantiser and the SAE cost.",
-}
+SUMMARIES = {"acoustics": "How often requested changes of loudness, brightness and pitch are met, and what drifts."}
 
 app = typer.Typer(help="Measure how well edits do.", no_args_is_help=True)
 
@@ -55,6 +52,7 @@ def command(name: str) -> Callable[..., None]:
 
 for _name in EVALUATORS:
     app.command(_name)(command(_name))
+app.command("reconstruction")(evaluate_reconstruction.reconstruction)
 app.command("ablation")(evaluate_speech.ablation)
 app.command("false-alarms")(evaluate_speech.false_alarms)
 app.command("stability")(evaluate_speech.stability)

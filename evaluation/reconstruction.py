@@ -1,91 +1,210 @@
-"""`steer evaluate reconstruction`: what a codec's round trip keeps of a sound; what its quantiser or an SAE costs."""
+"""`steer evaluate reconstruction`: what a codec's round trip keeps of a sound; what its quantiser or an SAE costs.
+
+Every output is compared with the same reference: the clip as the codec gets it, mixed to one channel, at the codec's
+rate. Other codecs and the yardsticks get that reference, and what they give is resampled to its rate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from evaluation import yardsticks
 from evaluation.data import labelled_clips
-from evaluation.report import Report, Row, bootstrap
-from hooks.errors import require
-from hooks.model import Codec
+from evaluation.polyphony import MADE, made_clips
+from evaluation.quality import dnsmos, dnsmos_absent, scores
+from evaluation.report import Report, Row, Share, bootstrap
+from hooks import AudioFileError, AudioModel, Clip, Codec, ModelError
+from steer.acoustics import measure
 from steer.steered import SteeredModel
 
-SUBSETS = ("speech_misc", "ljspeech", "digits", "notes", "singing", "esc10")
+SUBSETS = ("speech_misc", "ljspeech", "digits", "notes", "singing", "esc10", "noise_rir", "music", *MADE)
 SPEECH = ("speech_misc", "ljspeech", "digits", "keywords", "orders")
+UNPITCHED = ("esc10", "noise_rir", "music", *MADE)
+"""Noises, and several sounds at once: a tracker of one pitch says nothing about them."""
+LEFT_OUT = ("rir",)
+"""Impulse responses: labels of rows that are no sounds to listen to."""
+INPUT = "input"
+"""The path of the reference itself, which only DNSMOS measures."""
+COLUMNS = {
+    "mel (dB)": "mel_db",
+    "STOI": "stoi",
+    "PESQ": "pesq",
+    "DNSMOS": "dnsmos",
+    "SDR (dB)": "sdr_db",
+    "level (± dB)": "level_db",
+    "centroid (± %)": "centroid_percent",
+    "pitch within 50 cents": "pitch_within_50",
+}
+"""Heads of the table, and the score that each is the mean of; those with ± are means of absolute values."""
 
 
-def sdr_db(reference: Tensor, output: Tensor) -> float:
-    """Signal-to-distortion ratio of waveforms of equal shape, dB: 10 log10(|x|^2 / |x - y|^2)."""
-    return float(10 * torch.log10(reference.square().sum() / (reference - output).square().sum().clamp(min=1e-12)))
+def codec_of(subject: SteeredModel | AudioModel) -> Codec:
+    """The codec that is measured.
+
+    Raises:
+        ModelError: it is another kind of model.
+    """
+    codec = subject.model if isinstance(subject, SteeredModel) else subject
+    if not isinstance(codec, Codec) or codec.sample_rate is None:
+        raise ModelError(f"{codec.name}: has no round trip to measure; name a codec")
+    return codec
 
 
-def stoi(reference: Tensor, output: Tensor, sample_rate: int) -> float | None:
-    """Short-time objective intelligibility, 0 to 1; None for clips under 0.5 s."""
-    if len(reference) < 0.5 * sample_rate:
-        return None
-    return float(require("pystoi", "eval").stoi(reference.numpy(), output.numpy(), sample_rate))
+def round_trips(subject: SteeredModel | AudioModel, audio_BCN: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Outputs [B, C, N] by path: past the quantiser, through the SAEs instead of the latent, quantised.
 
-
-def round_trips(steered: SteeredModel, audio_BCN: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Outputs [B, C, N] by the way they went: past the quantiser, through the SAEs instead of the latent, quantised."""
-    codec = steered.model
-    assert isinstance(codec, Codec)
+    Without SAEs, or without a quantiser, that path is left out.
+    """
+    codec = codec_of(subject)
     default = codec.quantize
     try:
-        for path, quantize in (("continuous", False), ("quantised", True)):
-            codec.quantize = quantize
-            yield path, codec.run(audio_BCN)
-            if not quantize:
-                with steered.edit(mode="reconstruct"):
-                    yield "through the SAE", codec.run(audio_BCN)
+        codec.quantize = False
+        yield "continuous", codec.run(audio_BCN)
+        if isinstance(subject, SteeredModel):
+            with subject.edit(mode="reconstruct"):
+                through_BCN = codec.run(audio_BCN)
+            yield "through the SAE", through_BCN
+        if codec.has_quantizer:
+            codec.quantize = True
+            yield "quantised", codec.run(audio_BCN)
     finally:
         codec.quantize = default
 
 
+def fitted(output_BCN: Tensor, sample_rate: int, x_N: Tensor, wanted: int) -> Tensor:
+    """An output as one channel at the reference's rate and length [N]."""
+    clip = Clip(output_BCN[0].float().cpu(), sample_rate).mixed(1).resampled(wanted)
+    y_N = clip.waveform[0, : len(x_N)]
+    return torch.nn.functional.pad(y_N, (0, len(x_N) - len(y_N)))
+
+
+def outputs(
+    subject: SteeredModel | AudioModel,
+    clip: Clip,
+    also: Mapping[str, SteeredModel | AudioModel],
+    beside: Sequence[yardsticks.Yardstick],
+) -> Iterator[tuple[str, Tensor]]:
+    """The reference (path `INPUT`) and all that is compared with it, each [N] at the rate of the subject's codec."""
+    codec = codec_of(subject)
+    assert codec.sample_rate is not None
+    audio_BCN = codec.prepare(clip)
+    x_N = audio_BCN[0].float().cpu().mean(0)
+    yield INPUT, x_N
+    for path, output_BCN in round_trips(subject, audio_BCN):
+        yield path, fitted(output_BCN, codec.sample_rate, x_N, codec.sample_rate)
+    for name, other in also.items():
+        another = codec_of(other)
+        assert another.sample_rate is not None
+        for path, output_BCN in round_trips(other, another.prepare(Clip(x_N, codec.sample_rate, clip.name))):
+            yield f"{name}: {path}", fitted(output_BCN, another.sample_rate, x_N, codec.sample_rate)
+    for yardstick in beside:
+        yield yardstick.name, yardsticks.round_trip(x_N, codec.sample_rate, yardstick)
+
+
+def clips_of(
+    audio: Path, subsets: Sequence[str] | None, split: str, limit: int | None
+) -> tuple[list[tuple[str, Clip]], list[str]]:
+    """(subset, clip) of every subset, and the names of those that were not found.
+
+    Where `subsets` is None those of `SUBSETS` are taken that the folder has, of which there has to be one.
+
+    Raises:
+        AudioFileError: a subset that was asked for has no clips of that split.
+    """
+    found: list[tuple[str, Clip]] = []
+    missing: list[str] = []
+    reason: AudioFileError | None = None
+    for subset in SUBSETS if subsets is None else subsets:
+        if subset in MADE:
+            found += [(subset, clip) for clip in made_clips(subset, limit)]
+            continue
+        try:
+            found += labelled_clips(audio, [subset], split, limit, LEFT_OUT)
+        except AudioFileError as error:
+            if subsets is not None:
+                raise
+            missing.append(subset)
+            reason = reason or error
+    if reason and all(subset in MADE for subset, _ in found):
+        raise reason
+    return found, missing
+
+
 @torch.no_grad()
 def evaluate(
-    steered: SteeredModel,
-    vectors: object,
+    subject: SteeredModel | AudioModel,
     audio: Path,
     *,
     split: str = "test",
-    subsets: Sequence[str] = SUBSETS,
+    subsets: Sequence[str] | None = None,
     clips_per_subset: int = 40,
+    also: Mapping[str, SteeredModel | AudioModel] | None = None,
+    with_yardsticks: bool = True,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> Report:
-    """Round trips of a split's clips, by subset and path. (`vectors` play no part: evaluators are called alike.)
+    """Round trips of a split's clips, by subset and path; with SAEs where the subject is a `SteeredModel`.
+
+    `also` are other codecs by the names that they get in the table. `clips` of the report has every score of every
+    clip, with its sign.
 
     Raises:
-        AudioFileError: a subset without clips of that split.
+        AudioFileError: no clips of that split, or none of a subset that was asked for.
+        ModelError: a model that is no codec.
+        YardstickError: ffmpeg fails.
     """
+    codec, also = codec_of(subject), also or {}
+    for other in also.values():
+        codec_of(other)
+    assert codec.sample_rate is not None
+    beside, why = yardsticks.usable() if with_yardsticks else ([], "not asked for")
+    found, missing = clips_of(audio, subsets, split, clips_per_subset)
     clips: list[Row] = []
-    rate = steered.model.sample_rate
-    assert rate is not None
-    for subset, clip in progress(list(labelled_clips(audio, subsets, split, clips_per_subset))):
-        audio_BCN = steered.model.prepare(clip)
-        x_N = audio_BCN[0].mean(0)
-        for path, output_BCN in round_trips(steered, audio_BCN):
-            y_N = output_BCN[0].mean(0)
-            clear = stoi(x_N, y_N, rate) if subset in SPEECH else None
-            clips.append({"clip": clip.name, "subset": subset, "path": path, "sdr_db": sdr_db(x_N, y_N), "stoi": clear})
+    for subset, clip in progress(found):
+        speech, pitched = subset in SPEECH, subset not in UNPITCHED
+        x_N = before = None
+        for path, y_N in outputs(subject, clip, also, beside):
+            row: Row = {"clip": clip.name, "subset": subset, "path": path}
+            if x_N is None or before is None:
+                x_N, before = y_N, measure(y_N[None], codec.sample_rate, pitch=pitched)
+                clear = dnsmos(y_N, codec.sample_rate) if speech else None
+                if clear is not None:
+                    clips.append({**row, **dict.fromkeys(COLUMNS.values()), "dnsmos": clear})
+                continue
+            measured = scores(x_N, y_N, codec.sample_rate, speech=speech, pitched=pitched, before=before)
+            clips.append({**row, **measured})
+    about = {
+        "model": codec.name,
+        "also": list(also),
+        "split": split,
+        "sample rate": codec.sample_rate,
+        "yardsticks": [one.name for one in beside],
+        "left out": left_out(why, any(subset in SPEECH for subset, _ in found), missing),
+    }
+    return Report("Round trip through the codec", table(clips), clips, about)
+
+
+def left_out(yardsticks_why: str, speech: bool, missing: Sequence[str]) -> dict[str, str]:
+    """What is not in the table, and why."""
+    reasons = {"yardsticks": yardsticks_why, "DNSMOS": dnsmos_absent() if speech else ""}
+    reasons |= dict.fromkeys(missing, "there are no clips of that split")
+    return {name: why for name, why in reasons.items() if why}
+
+
+def table(clips: Sequence[Row]) -> list[Row]:
+    """A row for each subset and path: bootstrap means over clips; None where no clip has that score."""
     rows = []
-    for path in dict.fromkeys(row["path"] for row in clips):
-        for subset in subsets:
-            chosen = [row for row in clips if row["subset"] == subset and row["path"] == path]
-            scores = [row["stoi"] for row in chosen if row["stoi"] is not None]
-            rows.append(
-                {
-                    "path": path,
-                    "clips": subset,
-                    "count": len(chosen),
-                    "SDR (dB)": bootstrap([row["sdr_db"] for row in chosen], np.mean),
-                    "STOI": bootstrap(scores, np.mean) if scores else None,
-                }
-            )
-    return Report("Round trip through the codec", rows, clips, {"model": steered.model.name, "split": split})
+    for subset, path in dict.fromkeys((row["subset"], row["path"]) for row in clips):
+        chosen = [row for row in clips if (row["subset"], row["path"]) == (subset, path)]
+        row: Row = {"clips": subset, "path": path, "count": len(chosen)}
+        for head, score in COLUMNS.items():
+            values = [one[score] for one in chosen if one[score] is not None]
+            mean = bootstrap([abs(value) if "±" in head else value for value in values]) if values else None
+            row[head] = Share(**asdict(mean)) if mean and score == "pitch_within_50" else mean
+        rows.append(row)
+    return rows
