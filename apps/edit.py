@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from apps.batch.edit_work import EditTask
     from apps.batch.jobs import Job
     from apps.batch.run import How
-    from apps.editor import Outcome
+    from steer.editing.editor import Outcome
     from steer.recipe import Recipe
 
 FAILED, UNMET = 1, 3
@@ -126,11 +126,11 @@ def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, forc
     """Edit a file, with a bar, and tell what was measured; gives the exit code."""
     from rich.console import Console
 
-    from apps.editor import Editor
     from apps.files import make_folder, to_json
     from apps.progress import bars
     from apps.tables import outcome_table
     from hooks.clip import audio_info, check_target
+    from steer.editing.editor import Editor
 
     audio_info(source)  # told before a model is opened
     for path in filter(None, (target, plot)):
@@ -163,9 +163,9 @@ def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: lis
 
     from apps.batch.report import BatchReport, check_names
     from apps.batch.run import do_batch
-    from apps.editor import Outcome
     from apps.files import to_json
     from apps.tables import FILES, batch_table
+    from steer.editing.editor import Outcome
 
     check_names(reports)
     finished = do_batch(task, jobs, out, how)

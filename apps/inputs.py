@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from apps.files import FORMATS
 from hooks import AudioFileError, AudioSteerError
 from hooks.errors import shortened
+from hooks.sound_files import FORMATS
 from hooks.text import read_text
 
 MANIFESTS = (".csv", ".jsonl")

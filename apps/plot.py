@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from apps.files import write_result
-from evaluation.acoustics import pitch_track
 from hooks.clip import audio_info, read_blocks
 from hooks.errors import require
+from steer.acoustics import pitch_track
 from steer.edits import Span
 
 SHOWN_S = 60.0

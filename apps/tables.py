@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from apps.batch.jobs import Row
-from apps.editor import Outcome
 from steer.calibrate import error_of
+from steer.editing.editor import Outcome
 from steer.recipe import UNITS
 
 FILES = 30

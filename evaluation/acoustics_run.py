@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.acoustics import change, measure
 from evaluation.data import labelled_clips
 from evaluation.goals import as_rows, reach, shifts
 from evaluation.report import Report, Row, Share, bootstrap
 from hooks import Clip
+from steer.acoustics import change, measure
 from steer.calibrate import TOLERANCE, error_of
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evaluation.acoustics import Acoustics, change, measure
 from hooks import AudioFileError, Clip
 from hooks.model import Codec
+from steer.acoustics import Acoustics, change, measure
 from steer.calibrate import Calibration, calibrate
 from steer.edits import Edit, Shift, Span, as_spans
 from steer.steered import SteeredModel

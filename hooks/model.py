@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,10 @@ class Codec(AudioModel):
     context_s: float = 1.0
     quantize: bool = True
     has_quantizer: bool = True
+    keeps_phase: bool = True
+    """Whether the round trip is near the input as a waveform, and not only by ear."""
+    pitch: Callable[[Tensor], Tensor] | None = None
+    """Reads the pitch in MIDI notes [B, T] off a latent [B, T, D], where the latent has it on a coordinate."""
 
     @property
     def frame_rate(self) -> float:
@@ -180,6 +184,10 @@ class Codec(AudioModel):
     def run(self, audio_BCN: Tensor) -> Tensor:
         """The round trip [B, C, samples], through the quantiser if `self.quantize`."""
         raise TypeError(f"{type(self).__name__} does not define run")
+
+    def decode_passes(self, site: str) -> bool:
+        """Whether `run` is `decode` of `encode`, and `decode` passes this site: then an encoding serves many edits."""
+        return False
 
     def resynthesize(self, source: Source) -> Clip:
         """The round trip of a whole sound, as a clip at the model's own rate."""

@@ -17,10 +17,12 @@ from steer.errors import EditError
 Changes = Mapping[str, float | None]
 """Measured changes by attribute: loudness in dB, pitch in semitones, brightness in %; None where not measurable."""
 
-TOLERANCE = {"loudness": 1.0, "pitch": 0.5, "brightness": 10.0}
+TOLERANCE = {"loudness": 0.5, "pitch": 0.5, "brightness": 5.0}
 """How near counts as reached: dB, semitones, and % of the wanted centroid."""
-FINE = 0.2
-"""The search goes on until all errors are below this share of their tolerance."""
+FINE = {"loudness": 0.2, "pitch": 0.3, "brightness": 0.2}
+"""The search goes on until the goals' errors are below these shares of their tolerance."""
+HELD = 0.6
+"""... and those of what is to be held below this share."""
 DEAF, PATIENCE = 0.05, 3
 """The search ends after so many trials in which no goal came nearer by more than this share."""
 STEADY = ("loudness", "brightness")
@@ -93,7 +95,9 @@ def calibrate(
         )
         if best is None or score < best[0]:
             best = (score, strengths.copy(), measured)
-        if all(errors[name] < FINE for name in goals) and all(errors[n] < 2 * FINE for n in names if n not in goals):
+        if all(errors[name] < FINE[name] for name in goals) and all(
+            errors[name] < HELD for name in names if name not in goals
+        ):
             break
         known = np.array([measured.get(name) is not None for name in names])
         if not known.any() or any(errors[name] == math.inf for name in goals):

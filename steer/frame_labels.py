@@ -33,35 +33,59 @@ def windows(waveform_N: Tensor, sample_rate: float, frame_rate: float, frames: i
         yield padded[(centre[:, None] + offsets).clamp(max=len(padded) - 1)]
 
 
-def mono(waveform: Tensor) -> Tensor:
-    """[N] of [N] or [channels, N]."""
+def channels_of(waveform: Tensor) -> Tensor:
+    """[C, N] of [N] or [C, N], float32 on the CPU."""
     waveform = waveform.detach().float().cpu()
-    return waveform.mean(0) if waveform.ndim == 2 else waveform
+    return waveform if waveform.ndim == 2 else waveform[None]
+
+
+MIX_SHARE = 0.25
+"""Below this share of its channels' mean power a mono mix has lost what cancels in it."""
+
+
+def mono(waveform: Tensor) -> Tensor:
+    """[N] of [N] or [C, N]: the mean of the channels, or the loudest of them where they cancel each other."""
+    x_CN = channels_of(waveform)
+    mix_N, power_C = x_CN.mean(0), x_CN.square().mean(1)
+    if mix_N.square().mean() < MIX_SHARE * power_C.mean():
+        return x_CN[power_C.argmax()]
+    return mix_N
 
 
 def loudness_db(waveform: Tensor, sample_rate: float, frame_rate: float, frames: int, window_s: float = 0.04) -> Tensor:
-    """RMS level [frames] in dB of full scale (at least -100) of a waveform [N] or [C, N], in Hann windows."""
+    """RMS level [frames] in dB of full scale (at least -100) of a waveform [N] or [C, N], in Hann windows.
+
+    Of several channels the mean of their powers: out-of-phase channels do not cancel.
+    """
     length = round(window_s * sample_rate)
     window = torch.hann_window(length)
-    power = [
-        (x_TN.square() @ window) / window.sum()
-        for x_TN in windows(mono(waveform), sample_rate, frame_rate, frames, length)
-    ]
-    return 10 * torch.cat(power).clamp(min=10 ** (FLOOR_DB / 10)).log10()
+    channels = channels_of(waveform)
+    power_T = torch.zeros(frames)
+    for x_N in channels:
+        blocks = windows(x_N, sample_rate, frame_rate, frames, length)
+        power_T += torch.cat([(x_TN.square() @ window) / window.sum() for x_TN in blocks]) / len(channels)
+    return 10 * power_T.clamp(min=10 ** (FLOOR_DB / 10)).log10()
 
 
 def centroid_hz(waveform: Tensor, sample_rate: float, frame_rate: float, frames: int, window_s: float = 0.04) -> Tensor:
-    """Spectral centroid [frames] in Hz: the mean frequency, weighted by magnitude; NaN where it is silent."""
+    """Spectral centroid [frames] in Hz: the mean frequency, weighted by magnitude (summed over channels); NaN where it
+    is silent."""
     length = round(window_s * sample_rate)
     window = torch.hann_window(length)
     frequency = torch.fft.rfftfreq(length, 1 / sample_rate)
-    centroids = []
-    for x_TN in windows(mono(waveform), sample_rate, frame_rate, frames, length):
-        magnitude_TF = torch.fft.rfft(x_TN * window).abs()
-        power = (x_TN.square() @ window) / window.sum()
-        centroid = (magnitude_TF @ frequency) / magnitude_TF.sum(1).clamp(min=1e-12)
-        centroids.append(centroid.masked_fill(power < 10 ** (SILENCE_DB / 10), torch.nan))
-    return torch.cat(centroids)
+    channels = channels_of(waveform)
+    moment_T, sum_T, power_T = torch.zeros(3, frames)
+    for x_N in channels:
+        first = 0
+        for x_TN in windows(x_N, sample_rate, frame_rate, frames, length):
+            magnitude_TF = torch.fft.rfft(x_TN * window).abs()
+            rows = slice(first, first + len(x_TN))
+            moment_T[rows] += magnitude_TF @ frequency
+            sum_T[rows] += magnitude_TF.sum(1)
+            power_T[rows] += (x_TN.square() @ window) / window.sum() / len(channels)
+            first += len(x_TN)
+    silent_T = power_T < 10 ** (SILENCE_DB / 10)
+    return (moment_T / sum_T.clamp(min=1e-12)).masked_fill(silent_T, torch.nan)
 
 
 @torch.no_grad()

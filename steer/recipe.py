@@ -99,7 +99,8 @@ class Recipe(_Strict):
     goals: Goals = Field(default_factory=Goals)
     edits: list[EditSpec] = Field(default_factory=list)
     during: Spans = None
-    residual: Literal["keep", "drop"] | None = None
+    residual: Literal["keep", "drop", "ratio"] | None = None
+    limit: bool = True
     padding: bool = True
     _folder: Path = PrivateAttr(default_factory=Path)
 
@@ -120,12 +121,6 @@ class Recipe(_Strict):
         """What is sent to a process in another folder finds its files all the same."""
         state = super().__getstate__()
         return {**state, "__pydantic_private__": {"_folder": self._folder.absolute()}}
-
-    @property
-    def keeps_residual(self) -> bool:
-        """Whether what the codec cannot carry is added back. Left open, it is not where there are goals: unedited, it
-        would stand between the sound and what it shall be."""
-        return self.residual == "keep" if self.residual else not self.wanted
 
     # --- files ---
 
@@ -189,6 +184,8 @@ class Recipe(_Strict):
         values = self.model_dump(mode="json", exclude_none=True)
         for key in [key for key in ("goals", "edits") if not values[key]]:
             del values[key]
+        if self.limit:
+            del values["limit"]
         if folder is not None:
             values["model"] = self._moved(self.model, folder)
             values["saes"] = {site: self._moved(source, folder) for site, source in self.saes.items()}

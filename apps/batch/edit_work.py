@@ -12,8 +12,8 @@ from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
 from apps.batch.opened import Opened
 from apps.batch.worker import Done, Worker
-from apps.editor import Edited, Editor, Excerpts
 from apps.files import make_folder, told
+from steer.editing.editor import Edited, Editor, Excerpts
 from steer.recipe import Recipe
 
 EDITORS = 16

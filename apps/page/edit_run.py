@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.editor import BLOCK_S, Editor, Outcome, Report
-from apps.files import FORMATS, kind_of
 from apps.page.lines import python_lines
-from evaluation.acoustics import decibels
 from hooks.clip import AudioInfo, audio_info, create_audio, read_blocks
+from hooks.sound_files import FORMATS, kind_of
+from steer.acoustics import decibels
+from steer.editing.editor import BLOCK_S, Editor, Outcome, Report
 from steer.edits import Span
-from steer.recipe import UNITS, Recipe
+from steer.recipe import UNITS
 
 MISSING = "not measured"
 SILENT_DB = -100.0
@@ -60,14 +60,9 @@ def edit_sound(editor: Editor, source: Path, folder: Path, report: Report) -> Ed
 
 def write_round_trip(editor: Editor, info: AudioInfo, target: Path) -> None:
     """The sound as the codec gives it back without an edit."""
-    plain = Editor(
-        Recipe.build({"model": editor.recipe.model, "saes": editor.recipe.saes, "residual": "drop"}),
-        steered=editor.steered,
-        pitch=False,
-    )
     blocks = read_blocks(info, int(BLOCK_S * info.sample_rate), "float64")
     with create_audio(target, info.sample_rate, info.channels, *kind_of(info, target)) as writer:
-        for _, after_CN in plain.render(blocks, info.sample_rate, {}):
+        for after_CN in editor.round_trip(blocks, info.sample_rate):
             writer.write(after_CN)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from apps.editor import Editor, Outcome
 from apps.page.choice import recipe_from, span_from
 from apps.page.edit_run import MISSING, Edited, edit_sound, level_matched, measured_rows
 from apps.page.limits import checked
@@ -19,6 +18,7 @@ from apps.page.shared import BAR, Shared
 from apps.page.style import note, picture_html, table_html
 from apps.plot import drawn
 from hooks import AudioFileError
+from steer.editing.editor import Editor, Outcome
 from steer.errors import RecipeError
 from steer.recipe import DEFAULT_MODEL
 

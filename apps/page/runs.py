@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event
 
-from apps.editor import Report
 from apps.page.errors import PageError
+from steer.editing.editor import Report
 
 AT_ONCE = 2
 WAKE_S = 0.25

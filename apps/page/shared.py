@@ -12,7 +12,6 @@ from pathlib import Path
 
 import gradio as gr
 
-from apps.editor import Report
 from apps.page.opened import Opened
 from apps.page.runs import Runs, Stopped
 from apps.page.settings import Settings
@@ -20,6 +19,7 @@ from apps.page.style import note
 from apps.samples import SAMPLES
 from hooks import AudioSteerError, write_clip
 from steer import starter
+from steer.editing.editor import Report
 
 BAR = gr.Progress()
 """As a default of a parameter, where gradio looks for it."""

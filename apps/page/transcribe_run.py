@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from apps.editor import Report
 from apps.flags import RECOGNISER
 from apps.transcribe import edits_of, language_option, recogniser
 from evaluation.transcripts import defaults
 from hooks.attach import attach, current_time
 from hooks.clip import as_clip
 from hooks.model import Source, Transcriber, Transcript
+from steer.editing.editor import Report
 from steer.recipe import Recipe
 from steer.steered import SteeredModel
 

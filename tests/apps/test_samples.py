@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from apps.samples import BASS, CHORDS, MELODY, SAMPLES, hertz, sung_phrase
-from evaluation.acoustics import measure
+from steer.acoustics import measure
 from hooks import Clip
 from steer import open_model
 

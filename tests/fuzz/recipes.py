@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.editor import Editor
+from steer.editing.editor import Editor
 from steer.recipe import Recipe
 from tests.fuzz.child import Case
 from tests.fuzz.places import bad_paths

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from apps.editor import Editor
+from steer.editing.editor import Editor
 from hooks.clip import audio_info, read_clip
 from hooks.errors import AudioSteerError
 from steer.recipe import Recipe

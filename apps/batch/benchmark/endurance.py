@@ -20,10 +20,10 @@ from apps.batch.edit_work import EditTask, EditWorker
 from apps.batch.jobs import Job
 from apps.batch.run import How, do_batch
 from apps.batch.worker import Done, Worker
-from apps.editor import Editor
 from evaluation.benchmark.machine import describe
 from evaluation.report import Report
 from hooks.errors import require
+from steer.editing.editor import Editor
 from steer.recipe import Recipe
 
 SAMPLES = 50

@@ -14,7 +14,6 @@ from apps.batch.jobs import Job, Row, plan
 from apps.batch.run import How, do_batch
 from apps.batch.transcribe_work import TranscribeTask
 from apps.batch.worker import Task
-from apps.editor import Editor
 from apps.features import TOGETHER as LISTENED
 from apps.features import TOGETHER_S as LISTENED_S
 from apps.features import features_of
@@ -22,6 +21,7 @@ from apps.flags import RECOGNISER
 from apps.inputs import inputs_of
 from apps.transcribe import TOGETHER, TOGETHER_S, recogniser
 from hooks import open_model
+from steer.editing.editor import Editor
 from steer.recipe import Recipe
 
 SCALED = {"edits": [{"scale": {"459": 2.0, "512": 0.5}}]}

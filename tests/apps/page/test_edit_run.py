@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from apps.editor import Editor, Outcome
+from steer.editing.editor import Editor, Outcome
 from apps.page.edit_run import MISSING, Edited, amount, edit_sound, level_matched, loudness_db, measured_rows
 from apps.samples import sung_phrase
 from hooks import AudioFileError, write_clip

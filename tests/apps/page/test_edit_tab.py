@@ -14,7 +14,7 @@ import soundfile
 pytest.importorskip("gradio", reason="extra demo")
 pytest.importorskip("torchcrepe", reason="extra eval")
 
-from apps.editor import Editor
+from steer.editing.editor import Editor
 from apps.page.edit_run import loudness_db, write_round_trip
 from apps.samples import plucked_strings, sung_phrase
 from hooks import read_clip, write_clip

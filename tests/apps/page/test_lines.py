@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.editor import Editor
+from steer.editing.editor import Editor
 from apps.page.lines import edits_in, python_lines, with_edit
 from steer.errors import RecipeError
 from steer.recipe import Recipe

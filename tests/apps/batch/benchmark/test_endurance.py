@@ -18,7 +18,7 @@ from apps.batch.benchmark.endurance import (
     verdict_of_edits,
     verdict_of_hours,
 )
-from apps.editor import Editor
+from steer.editing.editor import Editor
 from hooks import AudioFileError
 from steer.recipe import Recipe
 

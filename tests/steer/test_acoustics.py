@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evaluation.acoustics import change, measure
+from steer.acoustics import change, measure
 
 RATE = 24_000
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from apps.editor import Editor
+from steer.editing.editor import Editor
 from hooks import AudioFileError, ModelError, read_clip
 from hooks.clip import audio_info, read_blocks
 from steer.errors import EditError, SAEError

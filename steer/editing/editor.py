@@ -1,0 +1,307 @@
+"""`Editor`: a recipe with its model opened, ready to edit sound files.
+
+The change in the sound is made only by editing SAE features at a site of the codec. How it reaches the file, and what
+of the file stays, is in `steer.editing.render`; goals are searched and reported against the file itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hooks import AudioFileError, ModelError
+from hooks.clip import AudioInfo, audio_info, check_target, create_audio, read_blocks
+from hooks.errors import require
+from hooks.files import Stamp, stamp_of
+from hooks.model import Codec
+from hooks.sound_files import copy_file, kind_of
+from steer.editing.chunks import CHUNK_S
+from steer.editing.excerpts import Stretch, choose, read_stretches
+from steer.editing.kept import Kept, what_was_kept
+from steer.editing.render import Manner, Memory, Renderer, SiteEdits
+from steer.editing.trials import Changes, Trials
+from steer.edits import Edit, Span, as_spans
+from steer.recipe import UNITS, Recipe
+from steer.steered import SteeredModel
+from steer.vectors import ControlVector
+
+BLOCK_S = 1.0
+COHERENT = 0.5
+"""Correlation with their mean above which channels are one source, whose pitch is moved for all of them together."""
+PITCH_MOVED = 0.05
+"""Semitones."""
+INTEGERS = ("PCM", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG", "IMA", "MS_ADPCM", "GSM", "DPCM", "ALAC")
+Report = Callable[[str, float], None]
+"""Called with what is being done and how much of it is done, 0 to 1; what it raises ends the work."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file. Changes are in dB, semitones and %, None where they cannot be measured.
+
+    `measured` compares the output with the input file, over `measured_s` seconds of it, and decides `met`; `channels`
+    does so for each channel; `round_trip` compares the codec's edited output with its plain one. `kept` says what else
+    changed. The limiter turned down `limited_db` at most; `clipped` samples were cut off at full scale.
+    """
+
+    source: str
+    target: str
+    seconds: float
+    requested: dict[str, float]
+    measured: Changes
+    measured_s: float
+    met: bool
+    strengths: dict[str, float] = field(default_factory=dict)
+    clipped: int = 0
+    unchanged: bool = False
+    round_trip: Changes = field(default_factory=dict)
+    channels: list[Changes] = field(default_factory=list)
+    limited_db: float = 0.0
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Excerpts:
+    """A file before its edit: its header, the target and its format, and what is tried and measured of it.
+
+    `whole` says that this is all of it, and `stamp` tells whether it is still the same file.
+    """
+
+    info: AudioInfo
+    target: Path
+    kind: tuple[str, str]
+    stamp: Stamp | None
+    stretches: list[Stretch]
+    whole: bool
+
+    @property
+    def same_kind(self) -> bool:
+        return self.kind == (self.info.format, self.info.subtype)
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A file after its edit; `samples_CN` wait to be written."""
+
+    excerpts: Excerpts
+    outcome: Outcome
+    samples_CN: Tensor | None
+
+
+class _NoChange(Exception):
+    """Leaves the writer, so that nothing is written: a copy of the input takes its place."""
+
+
+class Editor:
+    """Opens what a recipe names and checks it: edits that cannot be made are refused here, before any file.
+
+    Files run through the codec in chunks of `chunk_s` seconds. `steered` is what the recipe names, where that is open
+    already, `vectors` the goals' control vectors, where they do not lie beside its SAEs, and `edits` are made beside
+    the recipe's. Pitch takes longest to measure: without `pitch` it is measured only where it is a goal, and what was
+    kept is not.
+
+    Raises:
+        AudioSteerError: no such model, SAE, site, feature or vector; a model that is no codec; a pitch goal without the
+            extra `eval`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        chunk_s: float = CHUNK_S,
+        *,
+        steered: SteeredModel | None = None,
+        vectors: Mapping[str, ControlVector] | None = None,
+        edits: Sequence[Edit] = (),
+        pitch: bool = True,
+    ) -> None:
+        self.recipe, self.added = recipe, list(edits)
+        self.steered = steered or recipe.open()
+        if not isinstance(self.steered.model, Codec):
+            raise ModelError(f"{recipe.model} is not a codec: only a model that gives audio back can edit files")
+        self.codec = self.steered.model
+        self.chunk_s = chunk_s
+        self.vectors = dict(vectors) if vectors is not None else recipe.control_vectors()
+        self.pitch = pitch or "pitch" in recipe.wanted
+        self.details = pitch
+        if "pitch" in recipe.wanted:
+            require("torchcrepe", "eval")
+        with self.steered.edit(self.edits_for(dict.fromkeys(recipe.wanted, 1.0))):
+            pass
+
+    def edits_for(self, strengths: Mapping[str, float]) -> dict[str, list[Edit]]:
+        """{site: edits}, with the goals' vectors at these strengths."""
+        edits = self.recipe.edits_for(strengths, self.vectors)
+        if self.added:
+            site = next(iter(self.recipe.saes))
+            edits[site] = [*edits.get(site, []), *self.added]
+        return edits
+
+    # --- one file ---
+
+    def edit_file(self, source: Path, target: Path, *, force: bool = False, report: Report | None = None) -> Outcome:
+        """Edit one file of any length; the output has the rate, channels and, where the format is the same, subtype.
+
+        Raises:
+            AudioFileError: the source cannot be read, or the target exists (without `force`) or cannot be written.
+            EditError: the edit makes the sound overflow, or asks for a pitch where there is none.
+        """
+        check_target(target, force)
+        return self.write(self.edit(self.read(source, target), force=force, report=report), force=force)
+
+    def read(self, source: Path, target: Path) -> Excerpts:
+        """The first of three steps, each of which can run on a thread of its own: all that is tried and measured.
+
+        Raises:
+            AudioFileError: as `edit_file`; or the file ends before the spans to edit begin.
+        """
+        stamp = stamp_of(source) if source.exists() else None
+        info = audio_info(source)
+        kind = kind_of(info, target)
+        spans = choose(info, self.recipe.during)
+        if not spans and self.recipe.wanted:
+            raise AudioFileError(f"{source}: ends at {info.seconds:.2f} s, before the spans to edit begin")
+        whole = spans == [(0.0, info.seconds)]
+        return Excerpts(info, target, kind, stamp, read_stretches(info, spans, self.codec.context_s), whole)
+
+    def edit(self, excerpts: Excerpts, *, force: bool = False, report: Report | None = None) -> Edited:
+        """The second step: strengths are searched, and the sound is edited. A file too long to lie in memory is read
+        and written on the way.
+
+        Raises:
+            AudioFileError: as `edit_file`; or the source was changed while it was read.
+            EditError: as `edit_file`.
+        """
+        report = report or (lambda stage, share: None)
+        report("searching strengths" if self.recipe.wanted else "reading", 0.0)
+        renderer = Renderer(self.steered, self.chunk_s)
+        manner = self.manner(renderer, excerpts)
+        stretches, rate = excerpts.stretches, excerpts.info.sample_rate
+
+        def render(
+            blocks: Iterable[Tensor], edits: SiteEdits, manner: Manner, start_s: float, memory: Memory
+        ) -> Iterator[tuple[Tensor, Tensor]]:
+            return renderer.render(blocks, rate, edits, manner, start_s, memory)
+
+        names = [name for name in UNITS if name in self.vectors]
+        trials = Trials(self.recipe, self.edits_for, names, render, stretches, rate, manner, self.pitch)
+        strengths = trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
+        edits = self.edits_for(strengths)
+        samples_CN, clipped = None, 0
+        renderer.turned_down_db = 0.0  # by trials
+        if not edits and manner.residual != "drop" and excerpts.same_kind:
+            unchanged = True
+        elif excerpts.whole:
+            report("editing", 0.0)
+            samples_CN = trials.edited(strengths)
+            unchanged = torch.equal(samples_CN, stretches[0].samples)
+        else:
+            clipped, unchanged = self._stream(renderer, excerpts, edits, manner, force, report)
+        report("measuring", 1.0)
+        measured: Changes = dict.fromkeys(UNITS, 0.0) if unchanged else trials.changes(strengths)
+        kept = Kept()
+        if self.details and not unchanged and stretches:
+            kept = what_was_kept(trials.original, trials.edited(strengths), rate, self.codec)
+        outcome = Outcome(
+            str(excerpts.info.path),
+            str(excerpts.target),
+            excerpts.info.seconds,
+            self.recipe.wanted,
+            measured,
+            trials.seconds,
+            trials.met(measured),
+            strengths,
+            clipped,
+            unchanged,
+            trials.against_round_trip(strengths) if self.details and not unchanged else {},
+            trials.channels(strengths) if self.details and not unchanged and stretches else [],
+            renderer.turned_down_db,
+            kept.to_dict(outside_unchanged=manner.spans is not None),
+        )
+        return Edited(excerpts, outcome, samples_CN)
+
+    def manner(self, renderer: Renderer, excerpts: Excerpts) -> Manner:
+        """How the change reaches this file."""
+        residual = self.recipe.residual or ("ratio" if self.recipe.wanted or not self.codec.keeps_phase else "keep")
+        edits = self.edits_for(dict.fromkeys(self.recipe.wanted, 1.0))
+        every = [edit for some in edits.values() for edit in some]
+        spans: list[Span] | None = self.recipe.during
+        if every:
+            timed = [as_spans(edit.during) for edit in every]
+            spans = sorted({span for some in timed for span in some or ()}) if None not in timed else None
+        manner = Manner(residual, spans=spans, limit=self.recipe.limit and excerpts.kind[1].startswith(INTEGERS))
+        moves_pitch = "pitch" in self.recipe.wanted or any(
+            renderer.pitch_change(stretch.samples, excerpts.info.sample_rate, edits, stretch.start_s) > PITCH_MOVED
+            for stretch in (excerpts.stretches if every and residual == "ratio" and not self.recipe.wanted else ())
+        )
+        linked = moves_pitch and self.codec.channels == 1 and coherent([s.samples for s in excerpts.stretches])
+        above_db = self.recipe.wanted.get("loudness", 0.0)
+        return replace(manner, moves_pitch=moves_pitch, linked=linked, above_db=above_db)
+
+    def write(self, edited: Edited, *, force: bool = False) -> Outcome:
+        """The third step: what is in memory goes to the target, if it is not there yet.
+
+        Raises:
+            AudioFileError: as `edit_file`.
+        """
+        excerpts, outcome = edited.excerpts, edited.outcome
+        info, target = excerpts.info, excerpts.target
+        if outcome.unchanged and excerpts.same_kind:
+            copy_file(info.path, target, force, excerpts.stamp)
+        elif edited.samples_CN is not None:
+            with create_audio(target, info.sample_rate, info.channels, *excerpts.kind, force=force) as writer:
+                writer.write(edited.samples_CN)
+            outcome = replace(outcome, clipped=writer.clipped)
+        return outcome
+
+    def round_trip(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
+        """Blocks [C, n] as the codec gives them back without an edit, the input kept above its band."""
+        return Renderer(self.steered, self.chunk_s).round_trip(blocks, sample_rate)
+
+    def _stream(
+        self,
+        renderer: Renderer,
+        excerpts: Excerpts,
+        edits: SiteEdits,
+        manner: Manner,
+        force: bool,
+        report: Report,
+    ) -> tuple[int, bool]:
+        """Edit block by block from file to file; gives the count of clipped samples and whether nothing changed."""
+        info, done, changed = excerpts.info, 0, False
+        blocks = read_blocks(info, int(BLOCK_S * info.sample_rate), "float64")
+        with (
+            suppress(_NoChange),
+            create_audio(excerpts.target, info.sample_rate, info.channels, *excerpts.kind, force=force) as writer,
+        ):
+            for before_CN, after_CN in renderer.render(blocks, info.sample_rate, edits, manner):
+                changed = changed or not torch.equal(before_CN, after_CN)
+                writer.write(after_CN)
+                done += after_CN.shape[1]
+                report("editing", done / info.frames)
+            if stamp_of(info.path) != excerpts.stamp:
+                raise AudioFileError(f"{info.path}: was changed while it was read")
+            if excerpts.same_kind and not changed:
+                raise _NoChange
+        return writer.clipped, not changed
+
+
+def coherent(parts: Sequence[Tensor]) -> bool:
+    """Whether the channels of a sound [C, n] are near their mean, so that one pitch is that of all."""
+    if not parts or parts[0].shape[0] < 2:
+        return False
+    x_CN = torch.cat(list(parts), dim=1)
+    mean_N = x_CN.mean(0)
+    norms_C = x_CN.norm(dim=1)
+    sounding_C = norms_C > 0.1 * norms_C.max()
+    correlation_C = (x_CN @ mean_N) / (norms_C * mean_N.norm()).clamp(min=1e-9)
+    return bool((correlation_C[sounding_C] > COHERENT).all())

@@ -1,0 +1,134 @@
+"""`edit_sound`: edit a sound by what it is to sound like, or feature by feature; the library side of `steer edit`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from hooks import AudioFileError, Clip
+from hooks.clip import MAX_CHANNELS
+from steer.editing.editor import Editor, Outcome, Report
+from steer.edits import Edit, Span
+from steer.recipe import DEFAULT_MODEL, Recipe, default_saes
+from steer.steered import SteeredModel
+from steer.vectors import ControlVector
+
+Sound = str | Path | bytes | BinaryIO | Clip | tuple[np.ndarray | Tensor, int]
+"""A file's path, its bytes, an open binary file, a clip, or (samples [channels, n] or [n], rate in Hz)."""
+
+
+@dataclass(frozen=True)
+class EditedSound:
+    """The sound [channels, n] (float64, full scale is 1) after the edit at its own rate in Hz; what was asked for and
+    measured is in `outcome`. `data` is the edited file, in the format that the source had (WAV for bare samples)."""
+
+    samples: Tensor
+    sample_rate: int
+    outcome: Outcome
+    data: bytes
+
+    @property
+    def met(self) -> bool:
+        """Whether the sound itself moved as the goals ask."""
+        return self.outcome.met
+
+    def save(self, path: str | Path) -> Path:
+        """Write the edited file, as it is."""
+        path = Path(path)
+        path.write_bytes(self.data)
+        return path
+
+
+def edit_sound(
+    source: Sound,
+    model: str | SteeredModel = DEFAULT_MODEL,
+    *,
+    goals: Mapping[str, float | str] | None = None,
+    edits: Sequence[Edit | Mapping[str, Any]] = (),
+    during: Span | Sequence[Span] | None = None,
+    residual: str | None = None,
+    limit: bool = True,
+    vectors: Mapping[str, ControlVector] | None = None,
+    report: Report | None = None,
+) -> EditedSound:
+    """Edit a sound through the features of a codec.
+
+    `goals` are measured changes against the sound itself: `{"loudness": "+3dB", "pitch": 2, "brightness": -15}` (dB,
+    semitones, % of the spectral centroid). `edits` are edits of features (`Ablate`, `Clamp`, `Scale`, `Shift`, or an
+    entry of a recipe's `edits` such as `{"ablate": [3]}`). With `during` (seconds) the sound is changed only there and
+    stays the same outside, bit for bit. `residual` is how the change reaches the sound (`keep`, `drop` or `ratio`, see
+    `steer.editing.render.Manner`); `limit` turns peaks down that an integer format cannot hold. `model` is a codec's
+    name, or a `SteeredModel`; the goals' control vectors are those beside its SAEs unless `vectors` are given.
+
+    Raises:
+        AudioFileError: the sound cannot be read.
+        RecipeError: a goal or edit that makes no sense, or a goal without a control vector.
+        EditError: an edit that makes the sound overflow, or a pitch goal for a sound without pitch.
+    """
+    steered = model if isinstance(model, SteeredModel) else None
+    name = model if isinstance(model, str) else model.model.name
+    values: dict[str, Any] = {
+        "model": name,
+        "saes": default_saes(name) or {site: site for site in steered.saes} if steered else {},
+        "goals": dict(goals or {}),
+        "edits": [dict(edit) for edit in edits if not isinstance(edit, Edit)],
+        "during": during,
+        "residual": residual,
+        "limit": limit,
+    }
+    recipe = Recipe.build(values, "edit_sound")
+    objects = [edit for edit in edits if isinstance(edit, Edit)]
+    editor = Editor(recipe, steered=steered, vectors=vectors, edits=objects)
+    with TemporaryDirectory(prefix="steer-") as folder:
+        before = written(source, Path(folder))
+        after = before.with_stem("edited")
+        outcome = editor.edit_file(before, after, report=report)
+        samples, rate = soundfile.read(after, dtype="float64", always_2d=True)
+        return EditedSound(torch.from_numpy(np.ascontiguousarray(samples.T)), rate, outcome, after.read_bytes())
+
+
+def written(source: Sound, folder: Path) -> Path:
+    """The sound as a file: where it lies, or a copy in `folder`."""
+    if isinstance(source, str | Path):
+        data, ending = Path(source), Path(source).suffix
+        target = folder / f"sound{ending}"
+        if not data.is_file():
+            raise AudioFileError(f"{source}: no such file")
+        target.write_bytes(data.read_bytes())
+        return target
+    if isinstance(source, Clip):
+        source = (source.waveform, source.sample_rate)
+    if isinstance(source, tuple):
+        return written_samples(*source, folder)
+    data_bytes = source if isinstance(source, bytes) else source.read()
+    try:
+        kind = soundfile.info(io.BytesIO(data_bytes)).format
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioFileError("the bytes are not a sound file that can be read") from error
+    target = folder / f"sound.{kind.lower()}"
+    target.write_bytes(data_bytes)
+    return target
+
+
+def written_samples(samples: np.ndarray | Tensor, sample_rate: int, folder: Path) -> Path:
+    x = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples)
+    x = x[None] if x.ndim == 1 else x
+    if x.ndim != 2 or x.shape[0] > MAX_CHANNELS:
+        hint = "; turn [samples, channels] around with .T" if x.ndim == 2 and x.shape[1] <= MAX_CHANNELS else ""
+        raise AudioFileError(
+            f"samples are [channels, n] with at most {MAX_CHANNELS} channels, not {list(x.shape)}{hint}"
+        )
+    if not np.issubdtype(x.dtype, np.floating):
+        raise AudioFileError(f"samples are floats with full scale 1, not {x.dtype}; divide by its largest value")
+    target = folder / "sound.wav"
+    soundfile.write(target, x.T, sample_rate, "DOUBLE" if x.dtype == np.float64 else "FLOAT")
+    return target

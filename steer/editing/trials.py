@@ -1,0 +1,143 @@
+"""Trials on stretches of a file: what it measures before and after an edit, and which strengths reach the goals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from steer.acoustics import Acoustics, change, measure
+from steer.calibrate import calibrate, error_of
+from steer.editing.excerpts import Stretch
+from steer.editing.render import Manner, Memory, SiteEdits
+from steer.errors import EditError
+from steer.recipe import UNITS, Recipe
+
+FEWEST_VOICED = 5
+"""With fewer voiced frames of 10 ms a sound has no pitch to move."""
+
+Changes = dict[str, float | None]
+"""By attribute: dB, semitones, %; None where it cannot be measured."""
+
+
+class Render(Protocol):
+    """Renders a stretch: (before, after) of its blocks."""
+
+    def __call__(
+        self, blocks: Iterable[Tensor], edits: SiteEdits, manner: Manner, start_s: float, memory: Memory
+    ) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+class Trials:
+    """Renders stretches of a file with any strengths and measures, over all stretches together, what changed against
+    the file."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        edits_for: Callable[[Mapping[str, float]], SiteEdits],
+        names: Sequence[str],
+        render: Render,
+        stretches: Sequence[Stretch],
+        sample_rate: int,
+        manner: Manner,
+        pitch: bool = True,
+    ) -> None:
+        self.recipe, self.edits_for, self.names, self.render = recipe, edits_for, names, render
+        self.sample_rate = sample_rate
+        self.pitch, self.manner, self.stretches = pitch, manner, stretches
+        self._memories: list[Memory] = [{} for _ in stretches]
+        self._known: dict[tuple[Any, ...], Changes] = {}
+        self._last: tuple[tuple[Any, ...], Tensor] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How much of the file is measured."""
+        return sum(s.samples[:, s.inner].shape[1] for s in self.stretches) / self.sample_rate
+
+    def rendered(self, edits: SiteEdits, manner: Manner) -> Tensor:
+        """What is measured of an output, [C, n]."""
+        parts = []
+        for stretch, memory in zip(self.stretches, self._memories, strict=True):
+            blocks = self.render([stretch.samples], edits, manner, stretch.start_s, memory)
+            parts.append(torch.cat([after_CN for _, after_CN in blocks], dim=1)[:, stretch.inner])
+        return torch.cat(parts, dim=1)
+
+    def edited(self, strengths: Mapping[str, float]) -> Tensor:
+        """What is measured of the output with these strengths, [C, n]; the last one is kept."""
+        key = tuple(sorted(strengths.items()))
+        if self._last is None or self._last[0] != key:
+            self._last = None  # so that two do not lie in memory
+            self._last = key, self.rendered(self.edits_for(strengths), self.manner)
+        return self._last[1]
+
+    @cached_property
+    def original(self) -> Tensor:
+        """What is measured of the file, [C, n]."""
+        return torch.cat([stretch.samples[:, stretch.inner] for stretch in self.stretches], dim=1)
+
+    @cached_property
+    def before(self) -> Acoustics:
+        return measure(self.original, self.sample_rate, self.pitch, lufs=False)
+
+    def changes(self, strengths: Mapping[str, float], pitch: bool = True) -> Changes:
+        """What these strengths change against the file; all None where nothing of the file is measured.
+
+        What was tried once is not tried again.
+        """
+        if not self.stretches:
+            return dict.fromkeys(UNITS)
+        pitch = pitch and self.pitch
+        key = (pitch, *sorted(strengths.items()))
+        if key not in self._known:
+            after = measure(self.edited(strengths), self.sample_rate, pitch, lufs=False)
+            self._known[key] = change(self.before, after)
+        return self._known[key]
+
+    def channels(self, strengths: Mapping[str, float]) -> list[Changes]:
+        """The changes of each channel by itself, where there are several; pitch is not measured by channel."""
+        if self.original.shape[0] < 2:
+            return []
+        pairs = zip(self.original.split(1), self.edited(strengths).split(1), strict=True)
+        return [change(*(measure(x_CN, self.sample_rate, pitch=False, lufs=False) for x_CN in pair)) for pair in pairs]
+
+    def against_round_trip(self, strengths: Mapping[str, float]) -> Changes:
+        """What the codec's output alone changes against its plain round trip, both without the input's detail."""
+        if not self.stretches:
+            return dict.fromkeys(UNITS)
+        manner = replace(self.manner, residual="drop", spans=None, limit=False)
+        edits = self.edits_for(strengths)
+        before, after = (
+            measure(self.rendered(some, manner), self.sample_rate, pitch=False, lufs=False) for some in ({}, edits)
+        )
+        return change(before, after)
+
+    def search(self, report: Callable[[int], None]) -> dict[str, float]:
+        """Strengths of the control vectors that come nearest to the recipe's goals; none without goals.
+
+        Raises:
+            EditError: a pitch goal for a sound without pitch.
+        """
+        goals, count = self.recipe.wanted, 0
+        if not goals:
+            return {}
+        if "pitch" in goals and self.before.pitch_track is not None:
+            voiced = int((~self.before.pitch_track.isnan()).sum())
+            if voiced < FEWEST_VOICED:
+                raise EditError("it has no pitch to move: CREPE finds none in what is edited; leave --pitch out")
+
+        def trial(strengths: Mapping[str, float]) -> Changes:
+            nonlocal count
+            count += 1
+            report(count)
+            # pitch takes longest to measure
+            return self.changes(strengths, pitch="pitch" in goals)
+
+        return calibrate(goals, trial, self.names).strengths
+
+    def met(self, measured: Mapping[str, float | None]) -> bool:
+        return all(error_of(name, goal, measured[name]) <= 1.0 for name, goal in self.recipe.wanted.items())
