@@ -39,6 +39,8 @@ class TimedTraining:
         self.warmup, self.clip = warmup, clip
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=betas, weight_decay=weight_decay)
         self.step, self.used = 0, 0.0
+        self.best = math.inf
+        """The lowest score so far, for a `check` that chooses weights by one."""
         self.restart_average()
 
     def restart_average(self) -> None:
@@ -51,6 +53,7 @@ class TimedTraining:
             "average": self.average,
             "step": self.step,
             "used": self.used,
+            "best": self.best,
         }
         partial = self.folder / "state.pt.partial"
         torch.save(state, partial)
@@ -64,6 +67,7 @@ class TimedTraining:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average, self.step, self.used = state["average"], state["step"], state["used"]
+            self.best = state.get("best", math.inf)
 
     def learn(self, total: Tensor) -> None:
         """One step down."""

@@ -49,7 +49,6 @@ class Trainer(TimedTraining):
         super().__init__(model, folder, seconds / 60, rate, warmup=200, betas=(0.9, 0.99), weight_decay=0.01, clip=2.0)
         self.batches = batches
         self.losses = Loss(model, weights).to(batches.device)
-        self.best = float("inf")
 
     def start_from(self, path: Path) -> None:
         """Go on from exported weights, a file or the folder that holds them."""

@@ -55,11 +55,11 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     one = training(tmp_path)
     for _ in range(7):
         one.learn(one.model.terms()["total"])
-    one.used = 0.4
+    one.used, one.best = 0.4, 2.5
     one.save()
     two = training(tmp_path)
     two.resume()
-    assert (two.step, two.used) == (7, 0.4)
+    assert (two.step, two.used, two.best) == (7, 0.4, 2.5)
     for each in (one, two):
         each.learn(each.model.terms()["total"])
     assert torch.equal(one.model.weight, two.model.weight)
