@@ -166,6 +166,8 @@ class Codec(AudioModel):
     """Whether the round trip is near the input as a waveform, and not only by ear."""
     pitch: Callable[[Tensor], Tensor] | None = None
     """Reads the pitch in MIDI notes [B, T] off a latent [B, T, D], where the latent has it on a coordinate."""
+    voicing: Callable[[Tensor], Tensor] | None = None
+    """Reads the probability [B, T] that a frame has a pitch."""
 
     @property
     def frame_rate(self) -> float:

@@ -16,7 +16,8 @@ from torch import Tensor
 from hooks.attach import current_carry, current_time
 from hooks.errors import ModelError, one_line
 from hooks.model import Codec
-from hooks.networks.source_filter import MIDI_CENTRE, MIDI_STEP, SourceFilter, SourceFilterConfig
+from hooks.networks.pitch_net import WINDOWS
+from hooks.networks.source_filter import MIDI_CENTRE, MIDI_STEP, N_FFT, SourceFilter, SourceFilterConfig
 from hooks.site import Site
 from hooks.weights import read_state
 
@@ -33,12 +34,14 @@ class SourceFilterCodec(Codec):
     module: SourceFilter
     has_quantizer = False
     keeps_phase = False
-    context_s = 0.6
 
     def __init__(self, module: SourceFilter, name: str = "") -> None:
         config = module.config
         self.hop_length = config.hop_length
         rate = config.frame_rate
+        # convolutions of 7 and 3 frames, and half the longest windows of the encoder and of the decoder's filters
+        reach = 3 * (config.encoder_layers + config.decoder_layers) + 5
+        self.context_s = reach / rate + (WINDOWS[0] // 2 + N_FFT) / config.sample_rate
         encoder = [
             Site(f"encoder.{i}", f"encoder.net.blocks.{i}", "BDT", width=config.encoder_width, frame_rate=rate)
             for i in range(config.encoder_layers)
@@ -58,6 +61,10 @@ class SourceFilterCodec(Codec):
     def pitch(self, z_BTD: Tensor) -> Tensor:
         """MIDI notes [B, T]."""
         return z_BTD[..., 0] * MIDI_STEP + MIDI_CENTRE
+
+    def voicing(self, z_BTD: Tensor) -> Tensor:
+        """Probability [B, T] that a frame has a pitch."""
+        return torch.sigmoid(2 * z_BTD[..., 1])
 
     def encode(self, audio_BCN: Tensor) -> Tensor:
         return self.module.encode(audio_BCN[:, 0]).transpose(1, 2)

@@ -13,7 +13,7 @@ from hooks import at_time
 from hooks.model import Codec
 from steer.editing.chunks import file_plan, resampled
 from steer.editing.limiter import limited
-from steer.editing.transfer import Gain, amplified, change_of, crossed, envelope_of, inverse, spectrum
+from steer.editing.transfer import Gain, amplified, between, change_of, crossed, envelope_of, grid, inverse, spectrum
 from steer.edits import Edit, Span
 from steer.errors import EditError
 from steer.steered import SteeredModel
@@ -23,6 +23,9 @@ Residual = Literal["keep", "drop", "ratio"]
 SiteEdits = Mapping[str, Sequence[Edit]]
 Planned = Callable[[Tensor, float], SiteEdits]
 """Edits that depend on the sound: takes the latent [C, T, D] of a chunk and the second at which it starts."""
+UNPITCHED, PITCHED = 0.03, 0.08
+"""Voicing below which a frame has no pitch to move, and above which all of it is moved. Breathy singing is at 0.1, rain
+and fricatives below 0.02."""
 EDGE_S = 0.01
 """Length of the cross-fades inside the edited spans."""
 
@@ -32,8 +35,9 @@ class Manner:
     """How an edit of the codec's features reaches the sound.
 
     `keep` adds the difference of the edited and the plain round trip to the input. `ratio` transfers it to the input as
-    a gain (`steer.editing.transfer`), or with `moves_pitch` gives the codec's output the input's envelope. `drop` is
-    the codec's output. Above the codec's band the input stays, in the last two cases changed by `above_db`.
+    a gain (`steer.editing.transfer`), or with `moves_pitch` gives the codec's output the input's envelope; frames that
+    have no pitch to move still are the input with a gain. `drop` is the codec's output. Above the codec's band the
+    input stays, in the last two cases changed by `above_db`.
 
     Outside `spans` (seconds; None: everywhere is inside) the output is the input, bit for bit. `linked` channels share
     one pitch: the codec is given their mean. `limit` turns true peaks above full scale down.
@@ -176,15 +180,36 @@ class Passage:
             return resampled(edited_CN, self.rate, rate, count).to(x_CN.dtype)
         plain_CFT = known.once("plain", lambda: spectrum(plain_CN, self.rate))
         sound_CFT = known.once("sound", lambda: spectrum(x_CN, rate))
-        if residual == "ratio" and not self.manner.moves_pitch:
-            gain = change_of(plain_CFT, spectrum(edited_CN, self.rate), self.rate)
-            return inverse(amplified(sound_CFT, gain, rate), rate, count).to(x_CN.dtype)
-        codec_CFT = spectrum(resampled(edited_CN, self.rate, rate, count), rate)
+        codec_CFT = None
+        if residual == "drop" or self.manner.moves_pitch:
+            codec_CFT = spectrum(resampled(edited_CN, self.rate, rate, count), rate)
         if residual == "ratio":
-            codec_CFT = amplified(codec_CFT, known.once("envelope", lambda: self.envelope(x_CN, plain_CFT)), rate)
+            gain = change_of(plain_CFT, spectrum(edited_CN, self.rate), self.rate)
+            kept_CFT = amplified(sound_CFT, gain, rate)
+            if codec_CFT is None:
+                return inverse(kept_CFT, rate, count).to(x_CN.dtype)
+            envelope = known.once("envelope", lambda: self.envelope(x_CN, plain_CFT))
+            pitched_T = self.pitched(known, at_s, rate, sound_CFT.shape[2])
+            codec_CFT = amplified(codec_CFT, envelope, rate) * pitched_T.sqrt() + kept_CFT * (1 - pitched_T).sqrt()
+        assert codec_CFT is not None
         if beyond:
             codec_CFT = crossed(codec_CFT, sound_CFT, self.manner.above_db, rate, self.rate)
         return inverse(codec_CFT, rate, count).to(x_CN.dtype).expand(len(x_CN), -1)
+
+    def pitched(self, known: Known, at_s: float, sample_rate: int, frames: int) -> Tensor:
+        """How much of the codec's output is wanted where the pitch moves, [C, 1, T] from 0 to 1: all of it where the
+        sound has a pitch."""
+        if self.codec.voicing is None:
+            return torch.ones(1, 1, frames)
+        self.encoded(known, at_s)
+        assert known.latent_BTD is not None
+        voicing_CT = self.codec.voicing(known.latent_BTD).float().cpu()
+        # a fricative's neighbours in time belong to its vowels
+        voicing_CT = torch.nn.functional.max_pool1d(voicing_CT, 3, 1, 1)
+        _, seconds_T = grid(sample_rate, frames)
+        place_T = (seconds_T * self.codec.frame_rate - 0.5).clamp(0, voicing_CT.shape[1] - 1)
+        share_CT = ((between(voicing_CT, place_T, 1) - UNPITCHED) / (PITCHED - UNPITCHED)).clamp(0, 1)
+        return share_CT[:, None]
 
     def envelope(self, x_CN: Tensor, plain_CFT: Tensor) -> Gain:
         """What the plain round trip misses of the input's envelope."""
