@@ -39,7 +39,7 @@ class SourceFilterCodec(Codec):
         config = module.config
         self.hop_length = config.hop_length
         rate = config.frame_rate
-        # convolutions of 7 and 3 frames, and half the longest windows of the encoder and of the decoder's filters
+        # convolutions of 7 and 3 frames, half the encoder's longest window, and the decoder's filters
         reach = 3 * (config.encoder_layers + config.decoder_layers) + 5
         self.context_s = reach / rate + (WINDOWS[0] // 2 + N_FFT) / config.sample_rate
         encoder = [

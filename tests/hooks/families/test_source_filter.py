@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -101,17 +102,21 @@ def test_the_latent_is_passed_by_the_decoder_and_not_by_the_encoder(
     assert torch.equal(calls[0], z_BTD)
 
 
-def test_the_context_is_enough(source_filter: SourceFilter) -> None:
+@pytest.mark.parametrize("layers", [(2, 2), (4, 6), (2, 12)])
+def test_the_context_is_enough_and_not_far_more(layers: tuple[int, int]) -> None:
     """Output more than `context_s` from a change of the input stays as it was."""
-    codec = wrap_model(source_filter)
-    assert isinstance(codec, SourceFilterCodec)
+    config = dataclasses.replace(SMALL, encoder_layers=layers[0], decoder_layers=layers[1])
+    codec = SourceFilterCodec(SourceFilter(config))
+    for weight in codec.module.parameters():
+        weight.data.normal_(0, 0.5)  # as they begin, little passes through the layers
     x_BCN = tone(150.0, 3.0)
     changed = x_BCN.clone()
     at = round(1.5 * RATE)
     changed[..., at:] = 0.1 * torch.randn(at)
-    before = at - round(codec.context_s * RATE)
-    # a convolution of another length rounds in another order
-    torch.testing.assert_close(codec.run(changed)[..., :before], codec.run(x_BCN)[..., :before], atol=1e-6, rtol=0)
+    differs_N = (codec.run(changed) - codec.run(x_BCN))[0, 0].abs()
+    # transforms of another length round in another order, and what passes all layers at their ends is small
+    first = int((differs_N > 1e-5 * differs_N.max()).nonzero()[0])
+    assert 0.3 * codec.context_s < (at - first) / RATE < codec.context_s
 
 
 @pytest.mark.parametrize("semitones", [1, -3])
