@@ -53,7 +53,20 @@ def edit(
     ] = None,
     during: Annotated[list[str] | None, typer.Option(help="Only between these seconds: 0.5-1.5. Repeatable.")] = None,
     residual: Annotated[
-        str | None, typer.Option(help="keep or drop what the codec cannot carry [default: drop for goals]")
+        str | None,
+        typer.Option(
+            help="How the change reaches the sound. ratio: as a gain on it, or with a moved pitch as the codec's "
+            "output with its envelope. keep: the codec's change is added to it. drop: the codec's output alone. "
+            "[default: ratio for goals; for feature edits keep, or ratio with a codec that does not keep the phase]",
+        ),
+    ] = None,
+    limit: Annotated[
+        bool | None,
+        typer.Option(
+            "--limit/--no-limit",
+            help="Turn true peaks above full scale down, in files of integer and lossy formats; without it samples "
+            "beyond full scale are clipped and counted. [default: limit]",
+        ),
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="YAML or JSON; other options add to it.", rich_help_panel=MEANS)
@@ -64,9 +77,15 @@ def edit(
     device: Device = "cpu",
     save_recipe: Annotated[Path | None, typer.Option(help="Write these options as a recipe.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of before and after; for several inputs a folder.")] = None,
-    pitch_drift: Annotated[
+    details: Annotated[
         bool,
-        typer.Option("--pitch-drift", help="Measure it where it is no goal: takes longest.", rich_help_panel=MANY),
+        typer.Option(
+            "--details",
+            "--pitch-drift",
+            help="Measure what else changed too, as for one file: pitch where it is no goal, the codec's round trip, "
+            "STOI, channels. Takes longest.",
+            rich_help_panel=MANY,
+        ),
     ] = False,
     journal: Journal = None,
     workers: Workers = 0,
@@ -96,7 +115,7 @@ def edit(
     edits = edits_of(ablate or [], clamp or [], scale or [], shift or [])
 
     def with_options(base: Recipe | None) -> Recipe:
-        return recipe_of(base, goals, edits, during or [], residual, model, sae, site)
+        return recipe_of(base, goals, edits, during or [], residual, model, sae, site, limit)
 
     what = with_options(Recipe.load(recipe) if recipe else None)
     if plot is not None:
@@ -105,7 +124,7 @@ def edit(
         require_plots()
     if save_recipe is not None:
         check_target(save_recipe, force)
-    task = EditTask(what, pitch_drift, device)
+    task = EditTask(what, details, device)
     if is_batch:
 
         def picture_of(name: Path) -> Path | None:
@@ -128,7 +147,7 @@ def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, forc
 
     from apps.files import make_folder, to_json
     from apps.progress import bars
-    from apps.tables import outcome_table
+    from apps.tables import show_outcome
     from hooks.clip import audio_info, check_target
     from steer.editing.editor import Editor
 
@@ -153,7 +172,7 @@ def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, forc
     if as_json:
         print(to_json({"recipe": task.recipe.to_dict(), "files": [outcome.to_dict()]}))
     else:
-        Console().print(outcome_table(outcome))
+        show_outcome(outcome, Console())
     return exit_code([outcome], failed=False)
 
 
@@ -186,7 +205,7 @@ def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: lis
 
 def exit_code(outcomes: list[Outcome], failed: bool) -> int:
     """And a line on stderr for each goal that was not reached."""
-    from apps.tables import shortfalls
+    from apps.outcomes import shortfalls
 
     for outcome in outcomes:
         for line in shortfalls(outcome):

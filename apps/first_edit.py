@@ -13,7 +13,7 @@ from hooks import write_clip
 
 RECORDING = Path("..") / "shared" / "audio" / "ljspeech" / "LJ001-0018.flac"
 """A recording of the developers' data, where that lies beside the checkout."""
-EDITS = {"louder": ("--loudness", "+6dB"), "brighter": ("--brightness", "+30%")}
+EDITS = {"louder": ("--loudness", "+6dB"), "brighter": ("--brightness", "+30%"), "higher": ("--pitch", "+4st")}
 
 
 def demo(
@@ -29,6 +29,7 @@ def demo(
     if sound is None:
         sound = out / "voice.wav"
         write_clip(sung_phrase(), sound, force=True)
+    code = 0
     for name, change in EDITS.items():
         target, picture = out / f"{name}.wav", out / f"{name}.png"
         arguments = ["edit", str(sound), "-o", str(target), *change, "--plot", str(picture), "--force"]
@@ -36,9 +37,10 @@ def demo(
         try:
             cli.main(arguments)
         except SystemExit as end:
-            if end.code:
-                raise
+            code = max(code, int(end.code or 0))
     print(f"\nListen to and look at the files in {out}/")
+    if code:
+        raise typer.Exit(code)
 
 
 if __name__ == "__main__":

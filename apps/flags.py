@@ -28,6 +28,7 @@ def recipe_of(
     model: str | None,
     sae: str | None,
     site: str | None,
+    limit: bool | None = None,
 ) -> Recipe:
     """A recipe from options, on top of another one: edits are added, all else takes the place of its own.
 
@@ -61,6 +62,8 @@ def recipe_of(
         values["during"] = [span_of(text) for text in during]
     if residual is not None:
         values["residual"] = residual
+    if limit is not None:
+        values["limit"] = limit
     return Recipe.build(values, "options", Path.cwd())
 
 

@@ -1,5 +1,7 @@
 """What: SAEs, edits, `SteeredModel`, probes and training. `from steer import SteeredModel, SAE, Ablate, open_model`."""
 
+from typing import TYPE_CHECKING, Any
+
 import steer.starter as _starter  # noqa: F401 - registers the names starter:...
 from hooks import AudioSteerError, Clip, Site, capture, open_model, read_clip, wrap_model, write_clip
 from steer.calibrate import Calibration, calibrate
@@ -18,6 +20,9 @@ from steer.vectors import (
     save_vectors,
 )
 
+if TYPE_CHECKING:
+    from steer.editing.sound import EditedSound, edit_sound
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -31,6 +36,7 @@ __all__ = [
     "Curve",
     "Edit",
     "EditError",
+    "EditedSound",
     "RecipeError",
     "SAEError",
     "SAEInfo",
@@ -43,6 +49,7 @@ __all__ = [
     "calibrate",
     "capture",
     "difference_of_means",
+    "edit_sound",
     "from_direction",
     "from_pairs",
     "load_vector",
@@ -53,3 +60,11 @@ __all__ = [
     "wrap_model",
     "write_clip",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("EditedSound", "edit_sound"):  # they load pydantic
+        from steer.editing import sound
+
+        return getattr(sound, name)
+    raise AttributeError(f"module 'steer' has no attribute {name!r}")

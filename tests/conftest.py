@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hooks import Site, Transcriber, Transcript
 from hooks.model import Source
 from hooks.networks.source_filter import SourceFilter
+from tests.tiny_codec import codec_folder, sae_folder, sound  # noqa: F401 - fixtures
 
 # several workers share the cores
 torch.set_num_threads(1)

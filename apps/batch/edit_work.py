@@ -22,7 +22,7 @@ EDITORS = 16
 
 @dataclass(frozen=True)
 class EditTask:
-    """Edit files by a recipe, or each by its own. Pitch takes longest to measure: it is, with `pitch` or for a goal."""
+    """Edit files by a recipe, or each by its own. What else changed takes longest to measure: it is, with `pitch`."""
 
     recipe: Recipe
     pitch: bool = False

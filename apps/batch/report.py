@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.text import Text
 from apps.batch.jobs import BatchError, Row
 from apps.batch.watch import Work, clock
 from apps.files import make_folder, to_json, write_result
-from apps.tables import shown
+from apps.outcomes import ABOVE_BAND, STOI, met, shown
 from steer.recipe import UNITS
 
 SHOWN = 20
@@ -29,7 +29,8 @@ LISTED = 1000
 
 @dataclass(frozen=True)
 class Change:
-    """A measured change over all files: in how many it was measured, and asked for and met."""
+    """A measured change over all files: in how many it was measured, and asked for and met. `round_trip` is the median
+    of the changes against the codec's plain round trip, where they were measured."""
 
     name: str
     files: int
@@ -38,6 +39,37 @@ class Change:
     most: float
     asked: int
     met: int
+    round_trip: float | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """What else an edit does to a file: where its value lies in a row's result, and how that is written."""
+
+    name: str
+    of: Callable[[dict[str, Any]], float | None]
+    written: Callable[[float], str]
+
+
+SIDES = (
+    Side(STOI, lambda result: kept_of(result).get("stoi"), "{:.3f}".format),
+    Side(ABOVE_BAND, lambda result: kept_of(result).get("above_band_db"), "{:+.2f} dB".format),
+    # 0 is as good as none
+    Side("limiter", lambda result: result.get("limited_db") or None, "{:.2f} dB".format),
+    Side("clipped samples", lambda result: result.get("clipped") or None, "{:.0f}".format),
+)
+"""Older journals lack some of these."""
+
+
+@dataclass(frozen=True)
+class SideEffect:
+    """One of `SIDES` over the files that have it."""
+
+    name: str
+    files: int
+    median: float
+    least: float
+    most: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +93,10 @@ class BatchReport:
     def changes(self) -> list[Change]:
         return list(changes_of(self.done))
 
+    @cached_property
+    def side_effects(self) -> list[SideEffect]:
+        return list(side_effects_of(self.done))
+
     @property
     def seconds(self) -> float:
         return sum(row.seconds for row in self.done)
@@ -79,6 +115,7 @@ class BatchReport:
             "sound_s": self.seconds,
             "this_call": {**asdict(work), "sound_s_per_s": work.speed} if work else None,
             "changes": [asdict(change) for change in self.changes],
+            "side_effects": [asdict(effect) for effect in self.side_effects],
             "warning": self.warning,
             "failures": [row.failure() for row in self.failures],
         }
@@ -103,11 +140,14 @@ class BatchReport:
         console.print(Text(self.headline(), "bold"), Text("; ".join(self.sentences())), sep="\n")
         if self.changes:
             table = Table()
-            for head in ("measured", "median", "from", "to", "files", "met"):
+            for head in CHANGE_HEADS:
                 table.add_column(head, justify="left" if head == "measured" else "right")
             for change in self.changes:
                 table.add_row(*cells(change))
             console.print(table)
+        for effect in self.side_effects:
+            name, median, least, most, files = side_cells(effect)
+            console.print(Text(f"{name}: median {median}, from {least} to {most} ({files} files)"), soft_wrap=True)
         for row in self.failures[:SHOWN]:
             console.print(Text(row.complaint(), "red"), soft_wrap=True)
         if len(self.failures) > SHOWN:
@@ -120,16 +160,21 @@ class BatchReport:
             *(f"<p>{html.escape(one)}</p>" for one in self.sentences()),
         ]
         if self.changes:
-            heads = ("measured", "median", "from", "to", "files", "met")
-            parts += ["<h2>Changes</h2>", html_table(heads, map(cells, self.changes))]
+            parts += ["<h2>Changes</h2>", html_table(CHANGE_HEADS, map(cells, self.changes))]
+        if self.side_effects:
+            heads = ("what else", "median", "from", "to", "files")
+            parts += ["<h2>What else changed</h2>", html_table(heads, map(side_cells, self.side_effects))]
         if self.failures:
             failures = ((row.source, row.error) for row in self.failures)
             parts += ["<h2>Failures</h2>", html_table(("file", "why"), failures)]
         rest = f", of which the first {LISTED}" if len(self.done) > LISTED else ""
         parts.append(f"<h2>{len(self.done)} files done{rest}</h2>")
         names = [change.name for change in self.changes]
-        rows = (file_cells(row, names) for row in self.done[:LISTED])
-        parts.append(html_table(("file", "from", "sound (s)", "took (s)", *names), rows))
+        trips = [change.name for change in self.changes if change.round_trip is not None]
+        sides = [side for side in SIDES if side.name in {effect.name for effect in self.side_effects}]
+        rows = (file_cells(row, names, trips, sides) for row in self.done[:LISTED])
+        others = (*(f"{name} (round trip)" for name in trips), *(side.name for side in sides))
+        parts.append(html_table(("file", "from", "sound (s)", "took (s)", *names, *others), rows))
         return PAGE.format(title=html.escape(self.headline()), body="\n".join(parts))
 
     def complain(self) -> None:
@@ -150,6 +195,7 @@ class BatchReport:
         write_result(path, lambda partial: partial.write_text(text, "utf-8", "surrogateescape"), force=True)
 
 
+CHANGE_HEADS = ("measured", "median", "from", "to", "files", "met", "round trip")
 HTML = (".html", ".htm")
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
@@ -177,19 +223,45 @@ def changes_of(rows: Iterable[Row]) -> Iterable[Change]:
         values = [one["measured"][name] for one in outcomes if one["measured"].get(name) is not None]
         asked = [one for one in outcomes if name in one["requested"]]
         if values:
-            met = sum(bool(one["met"]) for one in asked)
-            yield Change(name, len(values), median(values), min(values), max(values), len(asked), met)
+            reached = sum(met(name, one["requested"][name], one["measured"].get(name)) for one in asked)
+            trips = [trip for one in outcomes if (trip := round_trip_of(one).get(name)) is not None]
+            span = median(values), min(values), max(values)
+            yield Change(name, len(values), *span, len(asked), reached, median(trips) if trips else None)
+
+
+def side_effects_of(rows: Iterable[Row]) -> Iterable[SideEffect]:
+    outcomes = [row.result for row in rows if "measured" in row.result]
+    for side in SIDES:
+        values = [value for one in outcomes if (value := side.of(one)) is not None]
+        if values:
+            yield SideEffect(side.name, len(values), median(values), min(values), max(values))
+
+
+def kept_of(result: dict[str, Any]) -> dict[str, Any]:
+    return result.get("kept") or {}
+
+
+def round_trip_of(result: dict[str, Any]) -> dict[str, float | None]:
+    return result.get("round_trip") or {}
 
 
 def cells(change: Change) -> tuple[str, ...]:
     span = (shown(change.name, value) for value in (change.median, change.least, change.most))
-    met = f"{change.met} of {change.asked}" if change.asked else ""
-    return (change.name if change.asked else f"{change.name} (drift)", *span, str(change.files), met)
+    reached = f"{change.met} of {change.asked}" if change.asked else ""
+    trip = "" if change.round_trip is None else shown(change.name, change.round_trip)
+    return (change.name if change.asked else f"{change.name} (drift)", *span, str(change.files), reached, trip)
 
 
-def file_cells(row: Row, names: Iterable[str]) -> tuple[str, ...]:
-    measured = row.result.get("measured", {})
-    changed = (shown(name, measured.get(name)) for name in names)
+def side_cells(effect: SideEffect) -> tuple[str, ...]:
+    (side,) = (side for side in SIDES if side.name == effect.name)
+    return (effect.name, *map(side.written, (effect.median, effect.least, effect.most)), str(effect.files))
+
+
+def file_cells(row: Row, names: Iterable[str], trips: Iterable[str], sides: Iterable[Side]) -> tuple[str, ...]:
+    measured, trip = row.result.get("measured", {}), round_trip_of(row.result)
+    changed = [shown(name, measured.get(name)) for name in names]
+    changed += [shown(name, trip.get(name)) for name in trips]
+    changed += ["–" if (value := side.of(row.result)) is None else side.written(value) for side in sides]
     return (row.key, row.source, f"{row.seconds:.2f}", f"{row.took:.2f}", *changed)
 
 

@@ -53,6 +53,7 @@ def recipe_from(
     lines: str = "",
     spans: Sequence[tuple[float, float]] = (),
     residual: str | None = None,
+    limit: bool = True,
 ) -> Recipe:
     """The recipe for what was chosen; goals of 0 are none.
 
@@ -71,6 +72,8 @@ def recipe_from(
         values["during"] = [list(span) for span in spans]
     if residual is not None:
         values["residual"] = residual
+    if not limit:
+        values["limit"] = False
     return Recipe.build(values, "the page")
 
 

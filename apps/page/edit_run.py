@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps.outcomes import kept_lines
 from apps.page.lines import python_lines
 from hooks.clip import AudioInfo, audio_info, create_audio, read_blocks
 from hooks.sound_files import FORMATS, kind_of
@@ -17,7 +18,7 @@ from steer.recipe import UNITS
 
 MISSING = "not measured"
 SILENT_DB = -100.0
-HEARD_BY_BROWSERS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus")
+PLAYED_BY_BROWSERS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus")
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,23 @@ class Edited:
         return [self.before, self.round_trip, self.after]
 
 
-def edit_sound(editor: Editor, source: Path, folder: Path, report: Report) -> Edited:
+def edit_for_page(editor: Editor, source: Path, folder: Path, report: Report) -> Edited:
     """Edit a sound; all files are written to `folder`.
 
     Raises:
         AudioSteerError: as `Editor.edit_file`, and what `report` raises.
     """
     info = audio_info(source)
-    ending = source.suffix.lower() if source.suffix.lower() in HEARD_BY_BROWSERS else ".wav"
+    ending = source.suffix.lower() if source.suffix.lower() in PLAYED_BY_BROWSERS else ".wav"
     after, round_trip = (folder / f"{source.stem}-{name}{ending}" for name in ("edited", "round-trip"))
     outcome = editor.edit_file(source, after, report=report)
     report("writing the round trip", 1.0)
     write_round_trip(editor, info, round_trip)
     before = source
-    if source.suffix.lower() not in HEARD_BY_BROWSERS:
+    if source.suffix.lower() not in PLAYED_BY_BROWSERS:
         before = write_as(info, folder / f"{source.stem}{ending}")
     recipe = editor.recipe.save(folder / f"{source.stem}-recipe.yaml")
-    sites = {name: vector.site for name, vector in editor.vectors.items()}
-    lines = python_lines(editor.recipe, outcome.strengths, sites, source.name, f"{after.stem}.wav")
+    lines = python_lines(editor.recipe, source.name, after.name)
     return Edited(outcome, before, round_trip, after, recipe, lines, editor.recipe.during)
 
 
@@ -98,7 +98,7 @@ def loudness_db(sound: Path) -> float:
 
 
 def measured_rows(outcome: Outcome) -> list[list[str]]:
-    """What was asked for and what was measured, a row for each attribute."""
+    """What was asked for, and what was measured against the file and against the codec's round trip, by attribute."""
     names = {"loudness": "Loudness", "pitch": "Pitch", "brightness": "Brightness"}
     units = {**UNITS, "pitch": "semitones"}
     return [
@@ -106,9 +106,15 @@ def measured_rows(outcome: Outcome) -> list[list[str]]:
             title,
             amount(outcome.requested.get(name), units[name], "as it is"),
             amount(outcome.measured[name], units[name], MISSING),
+            amount(outcome.round_trip.get(name), units[name], MISSING),
         ]
         for name, title in names.items()
     ]
+
+
+def kept_rows(outcome: Outcome) -> list[str]:
+    """What else changed or stayed, a line each."""
+    return kept_lines(outcome, "the chosen stretch")
 
 
 def amount(value: float | None, unit: str, otherwise: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 import gradio as gr
 
 from apps.page.choice import recipe_from, span_from
-from apps.page.edit_run import MISSING, Edited, edit_sound, level_matched, measured_rows
+from apps.page.edit_run import MISSING, Edited, edit_for_page, kept_rows, level_matched, measured_rows
 from apps.page.limits import checked
 from apps.page.lines import with_edit
 from apps.page.pictures import on_any_ground, png
 from apps.page.shared import BAR, Shared
-from apps.page.style import note, picture_html, table_html
+from apps.page.style import list_html, note, picture_html, table_html
 from apps.plot import drawn
 from hooks import AudioFileError
 from steer.editing.editor import Editor, Outcome
@@ -25,15 +25,18 @@ from steer.recipe import DEFAULT_MODEL
 INTRO = """
 A **codec** writes a sound down as a short list of numbers many times a second, and reads it back. A **sparse
 autoencoder** finds in these numbers **features**, of which only some are on at a time. Here features are turned up,
-down or off while the codec runs; the sound changes through nothing else. *Round trip* is what the codec gives back
-without an edit: what differs between it and *after* is the edit.
+down or off while the codec runs, and what that changes is carried over to your sound; it changes through nothing else.
+*Round trip* is what the codec gives back without an edit. Goals are searched, and measured, against your sound itself;
+the last column compares the codec's edited output with its plain one.
 """
 HINT = "One edit a line, such as: ablate 3, 17 / clamp 5 = 2.0 / scale 4 = 1.5 during 0.5-1.5"
 RESIDUAL = {
-    "as is usual": None,
-    "is kept": "keep",
-    "is left out": "drop",
+    "automatic": None,
+    "ratio: as a gain on the sound": "ratio",
+    "keep: the codec's change is added": "keep",
+    "drop: the codec's output alone": "drop",
 }
+HEADS = ["", "asked", "measured against your sound", "against the round trip"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,15 @@ def edit_tab(shared: Shared) -> EditTab:
             residual = gr.Dropdown(
                 list(RESIDUAL),
                 value=next(iter(RESIDUAL)),
-                label="What the codec cannot carry",
-                info="As is usual: it is left out for sliders, and kept for features alone.",
+                label="How the change reaches the sound",
+                info="Automatic: ratio for sliders; for features alone keep, or ratio where the codec loses the phase.",
+                elem_id="edit-residual",
+            )
+            limit = gr.Checkbox(
+                True,
+                label="Limit peaks",
+                info="In files that cannot hold more than full scale; without it such samples are clipped.",
+                elem_id="edit-limit",
             )
             with gr.Row():
                 run = gr.Button("Edit the sound", variant="primary", elem_id="edit-run")
@@ -78,6 +88,7 @@ def edit_tab(shared: Shared) -> EditTab:
             gr.Markdown("## What became of it")
             status = gr.HTML(note("note", "Nothing was edited yet."), elem_id="edit-status", elem_classes="status")
             measured = gr.HTML(elem_id="edit-measured")
+            kept = gr.HTML(elem_id="edit-kept")
             with gr.Row():
                 players = [
                     gr.Audio(
@@ -106,6 +117,7 @@ def edit_tab(shared: Shared) -> EditTab:
         end: float,
         lines: str,
         residual: str,
+        limited: bool,
         equal: bool,
         request: gr.Request,
         progress: gr.Progress = BAR,
@@ -115,21 +127,22 @@ def edit_tab(shared: Shared) -> EditTab:
             if path is None:
                 raise AudioFileError("First choose a sound: a file, a recording, or one of the samples.")
             spans = span_from(start, end, checked(path, shared.settings.limits).seconds)
-            what = recipe_from(model, shared, goals, lines, spans, RESIDUAL[residual])
+            what = recipe_from(model, shared, goals, lines, spans, RESIDUAL[residual], limited)
             if not (what.wanted or what.edits):
                 raise RecipeError("Nothing to change: move a slider, or write a feature edit.")
             with shared.run(request, progress) as (folder, report):
                 report("opening the model", 0.0)
-                editor = Editor(what, steered=shared.opened(what), pitch=False)
-                edited = edit_sound(editor, Path(path), folder, report)
-                heard = level_matched(edited.sounds, folder) if equal else edited.sounds
+                editor = Editor(what, steered=shared.opened(what), pitch=False, details=True)
+                edited = edit_for_page(editor, Path(path), folder, report)
+                played = level_matched(edited.sounds, folder) if equal else edited.sounds
         except Exception as error:
             return {status: shared.told(error), fresh: None}
         return {
             status: note("done" if edited.outcome.met else "wrong", summary(edited.outcome)),
             **{state: edited, fresh: edited},
-            measured: table_html("Asked for and measured", ["", "asked", "measured"], measured_rows(edited.outcome)),
-            **dict(zip(players, map(str, heard), strict=True)),
+            measured: table_html("Asked for and measured", HEADS, measured_rows(edited.outcome)),
+            kept: list_html("What else changed", kept_rows(edited.outcome)),
+            **dict(zip(players, map(str, played), strict=True)),
             download: str(edited.after),
             recipe: str(edited.recipe),
             shell: shell_line(edited),
@@ -155,8 +168,8 @@ def edit_tab(shared: Shared) -> EditTab:
     def add_line(text: str, kind: str, feature: float, value: float) -> str:
         return with_edit(text, f"{kind} {feature:.0f}" + ("" if kind == "ablate" else f" = {value:g}"))
 
-    inputs = [sound, model, loudness, pitch, brightness, start, end, lines, residual, level]
-    outputs = [state, fresh, status, measured, *players, download, recipe, shell, code]
+    inputs = [sound, model, loudness, pitch, brightness, start, end, lines, residual, limit, level]
+    outputs = [state, fresh, status, measured, kept, *players, download, recipe, shell, code]
     ran = run.click(edit, inputs, outputs, show_progress_on=[status], concurrency_limit=None, api_visibility="private")
     ran.then(show, fresh, picture, show_progress_on=[picture], concurrency_limit=None, api_visibility="private")
     level.input(play, [level, state], players, show_progress="hidden", api_visibility="private")
@@ -168,9 +181,9 @@ def edit_tab(shared: Shared) -> EditTab:
 def summary(outcome: Outcome) -> str:
     """What happened, in a sentence or two."""
     changes = ", ".join(
-        f"{name.lower()} {measured}" for name, _, measured in measured_rows(outcome) if measured != MISSING
+        f"{name.lower()} {measured}" for name, _, measured, _ in measured_rows(outcome) if measured != MISSING
     )
-    told = f"Measured against the round trip: {changes}." if changes else "The change could not be measured."
+    told = f"Measured against your sound: {changes}." if changes else "The change could not be measured."
     if not outcome.met:
         told = f"A goal was not reached. {told} Smaller goals, or fewer at once, may be."
     if outcome.clipped:
@@ -194,5 +207,5 @@ def picture_of(edited: Edited) -> Any:
 
 
 def picture_words(edited: Edited) -> str:
-    rows = ", ".join(f"{name} {measured}" for name, _, measured in measured_rows(edited.outcome))
+    rows = ", ".join(f"{name} {measured}" for name, _, measured, _ in measured_rows(edited.outcome))
     return f"Waveforms, spectrograms and curves of loudness, centroid and pitch, before and after. Measured: {rows}."

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from apps.flags import edits_of, span_of
 from steer.errors import RecipeError
-from steer.recipe import VECTORS, EditSpec, Recipe
+from steer.recipe import Recipe, default_saes
 
 KINDS = ("ablate", "clamp", "scale")
 
@@ -53,57 +52,22 @@ def with_edit(text: str, line: str) -> str:
     return "\n".join(lines if line in lines else [*filter(str.strip, lines), line])
 
 
-def python_lines(
-    recipe: Recipe, strengths: Mapping[str, float], sites: Mapping[str, str], source: str, target: str
-) -> str:
-    """Python that does what an `Editor` does with the recipe and the strengths that it found.
-
-    `sites` says where each goal's vector belongs.
-    """
-    edits: dict[str, list[str]] = {}
-    for name, strength in strengths.items():
-        if strength:
-            edits.setdefault(sites[name], []).append(call("Shift", f"vectors[{name!r}]", strength, recipe.during))
-    for spec in recipe.edits:
-        edits.setdefault(spec.site or next(iter(recipe.saes)), []).extend(calls_of(spec, spec.during or recipe.during))
-    kinds = {one.partition("(")[0] for some in edits.values() for one in some}
-    names = {*kinds, "Clip", "SteeredModel", "open_model", "read_clip", "write_clip"}
-    saes = ", ".join(f"{site!r}: load_sae({name!r})" for site, name in recipe.saes.items())
-    lines = ["from steer.formats import load_sae", "from steer.stream import round_trip", ""]
-    lines.append(f"steered = SteeredModel(open_model({recipe.model!r}), {{{saes}}})")
-    if "Shift" in kinds:
-        names.add("load_vectors")
-        lines[0] = "from steer.formats import find_folder, load_sae"
-        lines.append(f"vectors = load_vectors(find_folder({next(iter(recipe.saes.values()))!r}) / {VECTORS!r})")
-    lines += ["edits = {", *(f"    {site!r}: [{', '.join(some)}]," for site, some in edits.items()), "}"]
-    lines += ["", f"sound = read_clip({source!r})", "heard = sound.resampled(steered.sample_rate)"]
-    lines += ["with steered.edit(edits):", "    edited = round_trip(steered.model, heard.waveform)"]
-    if recipe.keeps_residual:
-        lines += [
-            "# what the codec cannot carry stays: the sound, and what the edits change of its round trip",
-            "edited -= round_trip(steered.model, heard.waveform)",
-            "change = Clip(edited, heard.sample_rate).resampled(sound.sample_rate).waveform",
-            "length = min(sound.waveform.shape[1], change.shape[1])  # resampling may cost a sample",
-            "edited = Clip(sound.waveform[:, :length] + change[:, :length], sound.sample_rate)",
-        ]
-    else:
-        lines.append("edited = Clip(edited, heard.sample_rate).resampled(sound.sample_rate)")
-    lines.append(f"write_clip(edited, {target!r})")
-    return "\n".join([f"from steer import {', '.join(sorted(names))}", *lines]) + "\n"
-
-
-def calls_of(spec: EditSpec, during: Any) -> Iterator[str]:
-    if spec.ablate:
-        yield call("Ablate", spec.ablate, None, during)
-    for kind, values in (("Clamp", spec.clamp), ("Scale", spec.scale)):
-        for feature, value in (values or {}).items():
-            yield call(kind, [feature], value, during)
-
-
-def call(kind: str, what: Any, value: Any, during: Any) -> str:
-    arguments = [what if isinstance(what, str) else repr(what)]
-    if value is not None:
-        arguments.append(repr(value))
-    if during:
-        arguments.append(f"during={[tuple(span) for span in during]!r}")
-    return f"{kind}({', '.join(arguments)})"
+def python_lines(recipe: Recipe, source: str, target: str) -> str:
+    """Python that makes the same edit with `edit_sound`."""
+    options: dict[str, Any] = {}
+    if recipe.saes != default_saes(recipe.model):
+        options["saes"] = recipe.saes
+    if recipe.wanted:
+        options["goals"] = recipe.wanted
+    if recipe.edits:
+        options["edits"] = [spec.model_dump(exclude_none=True) for spec in recipe.edits]
+    if recipe.during:
+        options["during"] = recipe.during
+    if recipe.residual:
+        options["residual"] = recipe.residual
+    if not recipe.limit:
+        options["limit"] = False
+    arguments = [repr(source), repr(recipe.model), *(f"{name}={value!r}" for name, value in options.items())]
+    lines = ["from steer import edit_sound", "", "edited = edit_sound(", *(f"    {one}," for one in arguments), ")"]
+    lines += ["print(edited.outcome.measured)", f"edited.save({target!r})"]
+    return "\n".join(lines) + "\n"

@@ -76,6 +76,13 @@ def table_html(caption: str, head: list[str], rows: list[list[str]]) -> str:
     )
 
 
+def list_html(caption: str, lines: list[str]) -> str:
+    """Lines under a caption; nothing where there are none."""
+    if not lines:
+        return ""
+    return f"<h4>{escape(caption)}</h4><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
 def picture_html(png: bytes, words: str) -> str:
     """A picture, with its content in words for those who do not see it."""
     from base64 import b64encode

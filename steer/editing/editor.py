@@ -106,8 +106,8 @@ class Editor:
 
     Files run through the codec in chunks of `chunk_s` seconds. `steered` is what the recipe names, where that is open
     already, `vectors` the goals' control vectors, where they do not lie beside its SAEs, and `edits` are made beside
-    the recipe's. Pitch takes longest to measure: without `pitch` it is measured only where it is a goal, and what was
-    kept is not.
+    the recipe's. Pitch takes longest to measure: without `pitch` it is measured only where it is a goal. `details` (by
+    default as `pitch`) says whether the channels, the round trip and what was kept are measured.
 
     Raises:
         AudioSteerError: no such model, SAE, site, feature or vector; a model that is no codec; a pitch goal without the
@@ -123,6 +123,7 @@ class Editor:
         vectors: Mapping[str, ControlVector] | None = None,
         edits: Sequence[Edit] = (),
         pitch: bool = True,
+        details: bool | None = None,
     ) -> None:
         self.recipe, self.added = recipe, list(edits)
         self.steered = steered or recipe.open()
@@ -132,7 +133,7 @@ class Editor:
         self.chunk_s = chunk_s
         self.vectors = dict(vectors) if vectors is not None else recipe.control_vectors()
         self.pitch = pitch or "pitch" in recipe.wanted
-        self.details = pitch
+        self.details = pitch if details is None else details
         if "pitch" in recipe.wanted:
             require("torchcrepe", "eval")
         with self.steered.edit(self.edits_for(dict.fromkeys(recipe.wanted, 1.0))):

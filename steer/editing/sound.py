@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from hooks import AudioFileError, Clip
-from hooks.clip import MAX_CHANNELS
+from hooks.clip import MAX_CHANNELS, audio_info, check_target, create_audio
+from hooks.sound_files import copy_file, kind_of
 from steer.editing.editor import Editor, Outcome, Report
 from steer.edits import Edit, Span
+from steer.errors import RecipeError
 from steer.recipe import DEFAULT_MODEL, Recipe, default_saes
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector
@@ -29,22 +31,37 @@ Sound = str | Path | bytes | BinaryIO | Clip | tuple[np.ndarray | Tensor, int]
 @dataclass(frozen=True)
 class EditedSound:
     """The sound [channels, n] (float64, full scale is 1) after the edit at its own rate in Hz; what was asked for and
-    measured is in `outcome`. `data` is the edited file, in the format that the source had (WAV for bare samples)."""
+    measured is in `outcome`. `data` is the edited file, in the format that the source had (WAV for bare samples), and
+    `ending` what the names of such files end in."""
 
     samples: Tensor
     sample_rate: int
     outcome: Outcome
     data: bytes
+    ending: str = ".wav"
 
     @property
     def met(self) -> bool:
         """Whether the sound itself moved as the goals ask."""
         return self.outcome.met
 
-    def save(self, path: str | Path) -> Path:
-        """Write the edited file, as it is."""
+    def save(self, path: str | Path, force: bool = False) -> Path:
+        """Write the edited file: as it is, or where the ending names another format, in that.
+
+        Raises:
+            AudioFileError: it exists (without `force`) or cannot be written, or an ending that is not known.
+        """
         path = Path(path)
-        path.write_bytes(self.data)
+        check_target(path, force)
+        with TemporaryDirectory(prefix="steer-") as folder:
+            whole = Path(folder) / f"edited{self.ending or path.suffix}"
+            whole.write_bytes(self.data)
+            kind = kind_of(audio_info(whole), path)
+            if kind[0] == soundfile.info(whole).format:
+                copy_file(whole, path, force)
+            else:
+                with create_audio(path, self.sample_rate, self.samples.shape[0], *kind, force=force) as writer:
+                    writer.write(self.samples)
         return path
 
 
@@ -52,6 +69,7 @@ def edit_sound(
     source: Sound,
     model: str | SteeredModel = DEFAULT_MODEL,
     *,
+    saes: Mapping[str, str] | None = None,
     goals: Mapping[str, float | str] | None = None,
     edits: Sequence[Edit | Mapping[str, Any]] = (),
     during: Span | Sequence[Span] | None = None,
@@ -67,7 +85,8 @@ def edit_sound(
     entry of a recipe's `edits` such as `{"ablate": [3]}`). With `during` (seconds) the sound is changed only there and
     stays the same outside, bit for bit. `residual` is how the change reaches the sound (`keep`, `drop` or `ratio`, see
     `steer.editing.render.Manner`); `limit` turns peaks down that an integer format cannot hold. `model` is a codec's
-    name, or a `SteeredModel`; the goals' control vectors are those beside its SAEs unless `vectors` are given.
+    name, or a `SteeredModel`; `saes` names the SAE of each site (`{"latent": "my/sae"}`) of a codec that brings none.
+    The goals' control vectors are those beside the SAEs unless `vectors` are given, as for a `SteeredModel`.
 
     Raises:
         AudioFileError: the sound cannot be read.
@@ -78,7 +97,7 @@ def edit_sound(
     name = model if isinstance(model, str) else model.model.name
     values: dict[str, Any] = {
         "model": name,
-        "saes": default_saes(name) or {site: site for site in steered.saes} if steered else {},
+        "saes": dict(saes or default_saes(name) or {site: site for site in (steered.saes if steered else ())}),
         "goals": dict(goals or {}),
         "edits": [dict(edit) for edit in edits if not isinstance(edit, Edit)],
         "during": during,
@@ -86,25 +105,27 @@ def edit_sound(
         "limit": limit,
     }
     recipe = Recipe.build(values, "edit_sound")
+    if vectors is None and steered and not (saes or default_saes(name)):
+        if recipe.wanted:
+            raise RecipeError(
+                "goals for a SteeredModel need its control vectors: pass vectors, such as load_vectors(...)"
+            )
+        vectors = {}
     objects = [edit for edit in edits if isinstance(edit, Edit)]
     editor = Editor(recipe, steered=steered, vectors=vectors, edits=objects)
     with TemporaryDirectory(prefix="steer-") as folder:
         before = written(source, Path(folder))
-        after = before.with_stem("edited")
-        outcome = editor.edit_file(before, after, report=report)
+        after = Path(folder) / f"edited{before.suffix}"
+        outcome = replace(editor.edit_file(before, after, report=report), target="")
         samples, rate = soundfile.read(after, dtype="float64", always_2d=True)
-        return EditedSound(torch.from_numpy(np.ascontiguousarray(samples.T)), rate, outcome, after.read_bytes())
+        samples_CN = torch.from_numpy(np.ascontiguousarray(samples.T))
+        return EditedSound(samples_CN, rate, outcome, after.read_bytes(), before.suffix)
 
 
 def written(source: Sound, folder: Path) -> Path:
-    """The sound as a file: where it lies, or a copy in `folder`."""
+    """The sound as a file: where it lies, or one in `folder`."""
     if isinstance(source, str | Path):
-        data, ending = Path(source), Path(source).suffix
-        target = folder / f"sound{ending}"
-        if not data.is_file():
-            raise AudioFileError(f"{source}: no such file")
-        target.write_bytes(data.read_bytes())
-        return target
+        return Path(source)
     if isinstance(source, Clip):
         source = (source.waveform, source.sample_rate)
     if isinstance(source, tuple):

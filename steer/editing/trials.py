@@ -128,7 +128,7 @@ class Trials:
         if "pitch" in goals and self.before.pitch_track is not None:
             voiced = int((~self.before.pitch_track.isnan()).sum())
             if voiced < FEWEST_VOICED:
-                raise EditError("it has no pitch to move: CREPE finds none in what is edited; leave --pitch out")
+                raise EditError("there is no pitch to move: CREPE finds none in what is edited; leave the goal out")
 
         def trial(strengths: Mapping[str, float]) -> Changes:
             nonlocal count

@@ -1,0 +1,78 @@
+"""The outcome of an edit in words: amounts with units, what was kept, which goals were missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from steer.calibrate import error_of
+from steer.editing.editor import Outcome
+from steer.recipe import UNITS
+
+UNEQUAL = {"loudness": 0.1, "brightness": 1.0}
+"""Channels are listed where their changes differ by more than this (dB, %)."""
+STOI, ABOVE_BAND = "STOI against the input", "energy above the codec's band"
+
+
+def shown(name: str, value: float | None) -> str:
+    """A change with its unit."""
+    if value is None:
+        return "–"
+    # no "-0.00"
+    return f"{round(value, 1) + 0.0:+.1f} %" if name == "brightness" else f"{round(value, 2) + 0.0:+.2f} {UNITS[name]}"
+
+
+def drift(name: str, value: float | None) -> str:
+    """As `shown`, but pitch in cents."""
+    return f"{100 * value:+.0f} cents" if name == "pitch" and value is not None else shown(name, value)
+
+
+def met(name: str, goal: float, measured: float | None) -> bool:
+    return error_of(name, goal, measured) <= 1.0
+
+
+def verdict(outcome: Outcome) -> str:
+    words = [("unchanged" if outcome.unchanged else "done") if outcome.met else "goal not reached"]
+    if outcome.clipped:
+        words.append(f"{outcome.clipped} samples clipped")
+    return ", ".join(words)
+
+
+def kept_lines(outcome: Outcome, spans: str = "--during") -> list[str]:
+    """A line for each thing beside the goals that changed or stayed; `spans` is what the edited spans are called."""
+    lines = []
+    if (stoi := outcome.kept.get("stoi")) is not None:
+        lines.append(f"{STOI}: {stoi:.3f}")
+    if (above_db := outcome.kept.get("above_band_db")) is not None:
+        lines.append(f"{ABOVE_BAND}: {shown('loudness', above_db)}")
+    if outcome.kept.get("outside_unchanged"):
+        lines.append(f"outside {spans}: unchanged")
+    if outcome.limited_db:
+        lines.append(f"limiter: peaks turned down by {outcome.limited_db:.2f} dB at most")
+    if outcome.clipped:
+        lines.append(f"clipped at full scale: {outcome.clipped} samples")
+    return [*lines, *channel_lines(outcome.channels)]
+
+
+def channel_lines(channels: Sequence[Mapping[str, float | None]]) -> list[str]:
+    """The changes of each channel, where they differ."""
+    names = [
+        name
+        for name, least in UNEQUAL.items()
+        if (values := [value for one in channels if (value := one.get(name)) is not None])
+        and max(values) - min(values) > least
+    ]
+    return [
+        f"channel {number}: " + ", ".join(f"{name} {shown(name, one.get(name))}" for name in names)
+        for number, one in enumerate(channels if names else (), start=1)
+    ]
+
+
+def shortfalls(outcome: Outcome) -> list[str]:
+    """A line for each goal that was not reached: what was asked for, and how far it got."""
+    lines = []
+    for name, goal in outcome.requested.items():
+        reached = outcome.measured[name]
+        if not met(name, goal, reached):
+            got = "it could not be measured there" if reached is None else f"it got to {shown(name, reached)}"
+            lines.append(f"{outcome.source}: {name} {shown(name, goal)} was not reached; {got}")
+    return lines
