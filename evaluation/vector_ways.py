@@ -1,0 +1,211 @@
+"""`steer evaluate vectors`: what edits along control vectors change, by the way in which the vectors were found.
+
+The edit is that of arXiv 2510.23802 (section 2.2): alpha times a control vector is added to the SAE's features, for
+alpha 1, 10, 20 and 30. That paper's probe weights and features have a scale of their own, which no other SAE shares. So
+here alpha counts in steps of equal length: the vector is scaled so that one alpha moves the activation at the site (the
+features' change times the SAE's decoder) by
+
+    |shipped vector x W_dec| x RANGE / 30,
+
+the length along which the shipped vector of that attribute does a 30th of `RANGE` (9 dB, 40 % of the centroid, 12
+semitones) by its unit. At alpha 30 the shipped vector has done about what is useful; every other way, and the control,
+a random direction of the activation drawn anew for each clip, has moved the activation exactly as far. Lengths are
+those of the activation and not of the features since the model sees no others: features have directions that their
+decoder maps to nothing.
+
+Everything is measured against the sound of the input file, so alpha 0 (the plain round trip) is what the model itself
+changes. Drift is the absolute change, at alpha 30, of what was not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.data import labelled_clips
+from evaluation.report import Interval, Report, Row, bootstrap
+from hooks import Clip, Codec
+from steer.acoustics import Acoustics, change, measure
+from steer.edits import Shift
+from steer.errors import EditError
+from steer.steered import SteeredModel
+from steer.vectors import ControlVector, from_direction
+
+ALPHAS = (1.0, 10.0, 20.0, 30.0)
+RANGE = {"loudness": 9.0, "brightness": 40.0, "pitch": 12.0}
+"""dB, % of the centroid and semitones by the shipped vector's unit at the last alpha."""
+UNITS = {"loudness": "dB", "brightness": "%", "pitch": "semitones"}
+DRIFTS = {"loudness": "dB", "brightness": "%", "pitch": "cents"}
+RANDOM = "random"
+SUBSETS = ("notes", "singing", "ljspeech", "speech_misc", "digits")
+SECONDS = 3.0
+"""How much of a clip is edited."""
+
+Ways = Mapping[str, Mapping[str, ControlVector]]
+
+
+def ways_of(vectors: Mapping[str, ControlVector]) -> dict[str, dict[str, ControlVector]]:
+    """{attribute: {way: vector}} of a file that holds `pitch`, named `pitch-lstsq`, beside `pitch-pairs`; the shipped
+    one first, and called `shipped` where it does not say its way.
+
+    Raises:
+        EditError: no vector of any attribute.
+    """
+    ways: dict[str, dict[str, ControlVector]] = {}
+    for attribute in RANGE:
+        if attribute in vectors:
+            own = vectors[attribute]
+            ways[attribute] = {own.name.partition("-")[2] or "shipped": own}
+            prefix = f"{attribute}-"
+            ways[attribute] |= {key.removeprefix(prefix): v for key, v in vectors.items() if key.startswith(prefix)}
+    if not ways:
+        raise EditError(f"there are no vectors for {', '.join(RANGE)}; there are {', '.join(vectors) or 'none'}")
+    return ways
+
+
+def site_of(steered: SteeredModel, vector: ControlVector) -> str:
+    return vector.site if vector.site in steered.saes else next(iter(steered.saes))
+
+
+def decoder_of(steered: SteeredModel, site: str) -> Tensor:
+    """W_dec [F, D] on the CPU; raises EditError if the SAE has none that can be read."""
+    W_dec = getattr(steered.saes[site], "W_dec", None)
+    if not isinstance(W_dec, Tensor):
+        raise EditError(f"the SAE at {site!r} has no decoder W_dec, so the length of its edits is not known")
+    return W_dec.detach().float().cpu()
+
+
+def one_alpha(steered: SteeredModel, shipped: ControlVector, attribute: str) -> float:
+    """How far one alpha moves the activation."""
+    W_dec = decoder_of(steered, site_of(steered, shipped))
+    return float((shipped.vector @ W_dec).norm()) * RANGE[attribute] / ALPHAS[-1]
+
+
+def of_length(vector: ControlVector, W_dec: Tensor, length: float) -> ControlVector:
+    """The vector scaled so that it moves the activation by `length`."""
+    return vector * (length / float((vector.vector @ W_dec).norm().clamp(min=1e-12)))
+
+
+def random_direction(W_dec: Tensor, seed: int) -> ControlVector:
+    """A direction of the activation, none more likely than another, as a vector of features."""
+    direction_D = torch.randn(W_dec.shape[1], generator=torch.Generator().manual_seed(seed))
+    return from_direction(direction_D, W_dec, RANDOM)
+
+
+@torch.no_grad()
+def moved(
+    steered: SteeredModel, audio_BCN: Tensor, vector: ControlVector, site: str, strengths: Sequence[float]
+) -> Tensor:
+    """The sound with each strength along the vector, [strengths, C, N]."""
+    model, many = steered.model, (len(strengths), -1, -1)
+    shift = Shift(vector.vector, torch.tensor(strengths))
+    if isinstance(model, Codec) and model.decode_passes(site):
+        z_BTD = model.encode(audio_BCN)
+        with steered.edit(shift, site=site):
+            sound_BCN = model.decode(z_BTD.expand(many))
+    else:
+        with steered.edit(shift, site=site):
+            sound_BCN = model.run(audio_BCN.expand(many))
+    return sound_BCN[..., : audio_BCN.shape[-1]].float().cpu()
+
+
+def start_of(steered: SteeredModel, clip: Clip, seconds: float = SECONDS) -> Tensor:
+    """The first seconds of a clip as the model takes it, [1, C, N]."""
+    return steered.model.prepare(Clip(clip.waveform[:, : round(seconds * clip.sample_rate)], clip.sample_rate))
+
+
+def measured(steered: SteeredModel, before: Acoustics, sound_CN: Tensor, pitch: bool) -> dict[str, float | None]:
+    assert steered.model.sample_rate is not None
+    return change(before, measure(sound_CN, steered.model.sample_rate, pitch=pitch, lufs=False))
+
+
+def clip_rows(steered: SteeredModel, ways: Ways, clip: Clip, subset: str, seed: int) -> list[Row]:
+    """All edits of one clip; pitch is tracked where it is asked for, and at the last alpha."""
+    audio_BCN = start_of(steered, clip)
+    assert steered.model.sample_rate is not None
+    before = measure(audio_BCN[0], steered.model.sample_rate, lufs=False)
+    with torch.no_grad():
+        plain_CN = steered.model.run(audio_BCN)[0, :, : audio_BCN.shape[-1]].float().cpu()
+    plain = measured(steered, before, plain_CN, pitch=True)
+    rows: list[Row] = []
+    for attribute, some in ways.items():
+        shipped = next(iter(some.values()))
+        site = site_of(steered, shipped)
+        W_dec, step = decoder_of(steered, site), one_alpha(steered, shipped, attribute)
+        for way, vector in {**some, RANDOM: random_direction(W_dec, seed)}.items():
+            head = {"clip": clip.name, "subset": subset, "attribute": attribute, "way": way}
+            rows.append({**head, "alpha": 0.0, **plain})
+            outputs = moved(steered, audio_BCN, of_length(vector, W_dec, step), site, ALPHAS)
+            for alpha, sound_CN in zip(ALPHAS, outputs, strict=True):
+                pitch = attribute == "pitch" or alpha == ALPHAS[-1]
+                rows.append({**head, "alpha": alpha, **measured(steered, before, sound_CN, pitch)})
+    return rows
+
+
+def correlation(changes_CA: np.ndarray, alphas: Sequence[float]) -> Interval:
+    """Pearson's r of alpha and change over all clips and alphas; its interval resamples clips."""
+    along_A = np.asarray(alphas) - np.mean(alphas)
+
+    def pearson(index: np.ndarray, axis: int) -> Any:
+        some = changes_CA[index.astype(int)]
+        some = some - some.mean((-2, -1), keepdims=True)
+        spread = np.sqrt(np.square(some).mean((-2, -1)) * np.square(along_A).mean())
+        return (some * along_A).mean((-2, -1)) / np.maximum(spread, 1e-12)
+
+    return bootstrap(list(range(len(changes_CA))), pearson)
+
+
+def summary(clips: Sequence[Row]) -> list[Row]:
+    """A row for each attribute and way: the mean change at each alpha, r, and the mean drift at the last alpha."""
+    rows = []
+    for attribute, way in dict.fromkeys((row["attribute"], row["way"]) for row in clips):
+        chosen = [row for row in clips if (row["attribute"], row["way"]) == (attribute, way)]
+        by_clip: dict[str, list[float | None]] = {}
+        for one in chosen:
+            by_clip.setdefault(one["clip"], []).append(one[attribute])
+        alphas = list(dict.fromkeys(row["alpha"] for row in chosen))
+        full = [values for values in by_clip.values() if None not in values]
+        changes_CA = np.asarray(full, dtype=float).reshape(len(full), len(alphas))
+        row: Row = {"attribute": f"{attribute} ({UNITS[attribute]})", "way": way, "clips": len(full)}
+        row |= {f"alpha {alpha:g}": bootstrap(list(changes_CA[:, i])) for i, alpha in enumerate(alphas)}
+        row["r"] = correlation(changes_CA, alphas) if len(full) else None
+        for other, unit in DRIFTS.items():
+            last = [one[other] for one in chosen if one["alpha"] == alphas[-1] and one[other] is not None]
+            scale = 100 if other == "pitch" else 1
+            drift = bootstrap([scale * abs(value) for value in last]) if last and other != attribute else None
+            row[f"{other} drift ({unit})"] = drift
+        rows.append(row)
+    return rows
+
+
+def evaluate(
+    steered: SteeredModel,
+    vectors: Mapping[str, ControlVector],
+    audio: Path,
+    *,
+    split: str = "test",
+    subsets: Sequence[str] = SUBSETS,
+    clips_per_subset: int = 8,
+    progress: Callable[[list[Any]], Iterable[Any]] = iter,
+) -> Report:
+    """Edit clips of a split along each way's vector of each attribute, and along random directions, and measure.
+
+    Raises:
+        AudioFileError: no clips of that split.
+        EditError: no vectors of these attributes, or an SAE whose decoder cannot be read.
+    """
+    ways = ways_of(vectors)
+    jobs = list(enumerate(labelled_clips(audio, subsets, split, clips_per_subset)))
+    rows = [row for seed, (subset, clip) in progress(jobs) for row in clip_rows(steered, ways, clip, subset, seed)]
+    about = {
+        "model": steered.model.name,
+        "split": split,
+        "one alpha": {name: one_alpha(steered, next(iter(some.values())), name) for name, some in ways.items()},
+        "range": RANGE,
+    }
+    return Report("Edits along control vectors, by how they were found", summary(rows), rows, about)
