@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,23 @@ def manifest_rows(audio: Path, subset: str, split: str) -> list[Row]:
     return [row for row in rows if row["split"] == split]
 
 
-def labelled_clips(
+@dataclass(frozen=True)
+class SoundFile:
+    """A file of a subset; `name` is its path below the folder of all subsets."""
+
+    subset: str
+    name: str
+    path: Path
+
+
+def labelled_files(
     audio: Path,
     subsets: Sequence[str],
     split: str,
     limit: int | None = None,
     leave_out: Collection[str] = (),
-) -> Iterator[tuple[str, Clip]]:
-    """(subset, clip) of a split; at most `limit` clips a subset, spread evenly over its manifest.
+) -> Iterator[SoundFile]:
+    """The files of a split; at most `limit` a subset, spread evenly over its manifest.
 
     Rows whose `label` is in `leave_out` do not count.
 
@@ -49,5 +59,22 @@ def labelled_clips(
             raise AudioFileError(f"{audio / subset}: no clips of split {split!r}")
         count = len(rows) if limit is None else min(limit, len(rows))
         for index in np.linspace(0, len(rows) - 1, count).round().astype(int):
-            clip = read_clip(audio / subset / rows[index]["path"])
-            yield subset, Clip(clip.waveform, clip.sample_rate, f"{subset}/{rows[index]['path']}")
+            path = rows[index]["path"]
+            yield SoundFile(subset, f"{subset}/{path}", audio / subset / path)
+
+
+def labelled_clips(
+    audio: Path,
+    subsets: Sequence[str],
+    split: str,
+    limit: int | None = None,
+    leave_out: Collection[str] = (),
+) -> Iterator[tuple[str, Clip]]:
+    """(subset, clip) of the `labelled_files`.
+
+    Raises:
+        AudioFileError: a subset has no clips of that split, or one that cannot be read.
+    """
+    for file in labelled_files(audio, subsets, split, limit, leave_out):
+        clip = read_clip(file.path)
+        yield file.subset, Clip(clip.waveform, clip.sample_rate, file.name)

@@ -140,3 +140,39 @@ def stability(report: Report) -> Panel:
         finish(axes, report.title, "y", legend=True)
 
     return 9, draw
+
+
+def requested(report: Report) -> list[Panel]:
+    """For each attribute the measured change over the requested one, a dot an edit; the line is where they are equal.
+
+    Of a report of `acoustics_run`.
+    """
+    made = [row for row in report.clips if row["attribute"] in row["goals"] and not row["left out"]]
+    subsets = list(dict.fromkeys(row["subset"] for row in made))
+    units = {"loudness": "dB", "brightness": "%", "pitch": "semitones"}
+    return [
+        changes(attribute, unit, subsets, [row for row in made if row["attribute"] == attribute])
+        for attribute, unit in units.items()
+        if any(row["attribute"] == attribute for row in made)
+    ]
+
+
+def changes(attribute: str, unit: str, subsets: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Panel:
+    scale = 0.01 if attribute == "pitch" else 1.0
+
+    def draw(axes: Any) -> None:
+        known = [row for row in rows if row[attribute] is not None]
+        wanted = [row["goals"][attribute] for row in rows]
+        ends = [min(wanted), max(wanted)]
+        axes.plot(ends, ends, color="black", linewidth=0.8, zorder=1)
+        step = 0.012 * max(ends[1] - ends[0], 1.0)
+        for index, subset in enumerate(subsets):
+            some = [row for row in known if row["subset"] == subset]
+            # beside each other, as many have the same request
+            aside = (index - (len(subsets) - 1) / 2) * step
+            places = [row["goals"][attribute] + aside for row in some]
+            axes.scatter(places, [scale * row[attribute] for row in some], s=14, alpha=0.7, label=subset, zorder=2)
+        axes.set(xlabel=f"requested, {unit}", ylabel=f"measured in the file, {unit}")
+        finish(axes, attribute, "both", legend=True)
+
+    return 12, draw

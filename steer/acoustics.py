@@ -22,7 +22,7 @@ PITCH_FRAMES = 200
 class Acoustics:
     """Loudness (RMS in dB of full scale, and LUFS where it can be had), centroid (Hz), median pitch (MIDI notes).
 
-    `pitch_track` holds the pitch every 10 ms, or of `PITCH_FRAMES` moments of a longer sound, NaN where unvoiced; None
+    `pitch_track` holds the pitch every 10 ms, or of `pitch_frames` moments of a longer sound, NaN where unvoiced; None
     if pitch was not measured. Tracks of sounds of equal length are of the same moments.
     """
 
@@ -35,14 +35,20 @@ class Acoustics:
 
 
 def measure(
-    waveform: Tensor, sample_rate: int, pitch: bool = True, lufs: bool = True, crepe: str = "tiny"
+    waveform: Tensor,
+    sample_rate: int,
+    pitch: bool = True,
+    lufs: bool = True,
+    crepe: str = "tiny",
+    pitch_frames: int = PITCH_FRAMES,
 ) -> Acoustics:
     """Measure a waveform [C, N]; channels count together, by power or magnitude, so that they do not cancel.
 
-    Pitch (by CREPE, `tiny` or `full`) and LUFS need the extra `eval`, else they are None.
+    Pitch (by CREPE, `tiny` or `full`, in at most `pitch_frames` frames) and LUFS need the extra `eval`, else they are
+    None.
     """
     waveform = waveform.detach().float().cpu()
-    frame_rate = min(FRAME_RATE, PITCH_FRAMES * sample_rate / max(1, waveform.shape[1]))
+    frame_rate = min(FRAME_RATE, pitch_frames * sample_rate / max(1, waveform.shape[1]))
     track = pitch_track(waveform, sample_rate, crepe, frame_rate) if pitch else None
     voiced = torch.zeros(0) if track is None else track[~track.isnan()]
     return Acoustics(

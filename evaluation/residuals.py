@@ -1,0 +1,175 @@
+"""`steer evaluate residuals`: the ways in which an edit reaches the sound, compared with an ideal edit by DSP.
+
+The reference of a loudness request is the input times a gain, and of a brightness request the input through a filter
+that tilts its spectrum by so many dB per octave that the centroid moves as asked, its level kept. Every way gets the
+same search for the same request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evaluation.acoustics_run import SUBSETS, Progress, share
+from evaluation.data import SoundFile, labelled_files
+from evaluation.file_edits import REQUESTS, FileEditor, Goals, Vectors, is_met, requests_for
+from evaluation.intervals import clustered_bootstrap
+from evaluation.quality import mel_distance, pesq_wb, stoi
+from evaluation.reconstruction import SPEECH
+from evaluation.report import Report, Row
+from hooks.clip import Clip, read_clip
+from steer.acoustics import change, measure
+from steer.errors import EditError
+from steer.steered import SteeredModel
+
+WAYS = ("ratio", "drop", "keep")
+UNTOUCHED = "input"
+"""The input itself beside its ideal edit: how far the request moves it."""
+ATTRIBUTES = ("loudness", "brightness")
+STEEPEST = 12.0
+"""dB per octave."""
+NEAR_PERCENT = 0.1
+COLUMNS = {"mel (dB)": "mel_db", "STOI": "stoi", "PESQ": "pesq"}
+
+
+def tilted(x_CN: Tensor, slope: float, sample_rate: int) -> Tensor:
+    """The spectrum tilted by `slope` dB per octave, level below 100 Hz, and the RMS level kept."""
+    count = x_CN.shape[1]
+    spectrum_CF = torch.fft.rfft(x_CN, 2 * count)
+    hz_F = torch.linspace(0, sample_rate / 2, spectrum_CF.shape[1], dtype=x_CN.dtype)
+    octaves_F = 0.5 * ((hz_F.square() + 100.0**2) / 1000.0**2).log2()
+    y_CN = torch.fft.irfft(spectrum_CF * 10 ** (slope * octaves_F / 20), 2 * count)[:, :count]
+    before, after = (s.square().mean().sqrt() for s in (x_CN, y_CN))
+    return y_CN * before / after.clamp(min=1e-9)
+
+
+def brightened(clip: Clip, percent: float) -> Tensor | None:
+    """The clip tilted so that its centroid moves by `percent`; None where no tilt does that."""
+    before = measure(clip.waveform, clip.sample_rate, pitch=False, lufs=False)
+    low, high = -STEEPEST, STEEPEST
+    for _ in range(24):
+        slope = (low + high) / 2
+        y_CN = tilted(clip.waveform, slope, clip.sample_rate)
+        moved = change(before, measure(y_CN, clip.sample_rate, pitch=False, lufs=False))["brightness"]
+        if moved is None:
+            return None
+        if abs(moved - percent) < NEAR_PERCENT:
+            return y_CN
+        low, high = (slope, high) if moved < percent else (low, slope)
+    return None
+
+
+def ideal(clip: Clip, goals: Goals) -> Tensor | None:
+    """The input edited by DSP [C, N], for a goal of loudness or of brightness."""
+    if "loudness" in goals:
+        return clip.waveform * 10 ** (goals["loudness"] / 20)
+    return brightened(clip, goals["brightness"])
+
+
+def compared(reference_CN: Tensor, output_CN: Tensor, sample_rate: int, speech: bool) -> Row:
+    x_N, y_N = reference_CN.mean(0), output_CN.mean(0)
+    return {
+        "mel_db": mel_distance(x_N, y_N, sample_rate),
+        "stoi": stoi(x_N, y_N, sample_rate) if speech else None,
+        "pesq": pesq_wb(x_N, y_N, sample_rate) if speech else None,
+    }
+
+
+def clip_rows(editors: Mapping[str, FileEditor], file: SoundFile, attribute: str, request: float) -> list[Row]:
+    """One request in every way; none where it has no ideal edit."""
+    clip, goals, speech = read_clip(file.path), {attribute: request}, file.subset in SPEECH
+    reference_CN = ideal(clip, goals)
+    if reference_CN is None:
+        return []
+    head = {"clip": file.name, "subset": file.subset, "attribute": attribute, "request": request}
+    same = compared(reference_CN, clip.waveform, clip.sample_rate, speech)
+    rows: list[Row] = [{**head, "way": UNTOUCHED, "met": None, "failed": None, **same}]
+    before = measure(clip.waveform, clip.sample_rate, pitch=False, lufs=False)
+    for way, editor in editors.items():
+        row: Row = {**head, "way": way, "met": False, "failed": None, **dict.fromkeys(COLUMNS.values())}
+        try:
+            after = read_clip(editor.edit(file.path, goals).path)
+        except EditError as error:
+            rows.append({**row, "failed": str(error)})
+            continue
+        changes = change(before, measure(after.waveform, after.sample_rate, pitch=False, lufs=False))
+        near = compared(reference_CN, after.waveform, clip.sample_rate, speech)
+        rows.append({**row, "met": is_met(goals, changes), "measured": changes[attribute], **near})
+    return rows
+
+
+def table(clips: Sequence[Row]) -> list[Row]:
+    """A row for each attribute, subset and way."""
+    rows = []
+    for attribute in dict.fromkeys(row["attribute"] for row in clips):
+        for subset in (*dict.fromkeys(row["subset"] for row in clips), "all"):
+            for way in dict.fromkeys(row["way"] for row in clips):
+                some = [r for r in clips if (r["attribute"], r["way"]) == (attribute, way)]
+                some = [r for r in some if subset in (r["subset"], "all")]
+                row: Row = {"attribute": attribute, "clips": subset, "way": way, "edits": len(some)}
+                for head, key in COLUMNS.items():
+                    known = [r for r in some if r[key] is not None]
+                    mean = clustered_bootstrap([r[key] for r in known], [r["clip"] for r in known])
+                    row[head] = mean if known else None
+                row["met"] = share(some, "met") if some and way != UNTOUCHED else None
+                rows.append(row)
+    return rows
+
+
+def evaluate(
+    steered: SteeredModel,
+    vectors: Vectors,
+    audio: Path,
+    *,
+    split: str = "test",
+    subsets: Sequence[str] = SUBSETS,
+    clips_per_subset: int = 10,
+    requests: int | None = 2,
+    ways: Sequence[str] = WAYS,
+    saes: Mapping[str, str] | None = None,
+    progress: Progress = iter,
+) -> Report:
+    """Loudness and brightness requests in several ways, each compared with an ideal edit of the same file.
+
+    Raises:
+        AudioFileError: no clips of that split.
+        EditError: there are no control vectors for either.
+    """
+    attributes = [name for name in ATTRIBUTES if name in vectors]
+    if not attributes:
+        raise EditError(f"no control vectors for {', '.join(ATTRIBUTES)}; there are {', '.join(vectors) or 'none'}")
+    jobs: list[Any] = [
+        (file, attribute, request)
+        for file in labelled_files(audio, subsets, split, clips_per_subset)
+        for attribute in attributes
+        for request in requests_for(file.name, attribute, requests)
+    ]
+    rows: list[Row] = []
+    left_out = 0
+    with TemporaryDirectory(prefix="steer-") as folder:
+        editors = {way: FileEditor(steered, vectors, Path(folder), way) for way in ways}
+        for file, attribute, request in progress(jobs):
+            found = clip_rows(editors, file, attribute, request)
+            left_out += not found
+            rows += found
+    named = dict(saes or {site: repr(sae) for site, sae in steered.saes.items()})
+    count = len({file.name for file, _, _ in jobs})
+    about = {
+        "model": steered.model.name,
+        "saes": named,
+        "split": split,
+        "clips": {subset: len({f.name for f, _, _ in jobs if f.subset == subset}) for subset in subsets},
+        "requests": {name: REQUESTS[name] for name in attributes},
+        "requests a clip and attribute": "all" if requests is None else requests,
+        "without an ideal edit": left_out,
+        "reference": "a gain, or a tilt in dB per octave with the level kept, of the input file at its own rate",
+        "tolerances": {"loudness": "0.5 dB", "brightness": "5 % of the wanted centroid"},
+        "intervals": "95 %, clips resampled; of shares without spread the exact one for the number of clips",
+    }
+    title = f"Written files against ideal edits by DSP: {steered.model.name}, {count} {split} clips"
+    return Report(title, table(rows), rows, about)
