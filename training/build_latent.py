@@ -1,197 +1,146 @@
-"""Make what ships beside the starter codec: `python -m training.build_latent AUDIO --codec DIR --out DIR`.
+"""Make what ships beside a starter codec: `python -m training.build_latent AUDIO --codec DIR --out DIR --cache DIR`.
 
-An SAE on the site `latent`, probes for loudness, brightness and pitch on its features, and control vectors from pairs
-of sounds that differ in one attribute only: the same clip louder, tilted in spectrum, or moved in pitch. Only training
-data is used.
+An SAE on the site `latent`, probes for loudness, brightness and pitch on its features, and control vectors found in
+several ways (`training.latent_vectors`), of which the best on valid clips get the plain names. Everything is trained on
+the train split, on sentences by espeak-ng and on tones and noise made as they are needed. A codec without a pitch
+coordinate gets its vectors from pairs and probes; `--mover starter:codec` makes its pairs of pitch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import json
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from torch import Tensor
 
-from hooks import open_model
+from evaluation.data import labelled_clips
+from evaluation.labels import MANIFEST
+from hooks import Clip
+from hooks.families.source_filter import SourceFilterCodec
 from hooks.model import Codec
+from steer import open_model
 from steer.frame_labels import centroid_hz, loudness_db, pitch_midi
-from steer.probes import Bins, fit_probe, linear_bins, pitch_bins, save_probes
+from steer.probes import Bins, Probe, fit_probe, linear_bins, pitch_bins, save_probes
 from steer.sae import SAE, SAEInfo
+from steer.steered import SteeredModel
 from steer.training import TrainConfig, train_sae
-from steer.vectors import ControlVector, from_pairs, save_vectors
-from training.codec_losses import tilt
-from training.sounds import Sound, cached, read_mono, read_rows
+from steer.vectors import save_vectors
+from training.latent_vectors import SITE, VOICED, chosen, found_ways, latents
+from training.pitched import Batches, recordings
 
-SITE = "latent"
-LABELLED = ("notes", "singing", "ljspeech", "speech_misc", "digits", "keywords", "orders", "tones", "espeak")
-MAX_S = 6.0
-
-
-@torch.no_grad()
-def latents(codec: Codec, waveform: np.ndarray | Tensor) -> Tensor:
-    """Latent frames [T, D] of a mono waveform."""
-    return codec.encode(torch.as_tensor(waveform)[None, None])[0]
-
-
-def gather(codec: Codec, sounds: list[Sound], rng: np.random.Generator) -> Tensor:
-    """Latent frames [N, D] of sounds, at levels as varied as recordings are."""
-    frames = []
-    for sound in sounds:
-        gain = min(10 ** (rng.uniform(-14, 6) / 20), 0.95 / max(float(np.abs(sound.waveform).max()), 1e-3))
-        frames.append(latents(codec, sound.waveform * np.float32(gain)))
-    return torch.cat(frames)
-
-
-def loudness_pairs(
-    codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor, float]]:
-    for sound in sounds:
-        change = float(rng.uniform(-9, 6))
-        yield (
-            sae.encode(latents(codec, sound.waveform)),
-            sae.encode(latents(codec, sound.waveform * np.float32(10 ** (change / 20)))),
-            change,
-        )
-
-
-def brightness_pairs(
-    codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor, float]]:
-    rate = codec.sample_rate
-    assert rate is not None
-    for sound in sounds:
-        original = torch.from_numpy(sound.waveform)
-        slope = torch.tensor([rng.uniform(-4, 4)], dtype=torch.float32)
-        tilted = tilt(original[None], slope, rate)[0]
-        before, after = (latents(codec, waveform) for waveform in (original, tilted))
-        centroids = [
-            centroid_hz(waveform[None], rate, codec.frame_rate, len(before)) for waveform in (original, tilted)
-        ]
-        heard = torch.isfinite(centroids[0]) & torch.isfinite(centroids[1]) & (centroids[0] > 0) & (centroids[1] > 0)
-        if heard.sum() > 3:
-            change = 100 * float((centroids[1][heard] / centroids[0][heard]).log().mean())
-            yield sae.encode(before), sae.encode(after), change
-
-
-def pitch_pairs(codec: Codec, sae: SAE, sounds: list[Sound]) -> Iterator[tuple[Tensor, Tensor, float]]:
-    for sound in sounds:
-        for semitones, copy in sound.shifted:
-            yield sae.encode(latents(codec, sound.waveform)), sae.encode(latents(codec, copy)), semitones
+LABELLED = ("notes", "singing", "ljspeech", "speech_misc", "digits")
+SIZE, FRAMES, EDGE = 32, 96, 8
+"""Segments of a batch, their frames, and how many of those at either end are left out: they border on silence that was
+not in the recording."""
+MAX_S = 3.0
+Labels = dict[str, Tensor]
 
 
 @torch.no_grad()
-def in_units(
-    codec: Codec,
-    sae: SAE,
-    vector: ControlVector,
-    measured: Callable[[Tensor], Tensor],
-    sounds: list[Sound],
-    step: float,
-) -> ControlVector:
-    """The vector scaled such that on the median sound +1 changes what is `measured` of the output [frames] by 1.
-
-    Pairs tell how features differ, not how far the decoder goes when they are moved.
-    """
-    direction_D = vector.vector @ sae.W_dec
-    ratios = []
-    for sound in sounds:
-        z_TD = latents(codec, sound.waveform)
-        outputs = [codec.decode((z_TD + sign * step * direction_D)[None])[0] for sign in (-1, 1)]
-        lower, higher = (measured(output_CN) for output_CN in outputs)
-        ratios.append(float((higher - lower).nanmedian()) / (2 * step))
-    return replace(vector, vector=vector.vector / float(np.nanmedian(ratios)))
+def gather(codec: Codec, batches: Batches, count: int) -> Tensor:
+    """`count` latent frames [N, D] of sounds at levels as varied as recordings are."""
+    found: list[Tensor] = []
+    while sum(map(len, found)) < count:
+        z_BTD = codec.encode(batches.draw()[0][:, None])
+        found.append(z_BTD[:, EDGE:-EDGE].flatten(0, 1))
+    return torch.cat(found)[:count]
 
 
-def control_vectors(codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator) -> dict[str, ControlVector]:
-    """The three control vectors; +1 is 1 dB, 1 % of the spectral centroid, 1 semitone (of the training's pairs)."""
-    rate = codec.sample_rate
-    assert rate is not None
-    audible = [sound for sound in sounds if float(np.abs(sound.waveform).max()) > 0.01]
-    pitched = [sound for sound in audible if sound.shifted]
-    louder = from_pairs(loudness_pairs(codec, sae, audible, rng), "loudness", unit="1 dB louder", site=SITE)
-    brighter = from_pairs(brightness_pairs(codec, sae, audible, rng), "brightness", unit="1 % brighter", site=SITE)
-    higher = from_pairs(pitch_pairs(codec, sae, pitched), "pitch", unit="1 semitone higher", site=SITE)
-
-    def level(output_CN: Tensor) -> Tensor:
-        return loudness_db(output_CN, rate, codec.frame_rate, output_CN.shape[1] // codec.hop_length)
-
-    def log_centroid(output_CN: Tensor) -> Tensor:
-        frames = output_CN.shape[1] // codec.hop_length
-        return 100 * centroid_hz(output_CN, rate, codec.frame_rate, frames).log()
-
-    return {
-        "loudness": in_units(codec, sae, louder, level, audible[:100], step=5.0),
-        "brightness": in_units(codec, sae, brighter, log_centroid, audible[:100], step=30.0),
-        "pitch": higher,
-    }
-
-
-def labelled_frames(
-    codec: Codec, sae: SAE, sounds: list[Sound], rng: np.random.Generator, limit: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Features [N, F] of frames drawn from the sounds, and their loudness (dB), centroid (Hz) and pitch (MIDI)."""
-    rate = codec.sample_rate
-    assert rate is not None
-    features, labels = [], {"loudness": [], "brightness": [], "pitch": []}  # type: ignore[var-annotated]
-    share = max(1, limit // max(1, len(sounds)))
-    for sound in sounds:
-        waveform = torch.from_numpy(sound.waveform[: int(MAX_S * rate)])[None]
-        z_TD = latents(codec, waveform[0])
-        rows = torch.from_numpy(rng.permutation(len(z_TD))[:share])
-        features.append(sae.encode(z_TD[rows]))
-        for name, measure in (("loudness", loudness_db), ("brightness", centroid_hz), ("pitch", pitch_midi)):
-            labels[name].append(measure(waveform, rate, codec.frame_rate, len(z_TD))[rows])
+@torch.no_grad()
+def labelled(codec: Codec, sae: SAE, batches: Batches, count: int) -> tuple[Tensor, Labels]:
+    """Features [N, F] of frames drawn from the batches, and their loudness (dB), centroid (Hz) and pitch (MIDI)."""
+    features: list[Tensor] = []
+    labels: dict[str, list[Tensor]] = {"loudness": [], "brightness": [], "pitch": []}
+    while sum(map(len, features)) < count:
+        x_BN, midi_BT, confidence_BT = batches.draw()
+        midi_BT = midi_BT.masked_fill(confidence_BT < VOICED, torch.nan)
+        for x_N, midi_T, z_TD in zip(x_BN, midi_BT, codec.encode(x_BN[:, None]), strict=True):
+            rows = EDGE + torch.randperm(len(z_TD) - 2 * EDGE)[:20]
+            features.append(sae.encode(z_TD[rows]))
+            add_labels(labels, codec, x_N, rows, midi_T)
     return torch.cat(features), {name: torch.cat(values) for name, values in labels.items()}
+
+
+def add_labels(labels: dict[str, list[Tensor]], codec: Codec, x_N: Tensor, rows: Tensor, midi_T: Tensor) -> None:
+    assert codec.sample_rate is not None
+    place = (x_N, codec.sample_rate, codec.frame_rate, len(midi_T))
+    labels["loudness"].append(loudness_db(*place)[rows])
+    labels["brightness"].append(centroid_hz(*place)[rows])
+    labels["pitch"].append(midi_T[rows])
+
+
+@torch.no_grad()
+def labelled_recordings(codec: Codec, sae: SAE, clips: list[Clip]) -> tuple[Tensor, Labels]:
+    """The same of all frames of clips, with the pitch read by CREPE."""
+    assert codec.sample_rate is not None
+    features: list[Tensor] = []
+    labels: dict[str, list[Tensor]] = {"loudness": [], "brightness": [], "pitch": []}
+    for clip in clips:
+        x_N = codec.prepare(clip)[0, 0, : round(MAX_S * codec.sample_rate)]
+        z_TD = latents(codec, x_N)
+        midi_T = pitch_midi(x_N, codec.sample_rate, codec.frame_rate, len(z_TD))
+        features.append(sae.encode(z_TD))
+        add_labels(labels, codec, x_N, torch.arange(len(z_TD)), midi_T)
+    return torch.cat(features), {name: torch.cat(values) for name, values in labels.items()}
+
+
+def fitted_probes(features_NF: Tensor, labels: Labels) -> dict[str, Probe]:
+    bins: dict[str, Bins] = {
+        "loudness": linear_bins("loudness", "dB", labels["loudness"]),
+        "brightness": linear_bins("brightness", "Hz", labels["brightness"]),
+        "pitch": pitch_bins(),
+    }
+    return {name: fit_probe(features_NF, labels[name], bins[name], site=SITE, c=0.1) for name in bins}
 
 
 def main(
     audio: Annotated[Path, typer.Argument(help="folder of subsets, each with a manifest.csv")],
     codec: Annotated[str, typer.Option(help="the codec's folder or name")],
     out: Annotated[Path, typer.Option(help="where the SAE, probes and vectors go")],
-    cache: Annotated[Path, typer.Option(help="folder for prepared training sound")],
-    clips: Annotated[int, typer.Option(help="sounds that the SAE is trained on")] = 3000,
-    pairs: Annotated[int, typer.Option(help="sounds that pairs and labelled frames are made of")] = 900,
-    steps: Annotated[int, typer.Option(help="training steps of the SAE")] = 4000,
-    frames: Annotated[int, typer.Option(help="labelled frames for the probes")] = 30_000,
+    cache: Annotated[Path, typer.Option(help="folder for labelled training sound")],
+    name: Annotated[str, typer.Option(help="what the SAE says it belongs to")] = "starter:codec",
+    frames: Annotated[int, typer.Option(help="latent frames that the SAE is trained on")] = 200_000,
+    steps: Annotated[int, typer.Option(help="training steps of the SAE")] = 3000,
+    probed: Annotated[int, typer.Option(help="labelled frames for the probes")] = 30_000,
+    pairs: Annotated[int, typer.Option(help="segments that pairs are made of")] = 300,
+    clips: Annotated[int, typer.Option(help="valid clips of a collection")] = 12,
+    mover: Annotated[str | None, typer.Option(help="a source-filter codec that makes pairs of pitch")] = None,
+    sentences: Annotated[int, typer.Option(help="sentences by espeak-ng")] = 250,
     seed: int = 0,
 ) -> None:
     """Train the SAE, probes and control vectors of a codec's latent."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     model = open_model(codec)
     assert isinstance(model, Codec) and model.sample_rate is not None
-    sounds = cached(audio, cache, model.sample_rate, "train", seed)
+    other = open_model(mover) if mover else None
+    assert other is None or isinstance(other, SourceFilterCodec)
+    data = recordings(audio, cache, model.sample_rate, model.hop_length, sentences, seed)
+    batches = Batches(data, SIZE, FRAMES, seed)
     out.mkdir(parents=True, exist_ok=True)
-    info = SAEInfo("starter:codec", SITE, model.sample_rate, model.frame_rate, "see the codec's card", "Apache-2.0")
-    config = TrainConfig(
-        activation="batchtopk", k=32, expansion=8, steps=steps, batch_size=2048, lr=1e-3, dead_after=200_000
-    )
-    heard = [sounds[i] for i in rng.permutation(len(sounds))[:clips]]
-    sae = train_sae(gather(model, heard, rng), config, out / "training", info=info)
+    info = SAEInfo(name, SITE, model.sample_rate, model.frame_rate, "see the codec's card", "Apache-2.0")
+    config = TrainConfig("batchtopk", k=32, expansion=8, steps=steps, batch_size=2048, lr=1e-3, dead_after=200_000)
+    sae = train_sae(gather(model, batches, frames), config, info=info)
     sae.info.site = SITE
 
-    labelled = [sound for sound in sounds if sound.group in LABELLED]
-    chosen = [labelled[i] for i in rng.permutation(len(labelled))[:pairs]]
-    save_vectors(control_vectors(model, sae, chosen, rng), out / "vectors.safetensors")
-
-    features_NF, labels = labelled_frames(model, sae, chosen, rng, frames)
-    recorded = [Sound(group, read_mono(path, model.sample_rate)) for group, path, _ in read_rows(audio, "valid")]
-    valid_NF, valid_labels = labelled_frames(model, sae, [s for s in recorded if s.group in LABELLED], rng, frames // 4)
-    bins: dict[str, Bins] = {
-        "loudness": linear_bins("loudness", "dB", labels["loudness"]),
-        "brightness": linear_bins("brightness", "Hz", labels["brightness"]),
-        "pitch": pitch_bins(),
-    }
-    probes = {name: fit_probe(features_NF, labels[name], bins[name], site=SITE, c=0.1) for name in bins}
-    for name, probe in probes.items():
-        sae.info.metrics[f"{name}_probe_accuracy"] = round(probe.accuracy(valid_NF, valid_labels[name]), 4)
+    probes = fitted_probes(*labelled(model, sae, batches, probed))
+    there = [subset for subset in LABELLED if (audio / subset / MANIFEST).is_file()]
+    valid = [clip for _, clip in labelled_clips(audio, there, "valid", clips)]
+    features_NF, labels = labelled_recordings(model, sae, valid)
+    for attribute, probe in probes.items():
+        sae.info.metrics[f"{attribute}_probe_accuracy"] = round(probe.accuracy(features_NF, labels[attribute]), 4)
     save_probes(probes, out / "probes.safetensors")
+
+    ways = found_ways(model, sae, probes, batches, pairs, other)
+    few = valid[:: max(1, len(valid) // 15)]
+    vectors, scores = chosen(ways, SteeredModel(model, sae, SITE), few)
+    sae.info.extra["vectors_off_by"] = scores
+    save_vectors(vectors, out / "vectors.safetensors")
     sae.save(out)
+    shipped = {attribute: vectors[attribute].name for attribute in ways}
+    print(json.dumps({"metrics": sae.info.metrics, "off by": scores, "shipped": shipped}, indent=1))
 
 
 if __name__ == "__main__":
