@@ -87,6 +87,11 @@ class Excerpts:
     def same_kind(self) -> bool:
         return self.kind == (self.info.format, self.info.subtype)
 
+    @property
+    def has_full_scale(self) -> bool:
+        """Whether the target cannot hold samples beyond 1."""
+        return self.kind[1].startswith(INTEGERS)
+
 
 @dataclass(frozen=True)
 class Edited:
@@ -191,27 +196,31 @@ class Editor:
         def render(
             blocks: Iterable[Tensor], edits: SiteEdits, manner: Manner, start_s: float, memory: Memory
         ) -> Iterator[tuple[Tensor, Tensor]]:
+            renderer.turned_down_db = 0.0  # of this pass alone
             return renderer.render(blocks, rate, edits, manner, start_s, memory)
 
         names = [name for name in UNITS if name in self.vectors]
         trials = Trials(self.recipe, self.edits_for, names, render, stretches, rate, manner, self.pitch)
+        trials.full_scale = excerpts.has_full_scale
         strengths = trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
         edits = self.edits_for(strengths)
-        samples_CN, clipped = None, 0
-        renderer.turned_down_db = 0.0  # by trials
+        samples_CN, clipped, limited_db = None, 0, 0.0
         if not edits and manner.residual != "drop" and excerpts.same_kind:
             unchanged = True
         elif excerpts.whole:
             report("editing", 0.0)
             samples_CN = trials.edited(strengths)
+            limited_db = renderer.turned_down_db
             unchanged = torch.equal(samples_CN, stretches[0].samples)
         else:
+            renderer.turned_down_db = 0.0
             clipped, unchanged = self._stream(renderer, excerpts, edits, manner, force, report)
+            limited_db = renderer.turned_down_db
         report("measuring", 1.0)
         measured: Changes = dict.fromkeys(UNITS, 0.0) if unchanged else trials.changes(strengths)
         kept = Kept()
         if self.details and not unchanged and stretches:
-            kept = what_was_kept(trials.original, trials.edited(strengths), rate, self.codec)
+            kept = what_was_kept(trials.original, trials.written(strengths), rate, self.codec)
         outcome = Outcome(
             str(excerpts.info.path),
             str(excerpts.target),
@@ -225,7 +234,7 @@ class Editor:
             unchanged,
             trials.against_round_trip(strengths) if self.details and not unchanged else {},
             trials.channels(strengths) if self.details and not unchanged and stretches else [],
-            renderer.turned_down_db,
+            limited_db,
             kept.to_dict(outside_unchanged=manner.spans is not None),
         )
         return Edited(excerpts, outcome, samples_CN)
@@ -239,7 +248,7 @@ class Editor:
         if every:
             timed = [as_spans(edit.during) for edit in every]
             spans = sorted({span for some in timed for span in some or ()}) if None not in timed else None
-        manner = Manner(residual, spans=spans, limit=self.recipe.limit and excerpts.kind[1].startswith(INTEGERS))
+        manner = Manner(residual, spans=spans, limit=self.recipe.limit and excerpts.has_full_scale)
         moves_pitch = "pitch" in self.recipe.wanted or any(
             renderer.pitch_change(stretch.samples, excerpts.info.sample_rate, edits, stretch.start_s) > PITCH_MOVED
             for stretch in (excerpts.stretches if every and residual == "ratio" and not self.recipe.wanted else ())

@@ -177,7 +177,7 @@ class Passage:
             return x_CN + resampled(edited_CN - plain_CN, self.rate, rate, count)
         beyond = rate > self.rate
         if residual == "drop" and not beyond:
-            return resampled(edited_CN, self.rate, rate, count).to(x_CN.dtype)
+            return resampled(edited_CN, self.rate, rate, count).to(x_CN.dtype).expand(len(x_CN), -1)
         plain_CFT = known.once("plain", lambda: spectrum(plain_CN, self.rate))
         sound_CFT = known.once("sound", lambda: spectrum(x_CN, rate))
         codec_CFT = None

@@ -50,6 +50,8 @@ class Trials:
         self.recipe, self.edits_for, self.names, self.render = recipe, edits_for, names, render
         self.sample_rate = sample_rate
         self.pitch, self.manner, self.stretches = pitch, manner, stretches
+        self.full_scale = False
+        """Whether what is written is clipped at full scale."""
         self._memories: list[Memory] = [{} for _ in stretches]
         self._known: dict[tuple[Any, ...], Changes] = {}
         self._last: tuple[tuple[Any, ...], Tensor] | None = None
@@ -75,6 +77,11 @@ class Trials:
             self._last = key, self.rendered(self.edits_for(strengths), self.manner)
         return self._last[1]
 
+    def written(self, strengths: Mapping[str, float]) -> Tensor:
+        """As `edited`, as a file holds it."""
+        edited_CN = self.edited(strengths)
+        return edited_CN.clamp(-1.0, 1.0) if self.full_scale else edited_CN
+
     @cached_property
     def original(self) -> Tensor:
         """What is measured of the file, [C, n]."""
@@ -94,7 +101,7 @@ class Trials:
         pitch = pitch and self.pitch
         key = (pitch, *sorted(strengths.items()))
         if key not in self._known:
-            after = measure(self.edited(strengths), self.sample_rate, pitch, lufs=False)
+            after = measure(self.written(strengths), self.sample_rate, pitch, lufs=False)
             self._known[key] = change(self.before, after)
         return self._known[key]
 
@@ -102,7 +109,7 @@ class Trials:
         """The changes of each channel by itself, where there are several; pitch is not measured by channel."""
         if self.original.shape[0] < 2:
             return []
-        pairs = zip(self.original.split(1), self.edited(strengths).split(1), strict=True)
+        pairs = zip(self.original.split(1), self.written(strengths).split(1), strict=True)
         return [change(*(measure(x_CN, self.sample_rate, pitch=False, lufs=False) for x_CN in pair)) for pair in pairs]
 
     def against_round_trip(self, strengths: Mapping[str, float]) -> Changes:
