@@ -38,8 +38,9 @@ def reconstruction(
     sounds that have one. A codec without an SAE of its own is measured without one.
     """
     from apps.progress import track
-    from apps.results import keep, results_in
-    from evaluation.reconstruction import evaluate
+    from apps.results import results_in
+    from evaluation.reconstruction import by_subset, evaluate
+    from evaluation.suite import write
 
     with results_in(out):
         report = evaluate(
@@ -52,7 +53,10 @@ def reconstruction(
             with_yardsticks=yardsticks,
             progress=lambda jobs: track(jobs, "reconstruction"),
         )
-        keep(report, out, "reconstruction")
+        write(report, out, "reconstruction")
+    for part in by_subset(report):
+        part.print(intervals=False)
+    print(f"means over clips; their 95 % intervals are in {out / 'reconstruction.md'}")
     for name, why in report.about["left out"].items():
         print(f"{name}: left out; {why}")
 

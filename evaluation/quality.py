@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hooks.errors import MissingExtraError, require
-from steer.acoustics import Acoustics, change, decibels, measure, pitch_track
+from steer.acoustics import Acoustics, change, decibels, measure
 
 RESOLUTIONS = ((512, 40), (1024, 80), (2048, 120))
 """FFT sizes of the mel distance, and how many mel bands each has."""
@@ -29,7 +29,7 @@ PESQ_LONGEST_S = 20.0
 """The reference code holds 50 utterances and fails beyond; a piece of this length has fewer."""
 NEAR_CENTS = 50.0
 FEWEST_FRAMES = 5
-"""With fewer voiced frames (of 10 ms) nothing is said about pitch."""
+"""Voiced frames without which the pitch is not measured."""
 
 
 def resampled(x_N: Tensor, sample_rate: int, wanted: int) -> np.ndarray:
@@ -150,7 +150,7 @@ def dnsmos_absent() -> str:
 
 @dataclass(frozen=True)
 class PitchError:
-    """How far the pitch of an output is from that of its reference, over frames of 10 ms.
+    """How far the pitch of an output is from that of its reference, in the frames that `steer.acoustics.measure` reads.
 
     `median_cents` is the median absolute difference where both are voiced (NaN with fewer than five such frames).
     `within_50` is the share of the reference's voiced frames that are voiced in the output and within 50 cents: the raw
@@ -166,8 +166,8 @@ def pitch_error_cents(x_N: Tensor, y_N: Tensor, sample_rate: int) -> PitchError 
 
     None where the reference has fewer than five voiced frames, or without the extra `eval`.
     """
-    tracks = [pitch_track(wave[None].detach().float().cpu(), sample_rate) for wave in (x_N, y_N)]
-    return pitch_error(tracks[0], tracks[1])
+    before, after = (measure(wave[None], sample_rate, lufs=False) for wave in (x_N, y_N))
+    return pitch_error(before.pitch_track, after.pitch_track)
 
 
 def pitch_error(x_T: Tensor | None, y_T: Tensor | None) -> PitchError | None:
@@ -201,7 +201,7 @@ def lufs_change(before: Acoustics, after: Acoustics) -> float | None:
 
 def centroid_error_percent(x_N: Tensor, y_N: Tensor, sample_rate: int) -> float | None:
     """By how many % the spectral centroid of the output is higher (mean over audible frames); None for silence."""
-    return change(*(measure(wave[None], sample_rate, pitch=False) for wave in (x_N, y_N)))["brightness"]
+    return change(*(measure(wave[None], sample_rate, pitch=False, lufs=False) for wave in (x_N, y_N)))["brightness"]
 
 
 def scores(

@@ -208,3 +208,19 @@ def table(clips: Sequence[Row]) -> list[Row]:
             row[head] = Share(**asdict(mean)) if mean and score == "pitch_within_50" else mean
         rows.append(row)
     return rows
+
+
+def by_subset(report: Report) -> list[Report]:
+    """A narrower table for each subset, without the columns that are in its title."""
+    counts = {row["clips"]: row["count"] for row in report.rows}
+    return [
+        Report(
+            f"{subset}: {count} {'clip' if count == 1 else 'clips'}",
+            [
+                {head: value for head, value in row.items() if head not in ("clips", "count")}
+                for row in report.rows
+                if row["clips"] == subset
+            ],
+        )
+        for subset, count in counts.items()
+    ]

@@ -23,7 +23,11 @@ class Interval:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.short()} [{self.low:.3g}, {self.high:.3g}]"
+
+    def short(self) -> str:
+        """Without the interval."""
+        return f"{self.value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,10 @@ class Share(Interval):
     """A share, shown in per cent."""
 
     def __str__(self) -> str:
-        return f"{100 * self.value:.3g} % [{100 * self.low:.3g}, {100 * self.high:.3g}]"
+        return f"{self.short()} [{100 * self.low:.3g}, {100 * self.high:.3g}]"
+
+    def short(self) -> str:
+        return f"{100 * self.value:.3g} %"
 
 
 def bootstrap(
@@ -79,21 +86,31 @@ class Report:
         lines += ["| " + " | ".join(cell(row[head]) for head in heads) + " |" for row in self.rows]
         return "\n".join(lines)
 
-    def print(self) -> None:
+    def print(self, intervals: bool = True) -> None:
+        """Show the table; without the `intervals` also one of many columns fits."""
+        from rich import box
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=self.title)
-        for head in self.rows[0] if self.rows else []:
-            table.add_column(head, overflow="fold")
-        for row in self.rows:
+        table = Table(title=self.title, pad_edge=intervals, collapse_padding=not intervals)
+        if not intervals:
+            table.box = box.SIMPLE_HEAD
+        shown = [[cell(value, intervals) for value in row.values()] for row in self.rows]
+        for index, head in enumerate(self.rows[0] if self.rows else []):
+            # numbers stay whole where they are alone; names are folded
+            alone = not intervals and not isinstance(self.rows[0][head], str)
+            words = [*head.split(), *(line[index] for line in shown)]
+            table.add_column(head, overflow="fold", min_width=max(map(len, words)) if alone else None)
+        for line in shown:
             # names of clips may hold what rich reads as markup
-            table.add_row(*(Text(cell(value)) for value in row.values()))
+            table.add_row(*(Text(value) for value in line))
         Console().print(table)
 
 
-def cell(value: Any) -> str:
+def cell(value: Any, intervals: bool = True) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Interval) and not intervals:
+        return value.short()
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from evaluation import quality, yardsticks
 from evaluation.polyphony import MADE
-from evaluation.reconstruction import COLUMNS, INPUT, codec_of, evaluate, fitted, round_trips
+from evaluation.reconstruction import COLUMNS, INPUT, by_subset, codec_of, evaluate, fitted, round_trips
 from evaluation.report import Report, Share
 from hooks import AudioFileError, Codec, ModelError, Site, Transcriber
 from steer import SAE, SteeredModel
@@ -223,3 +223,12 @@ def test_subsets_that_are_not_there(audio: Path, tmp_path: Path) -> None:
     with pytest.raises(AudioFileError, match=r"manifest\.csv: no such file"):
         measured(tmp_path, Halving(), subsets=None)
     assert len(measured(tmp_path, Halving(), subsets=["drums"], clips_per_subset=1).rows) == 2
+
+
+def test_a_table_for_each_subset(audio: Path) -> None:
+    report = measured(audio, Halving(), subsets=["esc10", "drums"], clips_per_subset=1)
+    first, second = by_subset(report)
+    assert (first.title, second.title) == ("esc10: 1 clip", "drums: 1 clip")
+    assert list(second.rows[0]) == ["path", *COLUMNS]
+    assert [row["path"] for row in second.rows] == ["continuous", "quantised"]
+    assert by_subset(measured(audio, Halving()))[0].title == "notes: 2 clips"

@@ -33,8 +33,13 @@ def test_a_report_is_saved_and_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert saved["clips"] == [{"clip": "x"}]
     assert report.markdown().splitlines()[2] == "| a | 0.5 [0.4, 0.6] | - |"
     report.print()
-    assert "title" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "title" in shown and "[0.4, 0.6]" in shown
+    report.print(intervals=False)
+    shown = capsys.readouterr().out
+    assert "0.5" in shown and "[" not in shown
 
 
 def test_a_share_is_shown_in_per_cent() -> None:
     assert str(Share(0.25, 0.1, 0.5, 4)) == "25 % [10, 50]"
+    assert Share(0.25, 0.1, 0.5, 4).short() == "25 %"
