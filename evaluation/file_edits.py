@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +108,8 @@ class FileEditor:
     folder: Path
     residual: str | None = None
     """How the change reaches the sound; None: as the editor does by itself."""
+    plain: dict[tuple[Path, bool, bool], Acoustics] = field(default_factory=dict, repr=False)
+    """The last file's plain round trip."""
 
     def edit(self, source: Path, goals: Goals) -> FileEdit:
         """The file as it comes out, in its own format where that is FLAC, WAV or OGG, else as WAV.
@@ -137,14 +139,18 @@ class FileEditor:
 
     def round_trip(self, source: Path, edit: FileEdit, goals: Goals) -> tuple[Acoustics, Acoustics]:
         """What the codec gives of a file, plain and with the same edits of features, without the input's detail."""
-        info, sounds = audio_info(source), []
-        for edits, above_db in (({}, 0.0), (edit.edits, goals.get("loudness", 0.0))):
-            manner = Manner("drop", above_db=above_db, linked=edit.linked)
-            blocks = read_blocks(info, info.sample_rate, "float64")
-            rendered = Renderer(self.steered, CHUNK_S).render(blocks, info.sample_rate, edits, manner)
-            sounds.append(torch.cat([after_CN for _, after_CN in rendered], dim=1))
-        before, after = (measured(x_CN, info.sample_rate, "pitch" in goals) for x_CN in sounds)
-        return before, after
+        pitch, key = "pitch" in goals, (source, edit.linked, "pitch" in goals)
+        if key not in self.plain:
+            self.plain.clear()  # of other files
+            self.plain[key] = measured(*self._rendered(source, {}, Manner("drop", linked=edit.linked)), pitch)
+        manner = Manner("drop", above_db=goals.get("loudness", 0.0), linked=edit.linked)
+        return self.plain[key], measured(*self._rendered(source, edit.edits, manner), pitch)
+
+    def _rendered(self, source: Path, edits: SiteEdits, manner: Manner) -> tuple[Tensor, int]:
+        info = audio_info(source)
+        blocks = read_blocks(info, info.sample_rate, "float64")
+        rendered = Renderer(self.steered, CHUNK_S).render(blocks, info.sample_rate, edits, manner)
+        return torch.cat([after_CN for _, after_CN in rendered], dim=1), info.sample_rate
 
     def at_random(self, name: str) -> FileEditor:
         """The same with random directions in place of the vectors, drawn by a clip's name."""
