@@ -24,7 +24,7 @@ def test_acoustics(steer: Run, audio: Path, codec_folder: Path, sae_folder: Path
     out = tmp_path / "out"
     flags = ["--model", codec_folder, "--sae", sae_folder, "--subsets", "esc10", "--requests", 1]
     flags += ["--control-clips", 0, "--residual", "drop"]
-    code, shown, err = steer("evaluate", "acoustics", "--audio", audio, "-o", out, *flags)
+    code, _, err = steer("evaluate", "acoustics", "--audio", audio, "-o", out, *flags)
     assert (code, err) == (0, "")
     report = json.loads((out / "acoustics.json").read_text())
     assert [clip["attribute"] for clip in report["clips"]] == ["loudness", "brightness"]
