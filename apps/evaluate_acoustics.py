@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from apps.options import Model, Sae, SaeSite
+
+if TYPE_CHECKING:
+    from evaluation.report import Report
 
 Audio = Annotated[Path, typer.Option(help="Folder of subsets, each with a manifest.csv.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)]
@@ -40,9 +43,10 @@ def acoustics(
     """
     from apps.flags import recipe_of
     from apps.progress import track
-    from apps.results import keep, results_in
+    from apps.results import results_in
     from evaluation.acoustics_run import SUBSETS, evaluate
     from evaluation.figures import figure, requested
+    from evaluation.suite import write
     from hooks.errors import require
 
     require("matplotlib", "eval")  # told before the work is done
@@ -63,7 +67,8 @@ def acoustics(
             saes=recipe.saes,
             progress=lambda jobs: track(jobs, "acoustics"),
         )
-        keep(report, out, "acoustics", figure(requested(report), report.title))
+        write(report, out, "acoustics", figure(requested(report), report.title))
+    show(report, out / "acoustics.md")
 
 
 def residuals(
@@ -80,8 +85,9 @@ def residuals(
     """Compare the ways in which an edit reaches the sound (ratio, drop, keep) with an ideal edit by DSP."""
     from apps.flags import recipe_of
     from apps.progress import track
-    from apps.results import keep, results_in
+    from apps.results import results_in
     from evaluation.residuals import SUBSETS, evaluate
+    from evaluation.suite import write
     from hooks.errors import require
 
     require("pystoi", "eval")
@@ -100,7 +106,14 @@ def residuals(
             saes=recipe.saes,
             progress=lambda jobs: track(jobs, "residuals"),
         )
-        keep(report, out, "residuals")
+        write(report, out, "residuals")
+    show(report, out / "residuals.md")
+
+
+def show(report: Report, table: Path) -> None:
+    """The table without its intervals, which would not fit."""
+    report.print(intervals=False)
+    print(f"95 % intervals are in {table}")
 
 
 def named(subsets: str) -> list[str]:
