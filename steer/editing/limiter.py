@@ -41,6 +41,7 @@ def limited(x_CN: Tensor, sample_rate: int, ceiling: float = CEILING) -> tuple[T
     needed = (ceiling / peak_N.clamp(min=ceiling))[None, None]
     least = -torch.nn.functional.max_pool1d(-needed, 2 * reach + 1, 1, reach)
     window = torch.hann_window(2 * reach + 3, periodic=False, dtype=least.dtype)[1:-1]
-    padded = torch.nn.functional.pad(least, (reach, reach), mode="replicate")
-    gain_N = torch.nn.functional.conv1d(padded, (window / window.sum())[None, None])[0, 0]
+    # what is taken away is smoothed, so that the gain is exactly 1 where nothing is
+    taken = torch.nn.functional.pad(1 - least, (reach, reach), mode="replicate")
+    gain_N = 1 - torch.nn.functional.conv1d(taken, (window / window.sum())[None, None])[0, 0]
     return x_CN * gain_N.to(x_CN.dtype), -20 * math.log10(float(gain_N.min()))

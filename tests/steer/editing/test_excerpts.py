@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from steer.editing.excerpts import PIECE_S, PIECES, choose, read_stretches
 from hooks import AudioFileError
 from hooks.clip import AudioInfo, audio_info, read_clip
+from steer.editing.excerpts import PIECE_S, PIECES, choose, read_stretches
 
 LONG = AudioInfo(Path("long.wav"), 8000, 1, 8000 * 600, "WAV", "PCM_16")
 
