@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from steer.recipe import Recipe
 
 FAILED, UNMET = 1, 3
-GOALS, FEATURES = "What it shall sound like", "Feature by feature"
+GOALS, VOICE, FEATURES = "What it shall sound like", "Voice and pitch", "Feature by feature"
 
 
 def edit(
@@ -44,6 +44,26 @@ def edit(
     pitch: Annotated[str | None, typer.Option(help="Such as -2st (semitones).", rich_help_panel=GOALS)] = None,
     brightness: Annotated[
         str | None, typer.Option(help="Such as +20% (of the centroid).", rich_help_panel=GOALS)
+    ] = None,
+    pitch_curve: Annotated[
+        str | None, typer.Option(help="Semitones at seconds: 0:0,1.5:+3,3:0.", rich_help_panel=VOICE)
+    ] = None,
+    pitch_range: Annotated[
+        str | None, typer.Option(help="How far pitch moves: 1.5x livelier, 0 monotone.", rich_help_panel=VOICE)
+    ] = None,
+    vibrato: Annotated[str | None, typer.Option(help="off takes it away.", rich_help_panel=VOICE)] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Notes go to those of it: 'C major', 'a minor', chromatic.", rich_help_panel=VOICE),
+    ] = None,
+    note: Annotated[
+        str | None, typer.Option(help="Where the median pitch goes: A3, or 57 (MIDI).", rich_help_panel=VOICE)
+    ] = None,
+    whisper: Annotated[
+        str | None, typer.Option(help="The share of voicing taken away: 1 is a whisper.", rich_help_panel=VOICE)
+    ] = None,
+    formants: Annotated[
+        str | None, typer.Option(help="Such as +2st; they stay if left out.", rich_help_panel=VOICE)
     ] = None,
     ablate: Annotated[list[str] | None, typer.Option(help="Set to zero: 3,17.", rich_help_panel=FEATURES)] = None,
     clamp: Annotated[list[str] | None, typer.Option(help="Hold at a value: 5=2.0.", rich_help_panel=FEATURES)] = None,
@@ -112,10 +132,19 @@ def edit(
 
     found, is_batch = inputs_of(inputs)
     goals = {"loudness": loudness, "pitch": pitch, "brightness": brightness}
+    voice = {
+        "pitch_curve": pitch_curve,
+        "pitch_range": pitch_range,
+        "vibrato": vibrato,
+        "key": key,
+        "note": note,
+        "whisper": whisper,
+        "formants": formants,
+    }
     edits = edits_of(ablate or [], clamp or [], scale or [], shift or [])
 
     def with_options(base: Recipe | None) -> Recipe:
-        return recipe_of(base, goals, edits, during or [], residual, model, sae, site, limit)
+        return recipe_of(base, goals, edits, during or [], residual, model, sae, site, limit, voice)
 
     what = with_options(Recipe.load(recipe) if recipe else None)
     if plot is not None:

@@ -29,6 +29,7 @@ def recipe_of(
     sae: str | None,
     site: str | None,
     limit: bool | None = None,
+    voice: Mapping[str, str | None] | None = None,
 ) -> Recipe:
     """A recipe from options, on top of another one: edits are added, all else takes the place of its own.
 
@@ -56,6 +57,9 @@ def recipe_of(
     wanted = {name: goal for name, goal in goals.items() if goal is not None}
     if wanted:
         values["goals"] = {**values.get("goals", {}), **wanted}
+    asked = {name: value for name, value in (voice or {}).items() if value is not None}
+    if asked:
+        values["voice"] = {**values.get("voice", {}), **asked}
     if edits:
         values["edits"] = [*values.get("edits", []), *edits]
     if during:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from steer.calibrate import error_of
 from steer.editing.editor import Outcome
+from steer.editing.voice_measure import Heard
 from steer.recipe import UNITS
 
 UNEQUAL = {"loudness": 0.1, "brightness": 1.0}
@@ -39,7 +40,7 @@ def verdict(outcome: Outcome) -> str:
 
 def kept_lines(outcome: Outcome, spans: str = "--during") -> list[str]:
     """A line for each thing beside the goals that changed or stayed; `spans` is what the edited spans are called."""
-    lines = []
+    lines = voice_lines(outcome.voice)
     if (stoi := outcome.kept.get("stoi")) is not None:
         lines.append(f"{STOI}: {stoi:.3f}")
     if (above_db := outcome.kept.get("above_band_db")) is not None:
@@ -51,6 +52,17 @@ def kept_lines(outcome: Outcome, spans: str = "--during") -> list[str]:
     if outcome.clipped:
         lines.append(f"clipped at full scale: {outcome.clipped} samples")
     return [*lines, *channel_lines(outcome.channels)]
+
+
+def voice_lines(voice: Mapping[str, Heard]) -> list[str]:
+    """What was asked of the voice and what was measured, a line each."""
+    lines = []
+    for name, heard in voice.items():
+        values = {key: heard.get(key) for key in ("measured", "before")}
+        measured, before = ("–" if value is None else f"{value:.4g}" for value in values.values())
+        told = f" (before {before}, after {heard['after']:.4g})" if values["before"] is not None else ""
+        lines.append(f"{name.replace('_', ' ')} {heard['asked']}: {measured} {heard['unit']}{told}")
+    return lines
 
 
 def channel_lines(channels: Sequence[Mapping[str, float | None]]) -> list[str]:

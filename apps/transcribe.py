@@ -108,6 +108,8 @@ def edits_of(recipe: Recipe) -> dict[str, list[Edit]]:
     """
     from steer.errors import RecipeError
 
+    if recipe.voice.active:
+        raise RecipeError("voice is for edited sounds; a transcription takes edits")
     if recipe.wanted:
         raise RecipeError(f"goals ({', '.join(recipe.wanted)}) are for edited sounds; a transcription takes edits")
     return recipe.edits_for()

@@ -10,6 +10,7 @@
       - scale: {4: [[0, 1], [2, 1.5]]}     # a curve: factor 1 at 0 s, 1.5 from 2 s on
       - shift: vectors.safetensors#warm
         strength: 8
+    voice: {pitch_range: 1.5, note: A3}     # of codecs with a pitch coordinate, see `steer.editing.voice`
     residual: keep
 
 YAML or JSON. A starter model brings its own SAEs where none are named. Goals are what shall be measured in the end,
@@ -36,6 +37,7 @@ from hooks import open_model
 from hooks.errors import one_line, shortened
 from hooks.files import whole_file
 from steer import starter
+from steer.editing.voice import Voice
 from steer.edits import Ablate, Clamp, Edit, Scale, Shift
 from steer.errors import EditError, RecipeError
 from steer.formats import find_folder, load_sae
@@ -98,6 +100,7 @@ class Recipe(_Strict):
     saes: dict[str, str] = Field(default_factory=dict, validate_default=True)
     goals: Goals = Field(default_factory=Goals)
     edits: list[EditSpec] = Field(default_factory=list)
+    voice: Voice = Field(default_factory=Voice)
     during: Spans = None
     residual: Literal["keep", "drop", "ratio"] | None = None
     limit: bool = True
@@ -110,6 +113,12 @@ class Recipe(_Strict):
         if isinstance(values, dict) and not values.get("saes"):
             return {**values, "saes": default_saes(values.get("model", DEFAULT_MODEL))}
         return values
+
+    @model_validator(mode="after")
+    def _one_pitch(self) -> Recipe:
+        if self.voice.note is not None and self.goals.pitch is not None:
+            raise ValueError("voice.note says where the pitch goes: leave out goals.pitch, which says how far")
+        return self
 
     @model_validator(mode="after")
     def _needs_saes(self) -> Recipe:
@@ -182,7 +191,7 @@ class Recipe(_Strict):
     def to_dict(self, folder: Path | None = None) -> dict[str, Any]:
         """Plain values as in the file; with `folder`, paths are relative to it."""
         values = self.model_dump(mode="json", exclude_none=True)
-        for key in [key for key in ("goals", "edits") if not values[key]]:
+        for key in [key for key in ("goals", "edits", "voice") if not values[key]]:
             del values[key]
         if self.limit:
             del values["limit"]
@@ -227,7 +236,7 @@ class Recipe(_Strict):
         """The vectors that lie beside the SAEs, by name, each with its site; the first SAE that has one counts.
 
         Raises:
-            RecipeError: a goal has no vector.
+            RecipeError: a goal, or what the voice shall do, has no vector.
             EditError, SAEError: files that cannot be read.
         """
         found: dict[str, ControlVector] = {}
@@ -239,6 +248,7 @@ class Recipe(_Strict):
             if goal not in found:
                 names = ", ".join(self.saes.values())
                 raise RecipeError(f"goal {goal}: no control vector {goal!r} beside {names} (in {VECTORS})")
+        self.voice.check_vectors(found, f"beside {', '.join(self.saes.values())} (in {VECTORS})")
         return found
 
     def edits_for(
@@ -293,7 +303,7 @@ def first_problem(error: ValidationError) -> str:
     # pydantic names the branch of a union and a key in brackets: neither stands in the file
     where = ".".join(str(part) for part in problem["loc"] if part not in ("float", "[key]") and "[" not in str(part))
     if problem["type"] == "extra_forbidden":
-        inner: dict[str, type[BaseModel]] = {"goals": Goals, "edits": EditSpec}
+        inner: dict[str, type[BaseModel]] = {"goals": Goals, "edits": EditSpec, "voice": Voice}
         holder = Recipe if len(problem["loc"]) == 1 else inner[str(problem["loc"][0])]
         near = difflib.get_close_matches(str(problem["loc"][-1]), holder.model_fields, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(holder.model_fields)}"

@@ -24,8 +24,10 @@ from hooks.sound_files import copy_file, kind_of
 from steer.editing.chunks import CHUNK_S
 from steer.editing.excerpts import Stretch, choose, read_stretches
 from steer.editing.kept import Kept, what_was_kept
-from steer.editing.render import Manner, Memory, Renderer, SiteEdits
+from steer.editing.render import Manner, Memory, Planned, Renderer, SiteEdits
 from steer.editing.trials import Changes, Trials
+from steer.editing.voice_edits import VoiceEdits, check_codec
+from steer.editing.voice_measure import Heard, measured_voice
 from steer.edits import Edit, Span, as_spans
 from steer.recipe import UNITS, Recipe
 from steer.steered import SteeredModel
@@ -47,7 +49,8 @@ class Outcome:
 
     `measured` compares the output with the input file, over `measured_s` seconds of it, and decides `met`; `channels`
     does so for each channel; `round_trip` compares the codec's edited output with its plain one. `kept` says what else
-    changed. The limiter turned down `limited_db` at most; `clipped` samples were cut off at full scale.
+    changed, and `voice` what was measured for each request of the recipe's voice (`steer.editing.voice_measure`). The
+    limiter turned down `limited_db` at most; `clipped` samples were cut off at full scale.
     """
 
     source: str
@@ -64,6 +67,7 @@ class Outcome:
     channels: list[Changes] = field(default_factory=list)
     limited_db: float = 0.0
     kept: dict[str, Any] = field(default_factory=dict)
+    voice: dict[str, Heard] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -136,7 +140,10 @@ class Editor:
             raise ModelError(f"{recipe.model} is not a codec: only a model that gives audio back can edit files")
         self.codec = self.steered.model
         self.chunk_s = chunk_s
+        if recipe.voice.active:
+            check_codec(self.codec, recipe.model)
         self.vectors = dict(vectors) if vectors is not None else recipe.control_vectors()
+        recipe.voice.check_vectors(self.vectors, "among those that are given")
         self.pitch = pitch or "pitch" in recipe.wanted
         self.details = pitch if details is None else details
         if "pitch" in recipe.wanted:
@@ -174,7 +181,7 @@ class Editor:
         info = audio_info(source)
         kind = kind_of(info, target)
         spans = choose(info, self.recipe.during)
-        if not spans and self.recipe.wanted:
+        if not spans and (self.recipe.wanted or self.recipe.voice.active):
             raise AudioFileError(f"{source}: ends at {info.seconds:.2f} s, before the spans to edit begin")
         whole = spans == [(0.0, info.seconds)]
         return Excerpts(info, target, kind, stamp, read_stretches(info, spans, self.codec.context_s), whole)
@@ -194,18 +201,24 @@ class Editor:
         stretches, rate = excerpts.stretches, excerpts.info.sample_rate
 
         def render(
-            blocks: Iterable[Tensor], edits: SiteEdits, manner: Manner, start_s: float, memory: Memory
+            blocks: Iterable[Tensor],
+            edits: SiteEdits,
+            manner: Manner,
+            start_s: float,
+            memory: Memory,
+            planned: Planned | None,
         ) -> Iterator[tuple[Tensor, Tensor]]:
             renderer.turned_down_db = 0.0  # of this pass alone
-            return renderer.render(blocks, rate, edits, manner, start_s, memory)
+            return renderer.render(blocks, rate, edits, manner, start_s, memory, planned)
 
         names = [name for name in UNITS if name in self.vectors]
-        trials = Trials(self.recipe, self.edits_for, names, render, stretches, rate, manner, self.pitch)
+        planned = self.voice_edits(renderer, excerpts, manner) if self.recipe.voice.active else None
+        trials = Trials(self.recipe, self.edits_for, names, render, stretches, rate, manner, self.pitch, planned)
         trials.full_scale = excerpts.has_full_scale
         strengths = trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
         edits = self.edits_for(strengths)
         samples_CN, clipped, limited_db = None, 0, 0.0
-        if not edits and manner.residual != "drop" and excerpts.same_kind:
+        if not edits and planned is None and manner.residual != "drop" and excerpts.same_kind:
             unchanged = True
         elif excerpts.whole:
             report("editing", 0.0)
@@ -214,7 +227,7 @@ class Editor:
             unchanged = torch.equal(samples_CN, stretches[0].samples)
         else:
             renderer.turned_down_db = 0.0
-            clipped, unchanged = self._stream(renderer, excerpts, edits, manner, force, report)
+            clipped, unchanged = self._stream(renderer, excerpts, edits, planned, manner, force, report)
             limited_db = renderer.turned_down_db
         report("measuring", 1.0)
         measured: Changes = dict.fromkeys(UNITS, 0.0) if unchanged else trials.changes(strengths)
@@ -236,26 +249,48 @@ class Editor:
             trials.channels(strengths) if self.details and not unchanged and stretches else [],
             limited_db,
             kept.to_dict(outside_unchanged=manner.spans is not None),
+            measured_voice(self.recipe.voice, trials.original, trials.written(strengths), rate, trials.spans)
+            if planned is not None and stretches
+            else {},
         )
         return Edited(excerpts, outcome, samples_CN)
 
     def manner(self, renderer: Renderer, excerpts: Excerpts) -> Manner:
         """How the change reaches this file."""
-        residual = self.recipe.residual or ("ratio" if self.recipe.wanted or not self.codec.keeps_phase else "keep")
+        goals = bool(self.recipe.wanted) or self.recipe.voice.active
+        residual = self.recipe.residual or ("ratio" if goals or not self.codec.keeps_phase else "keep")
         edits = self.edits_for(dict.fromkeys(self.recipe.wanted, 1.0))
         every = [edit for some in edits.values() for edit in some]
         spans: list[Span] | None = self.recipe.during
         if every:
             timed = [as_spans(edit.during) for edit in every]
+            timed += [as_spans(self.recipe.during)] if self.recipe.voice.active else []
             spans = sorted({span for some in timed for span in some or ()}) if None not in timed else None
         manner = Manner(residual, spans=spans, limit=self.recipe.limit and excerpts.has_full_scale)
-        moves_pitch = "pitch" in self.recipe.wanted or any(
-            renderer.pitch_change(stretch.samples, excerpts.info.sample_rate, edits, stretch.start_s) > PITCH_MOVED
-            for stretch in (excerpts.stretches if every and residual == "ratio" and not self.recipe.wanted else ())
+        moves_pitch = (
+            "pitch" in self.recipe.wanted
+            or self.recipe.voice.active
+            or any(
+                renderer.pitch_change(stretch.samples, excerpts.info.sample_rate, edits, stretch.start_s) > PITCH_MOVED
+                for stretch in (excerpts.stretches if every and residual == "ratio" and not goals else ())
+            )
         )
         linked = moves_pitch and self.codec.channels == 1 and coherent([s.samples for s in excerpts.stretches])
         above_db = self.recipe.wanted.get("loudness", 0.0)
         return replace(manner, moves_pitch=moves_pitch, linked=linked, above_db=above_db)
+
+    def voice_edits(self, renderer: Renderer, excerpts: Excerpts, manner: Manner) -> VoiceEdits:
+        """The edits of the recipe's voice for this file, whose median pitch is that of its excerpts."""
+        passages = []
+        voice, alone = self.recipe.voice, manner.linked or excerpts.info.channels == 1
+        needed = voice.note is not None or voice.pitch_range is not None or not alone
+        for stretch in excerpts.stretches if needed else ():
+            audio_CN, z_BTD = renderer.latent(stretch.samples, excerpts.info.sample_rate, manner, stretch.start_s)
+            rate = excerpts.info.sample_rate / self.codec.frame_rate
+            passages.append(
+                (z_BTD, audio_CN, slice(round(stretch.inner.start / rate), round(stretch.inner.stop / rate)))
+            )
+        return VoiceEdits(voice, self.codec, self.vectors, self.recipe.during, passages)
 
     def write(self, edited: Edited, *, force: bool = False) -> Outcome:
         """The third step: what is in memory goes to the target, if it is not there yet.
@@ -282,6 +317,7 @@ class Editor:
         renderer: Renderer,
         excerpts: Excerpts,
         edits: SiteEdits,
+        planned: Planned | None,
         manner: Manner,
         force: bool,
         report: Report,
@@ -293,7 +329,7 @@ class Editor:
             suppress(_NoChange),
             create_audio(excerpts.target, info.sample_rate, info.channels, *excerpts.kind, force=force) as writer,
         ):
-            for before_CN, after_CN in renderer.render(blocks, info.sample_rate, edits, manner):
+            for before_CN, after_CN in renderer.render(blocks, info.sample_rate, edits, manner, planned=planned):
                 changed = changed or not torch.equal(before_CN, after_CN)
                 writer.write(after_CN)
                 done += after_CN.shape[1]

@@ -114,15 +114,19 @@ class Renderer:
         """The most that edits move the pitch of a sound, in semitones; 0 for a codec without a pitch coordinate."""
         if self.codec.pitch is None:
             return 0.0
-        passage = Passage(self, sample_rate, edits, Manner("drop"), start_s, None, None)
-        known = passage.known(x_CN, start_s)
-        passage.encoded(known, start_s)
-        z_BTD = known.latent_BTD
-        assert z_BTD is not None
+        _, z_BTD = self.latent(x_CN, sample_rate, Manner("drop"), start_s)
         with torch.no_grad(), at_time(start_s):
             changes = self.steered.changes(edits) if edits else {}
             moved_BTD = changes["latent"](z_BTD) if "latent" in changes else z_BTD
         return float((self.codec.pitch(moved_BTD) - self.codec.pitch(z_BTD)).abs().max())
+
+    def latent(self, x_CN: Tensor, sample_rate: int, manner: Manner, start_s: float) -> tuple[Tensor, Tensor]:
+        """(what the codec is given of a sound, at its rate, [C, N], and its latent [C, T, D])."""
+        passage = Passage(self, sample_rate, {}, manner, start_s, None, None)
+        known = passage.known(x_CN, start_s)
+        passage.encoded(known, start_s)
+        assert known.latent_BTD is not None
+        return known.codec_CN, known.latent_BTD
 
     def round_trip(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         """Blocks [C, n] as the codec gives them back without an edit."""

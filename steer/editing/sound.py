@@ -72,6 +72,7 @@ def edit_sound(
     saes: Mapping[str, str] | None = None,
     goals: Mapping[str, float | str] | None = None,
     edits: Sequence[Edit | Mapping[str, Any]] = (),
+    voice: Mapping[str, Any] | None = None,
     during: Span | Sequence[Span] | None = None,
     residual: str | None = None,
     limit: bool = True,
@@ -82,16 +83,19 @@ def edit_sound(
 
     `goals` are measured changes against the sound itself: `{"loudness": "+3dB", "pitch": 2, "brightness": -15}` (dB,
     semitones, % of the spectral centroid). `edits` are edits of features (`Ablate`, `Clamp`, `Scale`, `Shift`, or an
-    entry of a recipe's `edits` such as `{"ablate": [3]}`). With `during` (seconds) the sound is changed only there and
-    stays the same outside, bit for bit. `residual` is how the change reaches the sound (`keep`, `drop` or `ratio`, see
-    `steer.editing.render.Manner`); `limit` turns peaks down that an integer format cannot hold. `model` is a codec's
-    name, or a `SteeredModel`; `saes` names the SAE of each site (`{"latent": "my/sae"}`) of a codec that brings none.
-    The goals' control vectors are those beside the SAEs unless `vectors` are given, as for a `SteeredModel`.
+    entry of a recipe's `edits` such as `{"ablate": [3]}`). `voice` is what a recipe's `voice` may say, such as
+    `{"note": "A3", "vibrato": "off"}` (`steer.editing.voice`). With `during` (seconds) the sound is changed only there
+    and stays the same outside, bit for bit. `residual` is how the change reaches the sound (`keep`, `drop` or `ratio`,
+    see `steer.editing.render.Manner`); `limit` turns peaks down that an integer format cannot hold. `model` is a
+    codec's name, or a `SteeredModel`; `saes` names the SAE of each site (`{"latent": "my/sae"}`) of a codec that brings
+    none. Control vectors of goals and voice are those beside the SAEs unless `vectors` are given, as for a
+    `SteeredModel`.
 
     Raises:
         AudioFileError: the sound cannot be read.
-        RecipeError: a goal or edit that makes no sense, or a goal without a control vector.
-        EditError: an edit that makes the sound overflow, or a pitch goal for a sound without pitch.
+        RecipeError: a goal or edit that makes no sense, or without a control vector.
+        EditError: an edit that makes the sound overflow, a pitch goal or note for a sound without pitch, or a
+            voice for a codec without a pitch coordinate.
     """
     steered = model if isinstance(model, SteeredModel) else None
     name = model if isinstance(model, str) else model.model.name
@@ -100,15 +104,16 @@ def edit_sound(
         "saes": dict(saes or default_saes(name) or {site: site for site in (steered.saes if steered else ())}),
         "goals": dict(goals or {}),
         "edits": [dict(edit) for edit in edits if not isinstance(edit, Edit)],
+        "voice": dict(voice or {}),
         "during": during,
         "residual": residual,
         "limit": limit,
     }
     recipe = Recipe.build(values, "edit_sound")
     if vectors is None and steered and not (saes or default_saes(name)):
-        if recipe.wanted:
+        if recipe.wanted or recipe.voice.active:
             raise RecipeError(
-                "goals for a SteeredModel need its control vectors: pass vectors, such as load_vectors(...)"
+                "goals and voice for a SteeredModel need its control vectors: pass vectors, such as load_vectors(...)"
             )
         vectors = {}
     objects = [edit for edit in edits if isinstance(edit, Edit)]

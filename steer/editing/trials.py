@@ -13,7 +13,8 @@ from torch import Tensor
 from steer.acoustics import Acoustics, change, measure
 from steer.calibrate import calibrate, error_of
 from steer.editing.excerpts import Stretch
-from steer.editing.render import Manner, Memory, SiteEdits
+from steer.editing.render import Manner, Memory, Planned, SiteEdits
+from steer.edits import Span
 from steer.errors import EditError
 from steer.recipe import UNITS, Recipe
 
@@ -28,13 +29,19 @@ class Render(Protocol):
     """Renders a stretch: (before, after) of its blocks."""
 
     def __call__(
-        self, blocks: Iterable[Tensor], edits: SiteEdits, manner: Manner, start_s: float, memory: Memory
+        self,
+        blocks: Iterable[Tensor],
+        edits: SiteEdits,
+        manner: Manner,
+        start_s: float,
+        memory: Memory,
+        planned: Planned | None,
     ) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 class Trials:
     """Renders stretches of a file with any strengths and measures, over all stretches together, what changed against
-    the file."""
+    the file. `planned` edits are made with all strengths."""
 
     def __init__(
         self,
@@ -46,7 +53,9 @@ class Trials:
         sample_rate: int,
         manner: Manner,
         pitch: bool = True,
+        planned: Planned | None = None,
     ) -> None:
+        self.planned = planned
         self.recipe, self.edits_for, self.names, self.render = recipe, edits_for, names, render
         self.sample_rate = sample_rate
         self.pitch, self.manner, self.stretches = pitch, manner, stretches
@@ -61,11 +70,17 @@ class Trials:
         """How much of the file is measured."""
         return sum(s.samples[:, s.inner].shape[1] for s in self.stretches) / self.sample_rate
 
-    def rendered(self, edits: SiteEdits, manner: Manner) -> Tensor:
+    @property
+    def spans(self) -> list[Span]:
+        """The parts of the file that are measured, in seconds."""
+        edges = [(s.inner.start, min(s.inner.stop, s.samples.shape[1]), s.start_s) for s in self.stretches]
+        return [(at_s + start / self.sample_rate, at_s + stop / self.sample_rate) for start, stop, at_s in edges]
+
+    def rendered(self, edits: SiteEdits, manner: Manner, planned: Planned | None = None) -> Tensor:
         """What is measured of an output, [C, n]."""
         parts = []
         for stretch, memory in zip(self.stretches, self._memories, strict=True):
-            blocks = self.render([stretch.samples], edits, manner, stretch.start_s, memory)
+            blocks = self.render([stretch.samples], edits, manner, stretch.start_s, memory, planned)
             parts.append(torch.cat([after_CN for _, after_CN in blocks], dim=1)[:, stretch.inner])
         return torch.cat(parts, dim=1)
 
@@ -74,7 +89,7 @@ class Trials:
         key = tuple(sorted(strengths.items()))
         if self._last is None or self._last[0] != key:
             self._last = None  # so that two do not lie in memory
-            self._last = key, self.rendered(self.edits_for(strengths), self.manner)
+            self._last = key, self.rendered(self.edits_for(strengths), self.manner, self.planned)
         return self._last[1]
 
     def written(self, strengths: Mapping[str, float]) -> Tensor:
@@ -117,9 +132,10 @@ class Trials:
         if not self.stretches:
             return dict.fromkeys(UNITS)
         manner = replace(self.manner, residual="drop", spans=None, limit=False)
-        edits = self.edits_for(strengths)
+        ways: list[tuple[SiteEdits, Planned | None]] = [({}, None), (self.edits_for(strengths), self.planned)]
         before, after = (
-            measure(self.rendered(some, manner), self.sample_rate, pitch=False, lufs=False) for some in ({}, edits)
+            measure(self.rendered(edits, manner, planned), self.sample_rate, pitch=False, lufs=False)
+            for edits, planned in ways
         )
         return change(before, after)
 

@@ -1,0 +1,100 @@
+"""`VoiceEdits`: from what a `Voice` asks for to control vectors with strengths over time, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hooks.model import Codec
+from steer.editing.voice import Voice
+from steer.editing.voice_tracks import curve_of, wanted
+from steer.edits import Edit, Shift, Span
+from steer.errors import EditError
+from steer.frame_labels import loudness_db
+from steer.vectors import ControlVector
+
+VOICED = 0.5
+"""Probability of voice from which a frame has a pitch."""
+GATE_DB = 40.0
+"""Frames further below the loudest one are not counted in the median."""
+Passage = tuple[Tensor, Tensor, slice]
+"""The latent [C, T, D] of a part of the recording, its sound [C, N] at the codec's rate, and the frames that count."""
+
+
+def check_codec(codec: Codec, name: str) -> None:
+    """Raises EditError for a codec whose latent has no pitch on a coordinate."""
+    if codec.pitch is None or codec.voicing is None:
+        raise EditError(
+            f"voice: {name} has no pitch to set; it needs a codec with a pitch coordinate, such as starter:codec"
+        )
+
+
+class VoiceEdits:
+    """Makes the edits of each chunk of one recording from its latent: call it as `steer.editing.render.Planned`.
+
+    `passages` are what is read of the recording beforehand: from them come its median pitch and, where several
+    channels go through the codec by themselves, the channel whose pitch counts (the loudest voiced one).
+
+    Raises:
+        EditError: a note is asked for, and nothing is voiced.
+    """
+
+    def __init__(
+        self,
+        voice: Voice,
+        codec: Codec,
+        vectors: Mapping[str, ControlVector],
+        during: Sequence[Span] | None,
+        passages: Iterable[Passage],
+    ) -> None:
+        self.voice, self.codec, self.vectors, self.during = voice, codec, vectors, during
+        self.row, self.median = self._read(list(passages))
+        if voice.note is not None and self.median is None:
+            raise EditError(
+                "it has no pitch to move to a note: nothing of what is edited is voiced; leave the note out"
+            )
+
+    def __call__(self, z_CTD: Tensor, start_s: float) -> dict[str, list[Edit]]:
+        assert self.codec.pitch is not None and self.codec.voicing is not None
+        z_TD = z_CTD[min(self.row, len(z_CTD) - 1)].detach().cpu().double()
+        time_T = start_s + (torch.arange(len(z_TD), dtype=torch.float64) + 0.5) / self.codec.frame_rate
+        midi_T, voicing_T = self.codec.pitch(z_TD[None])[0], self.codec.voicing(z_TD[None])[0]
+        edits: dict[str, list[Edit]] = {}
+
+        def add(name: str, strength_T: Tensor) -> None:
+            vector = self.vectors[name]
+            shift = Shift(vector.vector, curve_of(strength_T, time_T), during=self.during)
+            edits.setdefault(vector.site, []).append(shift)
+
+        if self.voice.moves_pitch:
+            wanted_T = wanted(self.voice, midi_T, voicing_T > VOICED, time_T, self.median)
+            add("pitch", wanted_T - midi_T)
+        if self.voice.whisper:
+            add("whisper", self.voice.whisper * voicing_T)
+        if self.voice.formants:
+            add("formants", torch.full_like(time_T, self.voice.formants))
+        return edits
+
+    def _read(self, passages: Sequence[Passage]) -> tuple[int, float | None]:
+        """(the channel whose pitch counts, the median of its pitch)."""
+        assert self.codec.pitch is not None and self.codec.voicing is not None
+        assert self.codec.sample_rate is not None
+        pitches, voices, levels = [], [], []
+        for z_CTD, audio_CN, inner in passages:
+            z_CTD = z_CTD.detach().cpu()
+            frames = z_CTD.shape[1]
+            pitches.append(self.codec.pitch(z_CTD)[:, inner])
+            voices.append(self.codec.voicing(z_CTD)[:, inner] > VOICED)
+            rows = [loudness_db(x_N, self.codec.sample_rate, self.codec.frame_rate, frames) for x_N in audio_CN]
+            levels.append(torch.stack(rows)[:, inner])
+        if not pitches:
+            return 0, None
+        midi_CT, voiced_CT, level_CT = (torch.cat(some, dim=1) for some in (pitches, voices, levels))
+        if not midi_CT.shape[1]:
+            return 0, None
+        power_CT = (10 ** (level_CT / 10)).masked_fill(~voiced_CT, 0.0)
+        row = int(power_CT.sum(1).argmax())
+        counted_T = voiced_CT[row] & (level_CT[row] > level_CT[row].max() - GATE_DB)
+        return row, float(midi_CT[row][counted_T].median()) if counted_T.any() else None
