@@ -14,7 +14,7 @@ from steer import frame_labels
 GATE_DB = 40.0
 """Frames more than this below the loudest frame are not counted: what is not heard has no brightness and no pitch."""
 FRAME_RATE = 100.0
-PITCH_FRAMES = 200
+PITCH_FRAMES = 120
 """At most so many frames of a sound are read for its pitch, evenly spread: CREPE reads some hundred a second."""
 
 

@@ -36,6 +36,8 @@ from steer.vectors import ControlVector
 BLOCK_S = 1.0
 COHERENT = 0.5
 """Correlation with their mean above which channels are one source, whose pitch is moved for all of them together."""
+MOST_LIMITED_DB = 6.0
+"""Strengths are not searched further where the limiter turns peaks down by more than this."""
 PITCH_MOVED = 0.05
 """Semitones."""
 INTEGERS = ("PCM", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG", "IMA", "MS_ADPCM", "GSM", "DPCM", "ALAC")
@@ -213,9 +215,22 @@ class Editor:
 
         names = [name for name in UNITS if name in self.vectors]
         planned = self.voice_edits(renderer, excerpts, manner) if self.recipe.voice.active else None
-        trials = Trials(self.recipe, self.edits_for, names, render, stretches, rate, manner, self.pitch, planned)
-        trials.full_scale = excerpts.has_full_scale
-        strengths = trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
+
+        def trials_with(manner: Manner) -> Trials:
+            trials = Trials(self.recipe, self.edits_for, names, render, stretches, rate, manner, self.pitch, planned)
+            trials.full_scale = manner.limit or (excerpts.has_full_scale and not self.recipe.limit)
+            return trials
+
+        def search(trials: Trials) -> dict[str, float]:
+            return trials.search(lambda count: report(f"searching strengths, trial {count}", 0.0))
+
+        trials = trials_with(manner)
+        strengths = search(trials)
+        if strengths and manner.limit and stretches:
+            trials.edited(strengths)
+            if renderer.turned_down_db > MOST_LIMITED_DB:
+                # a goal that only a crushed sound would reach: the strengths that reach it before the limiter
+                strengths = search(trials_with(replace(manner, limit=False)))
         edits = self.edits_for(strengths)
         samples_CN, clipped, limited_db = None, 0, 0.0
         if not edits and planned is None and manner.residual != "drop" and excerpts.same_kind:
