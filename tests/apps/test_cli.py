@@ -70,26 +70,78 @@ def test_help_loads_no_torch() -> None:
 
 
 def test_goal_in_the_shell(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:
-    ran = edit(sound("a.wav", 0.5), "-o", tmp_path / "out.wav", "--loudness", "-3dB", "--residual", "drop", "--json")
+    ran = edit(sound("a.wav", 0.8), "-o", tmp_path / "out.wav", "--loudness", "-3dB", "--json")
     (result,) = json.loads(ran.out)["files"]
     assert ran.code == 0
     assert result["requested"] == {"loudness": -3.0}
-    assert result["measured"]["loudness"] == pytest.approx(-3.0, abs=1.0)
-    assert (tmp_path / "out.wav").exists()
+    levels = [np.log10(np.mean(soundfile.read(tmp_path / name)[0] ** 2)) for name in ("out.wav", "a.wav")]
+    assert result["measured"]["loudness"] == pytest.approx(10 * (levels[0] - levels[1]), abs=0.01)
+    assert result["measured"]["loudness"] == pytest.approx(-3.0, abs=0.5)
+    assert result["round_trip"].keys() == result["measured"].keys()
+    assert result["kept"].keys() == {"stoi", "above_band_db", "outside_unchanged"}
+    assert result["channels"] == [] and result["limited_db"] == 0
 
 
-def test_table_shows_requested_measured_and_drift(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:
-    ran = edit(sound("a.wav", 0.5), "-o", tmp_path / "out.wav", "--loudness", "+3dB", "--residual", "drop")
+def test_table_shows_requested_measured_round_trip_and_drift(
+    edit: Callable[..., Ran], sound: Write, tmp_path: Path
+) -> None:
+    source = sound("a.wav", 1.4, 44_100, 2)
+    ran = edit(source, "-o", tmp_path / "out.wav", "--loudness", "+3dB", "--during", "0.2-1.2")
     assert ran.code == 0
-    for word in ("requested", "measured", "+3.00 dB", "brightness (drift)", "pitch (drift)"):
-        assert word in ran.out
+    for words in ("requested", "measured", "round trip", "+3.00 dB", "brightness (drift)", "pitch (drift)", "done"):
+        assert words in ran.out
+    for words in ("energy above the codec's band: +", "outside --during: unchanged"):
+        assert words in ran.out
+
+
+def test_the_limiter_can_be_left_out(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:
+    source, loud = sound("a.wav", 0.5), ("--clamp", "0=2.0")
+    ran = edit(source, "-o", tmp_path / "limited.wav", *loud)
+    assert "limiter: peaks turned down by" in ran.out and "samples clipped" not in ran.out
+    ran = edit(source, "-o", tmp_path / "clipped.wav", *loud, "--no-limit", "--save-recipe", tmp_path / "r.yaml")
+    assert "samples clipped" in ran.out and "limiter: " not in ran.out
+    assert "limit: false" in (tmp_path / "r.yaml").read_text()
+    peaks = [np.abs(soundfile.read(tmp_path / f"{name}.wav")[0]).max() for name in ("limited", "clipped")]
+    assert peaks[0] < 0.99 < peaks[1]
+    # on top of that recipe, the limiter again
+    ran = edit(source, "-o", tmp_path / "again.wav", "--recipe", tmp_path / "r.yaml", "--limit")
+    assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "limited.wav").read_bytes()
+
+
+def test_a_pitch_goal_without_a_pitch(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:
+    """One file is refused; in a batch that file has a row with the error, and the others are done."""
+    pytest.importorskip("torchcrepe", reason="pitch is measured by torchcrepe")
+    sound("in/a.wav", 0.5)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(12_000)
+    soundfile.write(tmp_path / "in" / "noise.wav", noise, 24_000)
+    assert "no pitch to move" in only_line(
+        edit(tmp_path / "in" / "noise.wav", "-o", tmp_path / "out.wav", "--pitch", "+2st")
+    )
+    assert not (tmp_path / "out.wav").exists()
+    ran = edit(tmp_path / "in", "-o", tmp_path / "out", "--pitch", "+2st", "--json")
+    assert ran.code == 1
+    (failure,) = json.loads(ran.out)["report"]["failures"]
+    assert failure["source"].endswith("noise.wav") and "no pitch to move" in failure["error"]
+    assert (tmp_path / "out" / "a.wav").exists() and not (tmp_path / "out" / "noise.wav").exists()
+
+
+@pytest.mark.parametrize("details", [(), ("--details",), ("--pitch-drift",)])
+def test_details_of_a_batch(edit: Callable[..., Ran], sound: Write, tmp_path: Path, details: tuple[str, ...]) -> None:
+    sound("in/a.wav", 0.6, 44_100)
+    sound("in/b.wav", 0.6, 44_100)
+    goal = ("--loudness", "+2dB", "--report", tmp_path / "r.html", *details)
+    ran = edit(tmp_path / "in", "-o", tmp_path / "out", *goal)
+    assert ran.code == 0 and "2 of 2 files edited" in ran.out
+    page = (tmp_path / "r.html").read_text()
+    assert ("energy above the codec" in " ".join(ran.out.split())) == bool(details)
+    assert ("loudness (round trip)" in page) == bool(details)
 
 
 def test_goal_out_of_reach_is_exit_code_3(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:
     pytest.importorskip("torchcrepe", reason="pitch is measured by torchcrepe")
     ran = edit(sound("a.wav", 0.5), "-o", tmp_path / "out.wav", "--pitch", "-2st")
     assert ran.code == 3
-    assert "pitch -2.00 st was not reached; it got to" in ran.err
+    assert "pitch -2.00 st was not reached; it got to" in ran.err and "done" not in ran.out
     assert (tmp_path / "out.wav").exists()
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from steer.editing.editor import Editor
 from hooks.clip import audio_info, read_clip
 from hooks.errors import AudioSteerError
+from steer.editing.editor import Editor
 from steer.recipe import Recipe
 from tests.fuzz.child import Case, Wrong
 from tests.fuzz.mutate import mutated

@@ -29,7 +29,7 @@ def test_defaults_are_the_starter_and_nothing_to_do() -> None:
     assert (recipe.model, recipe.saes) == ("starter:codec", {"latent": "starter:codec/latent"})
     assert recipe.edits_for() == {}
     assert recipe.wanted == {}
-    assert recipe.keeps_residual
+    assert recipe.residual is None and recipe.limit
 
 
 def test_edits_of_every_kind() -> None:
@@ -75,7 +75,7 @@ def test_file_says_the_same(tmp_path: Path, name: str) -> None:
         ({"edits": [{"clamp": {1: [[1, 2], [0, 3]]}}]}, "edits.0.clamp.1: a curve needs points whose times rise"),
         ({"edits": [{"ablate": [1.5]}]}, "edits.0.ablate.0: .*integer"),
         ({"during": "soon"}, "during: a span is"),
-        ({"residual": "both"}, "residual: .*'keep' or 'drop'"),
+        ({"residual": "both"}, "residual: .*'keep', 'drop' or 'ratio'"),
         ({"model": "encodec:24khz"}, "saes: say which SAE"),
     ],
 )

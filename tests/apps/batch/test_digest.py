@@ -73,6 +73,8 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         {"edits": [{"ablate": [3], "site": "latent"}, EDITS[1]]},
         {"during": [[0, 1]]},
         {"residual": "keep"},
+        {"limit": False},
+        {"voice": {"pitch_range": 1.5}},
         {"padding": False},
     ],
     ids=str,
@@ -82,7 +84,8 @@ def test_every_key_of_a_recipe_counts(folder: Path, values: dict[str, Any]) -> N
 
 
 def test_every_key_is_tried_above() -> None:
-    assert set(Recipe.model_fields) == {"model", "saes", "goals", "edits", "during", "residual", "padding"}
+    keys = {"model", "saes", "goals", "edits", "voice", "during", "residual", "limit", "padding"}
+    assert set(Recipe.model_fields) == keys
 
 
 @pytest.mark.parametrize("name", ["model/model.safetensors", "sae/vectors.safetensors", "warm.safetensors", "sae/new"])

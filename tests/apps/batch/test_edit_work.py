@@ -15,9 +15,9 @@ from apps.batch import edit_work
 from apps.batch.edit_work import EditTask, EditWorker
 from apps.batch.jobs import Job
 from apps.batch.worker import run
-from steer.editing.editor import Editor
 from hooks import ModelError
 from hooks.model import AudioModel
+from steer.editing.editor import Editor
 from steer.recipe import Recipe
 
 Write = Callable[..., Path]

@@ -12,20 +12,29 @@ import pytest
 from rich.console import Console
 
 from apps.batch.jobs import BatchError, Row
-from apps.batch.report import LISTED, SHOWN, BatchReport, Change, check_names
+from apps.batch.report import LISTED, SHOWN, BatchReport, Change, SideEffect, check_names
 from apps.batch.watch import Work
 from hooks import AudioFileError
 
 
-def edited(key: str, loudness: float | None, goal: float | None = None, met: bool = True, **values: Any) -> Row:
+def edited(key: str, loudness: float | None, goal: float | None = None, **values: Any) -> Row:
+    """As in a journal of an older version."""
     measured = {"loudness": loudness, "pitch": None, "brightness": 2.0}
     requested = {} if goal is None else {"loudness": goal}
-    return Row(key, f"in/{key}", result={"measured": measured, "requested": requested, "met": met}, **values)
+    result = {"measured": measured, "requested": requested, "met": True, **values.pop("result", {})}
+    return Row(key, f"in/{key}", result=result, **values)
+
+
+def detailed(key: str, round_trip: float, stoi: float, **result: Any) -> Row:
+    """Of this version, with what else changed."""
+    trip = {"loudness": round_trip, "pitch": None, "brightness": 5.0}
+    kept = {"stoi": stoi, "above_band_db": None, "outside_unchanged": False}
+    return edited(key, 3.0, 3.0, result={"round_trip": trip, "kept": kept, "limited_db": 0.0, "clipped": 0, **result})
 
 
 ROWS = [
-    edited("a.wav", 1.0, 3.0, False, seconds=10.0, took=1.0),
-    edited("b.wav", 4.0, 3.0, seconds=20.0, took=2.0),
+    edited("a.wav", 1.0, 3.0, seconds=10.0, took=1.0),
+    edited("b.wav", 3.4, 3.0, seconds=20.0, took=2.0),
     edited("c.wav", -2.0, seconds=60.0, took=3.0),
     edited("d.wav", None, seconds=0.5),
     Row("<script>.wav", "in/<script>.wav", "in/<script>.wav: no & never [bold]", seconds=99.0),
@@ -68,7 +77,7 @@ def test_counts_and_changes() -> None:
     report = BatchReport("edited", ROWS, WORK)
     assert report.failures == ROWS[4:] and report.seconds == 90.5
     assert report.changes == [
-        Change("loudness", files=3, median=1.0, least=-2.0, most=4.0, asked=2, met=1),
+        Change("loudness", files=3, median=1.0, least=-2.0, most=3.4, asked=2, met=1),
         Change("brightness", files=4, median=2.0, least=2.0, most=2.0, asked=0, met=0),
     ]
     told = report.to_dict()
@@ -76,6 +85,53 @@ def test_counts_and_changes() -> None:
     assert told["this_call"] == {"files": 3, "failed": 1, "seconds": 80.0, "wall": 4.0, "sound_s_per_s": 20.0}
     assert told["failures"] == [{"source": ROWS[4].source, "target": "<script>.wav", "error": ROWS[4].error}]
     assert report.headline() == "4 of 5 files edited"
+
+
+def test_each_goal_is_met_by_itself() -> None:
+    """A file that misses one of two goals has met the other."""
+    requested = {"loudness": 3.0, "pitch": 2.0}
+    row = Row("a", "a", result={"measured": {"loudness": 3.1, "pitch": 0.5}, "requested": requested, "met": False})
+    unmeasured = Row(
+        "b", "b", result={"measured": {"loudness": None, "pitch": 2.2}, "requested": requested, "met": False}
+    )
+    changes = {change.name: change for change in BatchReport("edited", [row, unmeasured]).changes}
+    assert (changes["loudness"].asked, changes["loudness"].met) == (2, 1)
+    assert (changes["pitch"].asked, changes["pitch"].met) == (2, 1)
+
+
+def test_the_round_trip_and_what_else_changed() -> None:
+    rows = [
+        *ROWS,
+        detailed("e.wav", 2.5, 0.9, limited_db=1.5),
+        detailed("f.wav", 3.5, 0.7),
+        detailed("g.wav", 3.0, 0.8, clipped=7),
+    ]
+    report = BatchReport("edited", rows)
+    assert [change.round_trip for change in report.changes] == [3.0, 5.0]
+    assert report.side_effects == [
+        SideEffect("STOI against the input", files=3, median=0.8, least=0.7, most=0.9),
+        SideEffect("limiter", files=1, median=1.5, least=1.5, most=1.5),
+        SideEffect("clipped samples", files=1, median=7, least=7, most=7),
+    ]
+    assert report.to_dict()["side_effects"][0]["median"] == 0.8
+    page = Page(report.to_html())
+    heads = ["file", "from", "sound (s)", "took (s)", "loudness", "brightness"]
+    others = [
+        "loudness (round trip)",
+        "brightness (round trip)",
+        "STOI against the input",
+        "limiter",
+        "clipped samples",
+    ]
+    assert heads + others in page.rows
+    cells = ["e.wav", "in/e.wav", "0.00", "0.00", "+3.00 dB", "+2.0 %", "+2.50 dB", "+5.0 %", "0.900", "1.50 dB", "–"]
+    assert cells in page.rows
+    older = ["a.wav", "in/a.wav", "10.00", "1.00", "+1.00 dB", "+2.0 %", "–", "–", "–", "–", "–"]
+    assert older in page.rows
+    assert ["STOI against the input", "0.800", "0.700", "0.900", "3"] in page.rows
+    console = Console(record=True, width=200, file=io.StringIO())
+    report.show(console)
+    assert "STOI against the input: median 0.800, from 0.700 to 0.900 (3 files)" in console.export_text()
 
 
 def test_of_nothing() -> None:
@@ -90,7 +146,7 @@ def test_html_is_whole_and_names_are_text() -> None:
     assert not {"script", "b", "a", "img", "link"} & page.tags
     assert [ROWS[4].source, ROWS[4].error] in page.rows
     assert ["a.wav", "in/a.wav", "10.00", "1.00", "+1.00 dB", "+2.0 %"] in page.rows
-    assert ["loudness", "+1.00 dB", "-2.00 dB", "+4.00 dB", "3", "1 of 2"] in page.rows
+    assert ["loudness", "+1.00 dB", "-2.00 dB", "+3.40 dB", "3", "1 of 2", ""] in page.rows
     assert all(len(row) == len(page.rows[0]) for row in page.rows[:3])
 
 

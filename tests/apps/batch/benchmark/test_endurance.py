@@ -18,8 +18,8 @@ from apps.batch.benchmark.endurance import (
     verdict_of_edits,
     verdict_of_hours,
 )
-from steer.editing.editor import Editor
 from hooks import AudioFileError
+from steer.editing.editor import Editor
 from steer.recipe import Recipe
 
 FLAT = [Sample(100.0 * n, 10.0 * n, 500.0, 7 + n % 2, 0, 4) for n in range(30)]
