@@ -22,6 +22,7 @@ from hooks.site import Site
 from hooks.weights import read_state
 
 CLASSES = ("hooks.networks.source_filter.SourceFilter",)
+NAMES: tuple[str, ...] = ()
 
 
 class SourceFilterCodec(Codec):

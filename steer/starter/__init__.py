@@ -1,8 +1,9 @@
 """The starter: small models, SAEs, probes, control vectors and recipes that ship in the package: it runs at once.
 
-`starter:codec` is a codec; `starter:codec/latent` an SAE on its site `latent`, with `vectors.safetensors` and
-`probes.safetensors` beside it; a file `asr/NAME.yaml` a recipe `starter:asr/NAME`. Every SAE has an atlas of its
-features beside it. Each folder has a card (README.md): data, licence, how it was made, measured quality.
+`starter:codec` is a codec whose pitch can be moved, `starter:wavtokenizer` one that keeps the waveform and has tokens;
+`starter:codec/latent` is an SAE on the site `latent`, with `vectors.safetensors` and `probes.safetensors` beside it; a
+file `asr/NAME.yaml` a recipe `starter:asr/NAME`. Every SAE has an atlas of its features beside it. Each folder has a
+card (README.md): data, licence, how it was made, measured quality.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from apps.samples import BASS, CHORDS, MELODY, SAMPLES, hertz, sung_phrase
-from steer.acoustics import measure
 from hooks import Clip
 from steer import open_model
+from steer.acoustics import change, measure
 
 Make = Callable[..., Clip]
 
@@ -41,7 +41,17 @@ def test_the_same_sound_at_another_rate(name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_starter_codec_carries_it(name: str) -> None:
     clip = SAMPLES[name]()
-    codec = open_model("starter:codec")
+    again = open_model("starter:codec").resynthesize(clip)  # type: ignore[attr-defined]
+    before, after = (measure(one.waveform, one.sample_rate, pitch=False) for one in (clip, again))
+    changes = change(before, after)
+    assert abs(changes["loudness"] or 0) < 2
+    assert abs(changes["brightness"] or 0) < 25
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_starter_wavtokenizer_carries_its_waveform(name: str) -> None:
+    clip = SAMPLES[name]()
+    codec = open_model("starter:wavtokenizer")
     again_N = codec.resynthesize(clip).waveform[0]  # type: ignore[attr-defined]
     sound_N = clip.waveform[0, : len(again_N)]
     again_N = again_N[: len(sound_N)]

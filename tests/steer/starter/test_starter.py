@@ -14,27 +14,41 @@ from steer.errors import SAEError
 from steer.formats import find_folder
 from steer.probes import load_probes
 
+CODECS = ("starter:codec", "starter:wavtokenizer")
 SAE_NAME = "starter:codec/latent"
+ATTRIBUTES = {"loudness", "brightness", "pitch"}
+
+
+def opened(name: str) -> Codec:
+    codec = open_model(name)
+    assert isinstance(codec, Codec)
+    return codec
+
+
+@pytest.fixture(scope="module", params=CODECS)
+def steered(request: pytest.FixtureRequest) -> SteeredModel:
+    return SteeredModel(opened(request.param), SAE.load(f"{request.param}/latent"))
 
 
 @pytest.fixture(scope="module")
-def steered() -> SteeredModel:
-    return SteeredModel(open_model("starter:codec"), SAE.load(SAE_NAME))
+def codec() -> SteeredModel:
+    return SteeredModel(opened("starter:codec"), SAE.load(SAE_NAME))
 
 
 def test_the_index_names_what_is_there() -> None:
-    assert "starter:codec" in starter.models()
-    assert SAE_NAME in starter.saes("starter:codec")
+    assert set(CODECS) <= set(starter.models())
+    assert all(f"{name}/latent" in starter.saes(name) for name in CODECS)
     with pytest.raises(ModelError, match="starter:codec"):
         open_model("starter:nothing")
     with pytest.raises(SAEError, match=SAE_NAME):
         SAE.load("starter:codec/nothing")
 
 
-@pytest.mark.parametrize("folder", ["codec", "codec/latent"])
+@pytest.mark.parametrize("folder", [f"{name}{part}" for name in ("codec", "wavtokenizer") for part in ("", "/latent")])
 def test_everything_has_a_card_and_is_small(folder: str) -> None:
     root = starter.FOLDER / folder
     card = (root / "README.md").read_text()
+    assert card.startswith(f"# starter:{folder}\n")
     for section in ("Data", "Licence", "Command", "Quality"):
         assert f"## {section}" in card
     assert all(path.stat().st_size <= 16 * 2**20 for path in root.rglob("*.safetensors"))
@@ -47,9 +61,10 @@ def test_all_starter_weights_stay_below_48_mb() -> None:
 def test_sae_vectors_and_probes_belong_together(steered: SteeredModel) -> None:
     sae = steered.saes["latent"]
     assert isinstance(sae, SAE)
-    folder = find_folder(SAE_NAME)
+    assert sae.info.model == steered.model.name
+    folder = find_folder(f"{steered.model.name}/latent")
     vectors, probes = load_vectors(folder / "vectors.safetensors"), load_probes(folder / "probes.safetensors")
-    assert set(vectors) == set(probes) == {"loudness", "brightness", "pitch"}
+    assert set(vectors) >= set(probes) == ATTRIBUTES
     assert all(len(vector.vector) == sae.d_sae for vector in vectors.values())
     assert {name: len(probe.bins.centres) for name, probe in probes.items()} == {
         "loudness": 20,
@@ -60,15 +75,33 @@ def test_sae_vectors_and_probes_belong_together(steered: SteeredModel) -> None:
     assert sae.info.frame_rate == steered.model.site("latent").frame_rate == 75.0
 
 
+def test_vectors_of_the_codec_say_how_they_were_found() -> None:
+    vectors = load_vectors(find_folder(SAE_NAME) / "vectors.safetensors")
+    for attribute in ATTRIBUTES:
+        ways = {f"{attribute}-{way}" for way in ("lstsq", "pairs", "probe")}
+        best = vectors[attribute].name
+        assert {key for key in vectors if key.startswith(f"{attribute}-")} == ways - {best}
+        assert best in ways
+        assert len({vectors[key].unit for key in (attribute, *(ways - {best}))}) == 1
+
+
+def test_a_semitone_is_a_sixth_of_the_pitch_coordinate(codec: SteeredModel) -> None:
+    sae = codec.saes["latent"]
+    assert isinstance(sae, SAE)
+    vectors = load_vectors(find_folder(SAE_NAME) / "vectors.safetensors")
+    exact = next(vector for vector in vectors.values() if vector.name == "pitch-lstsq").vector @ sae.W_dec
+    torch.testing.assert_close(exact, torch.eye(64)[0] / 6, atol=1e-4, rtol=1e-3)
+
+
 def test_no_edit_is_the_codec_itself_to_the_bit(steered: SteeredModel) -> None:
     audio_BCN = 0.1 * torch.randn(2, 1, 12_345)
-    plain = open_model("starter:codec").run(audio_BCN)
+    plain = opened(steered.model.name).run(audio_BCN)
     assert torch.equal(steered.run(audio_BCN), plain)
     assert plain.shape == audio_BCN.shape
 
 
 def test_a_longer_vector_is_a_louder_sound(steered: SteeredModel, recordings: Path) -> None:
-    vector = load_vectors(find_folder(SAE_NAME) / "vectors.safetensors")["loudness"]
+    vector = load_vectors(find_folder(f"{steered.model.name}/latent") / "vectors.safetensors")["loudness"]
     codec = steered.model
     assert isinstance(codec, Codec)
     audio_BCN = codec.prepare(recordings / "ljspeech" / "LJ001-0018.flac")[..., :48_000].repeat(4, 1, 1)
@@ -77,9 +110,21 @@ def test_a_longer_vector_is_a_louder_sound(steered: SteeredModel, recordings: Pa
     assert (levels.diff() > 0).all()
 
 
-def test_the_quantiser_is_an_option(steered: SteeredModel) -> None:
-    codec = open_model("starter:codec")
-    assert isinstance(codec, Codec)
+def test_pitch_moves_by_what_is_asked_for(codec: SteeredModel, recordings: Path) -> None:
+    pytest.importorskip("torchcrepe", reason="extra eval")
+    from steer.acoustics import change, measure
+
+    vector = load_vectors(find_folder(SAE_NAME) / "vectors.safetensors")["pitch"]
+    audio_BCN = codec.model.prepare(recordings / "ljspeech" / "LJ001-0018.flac")[..., :48_000]
+    with codec.edit(Shift(vector.vector, torch.tensor([0.0, -5.0, 4.0]))):
+        plain, lower, higher = (measure(one, 24_000, lufs=False) for one in codec.run(audio_BCN.repeat(3, 1, 1)))
+    assert change(plain, lower)["pitch"] == pytest.approx(-5, abs=0.3)
+    assert change(plain, higher)["pitch"] == pytest.approx(4, abs=0.3)
+
+
+def test_the_quantiser_is_an_option_of_the_wavtokenizer() -> None:
+    assert not opened("starter:codec").has_quantizer
+    codec = opened("starter:wavtokenizer")
     audio_BCN = 0.1 * torch.randn(1, 1, 6400)
     continuous = codec.run(audio_BCN)
     codec.quantize = True
