@@ -173,6 +173,7 @@ def changes(attribute: str, unit: str, subsets: Sequence[str], rows: Sequence[Ma
             places = [row["goals"][attribute] + aside for row in some]
             axes.scatter(places, [scale * row[attribute] for row in some], s=14, alpha=0.7, label=subset, zorder=2)
         axes.set(xlabel=f"requested, {unit}", ylabel=f"measured in the file, {unit}")
-        finish(axes, attribute, "both", legend=True)
+        finish(axes, attribute, "both", legend=False)
+        axes.legend(frameon=False, fontsize="small", loc="upper left")
 
     return 12, draw
