@@ -134,7 +134,7 @@ class Trials:
         manner = replace(self.manner, residual="drop", spans=None, limit=False)
         ways: list[tuple[SiteEdits, Planned | None]] = [({}, None), (self.edits_for(strengths), self.planned)]
         before, after = (
-            measure(self.rendered(edits, manner, planned), self.sample_rate, pitch=False, lufs=False)
+            measure(self.rendered(edits, manner, planned), self.sample_rate, "pitch" in self.recipe.wanted, lufs=False)
             for edits, planned in ways
         )
         return change(before, after)

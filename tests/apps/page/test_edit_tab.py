@@ -106,8 +106,9 @@ def test_a_recording_is_edited(visit: Visit) -> None:
     with visitor.page.expect_response(lambda response: "/gradio_api/upload" in response.url):
         player.get_by_role("button", name="Stop").locator("visible=true").first.click()
     player.get_by_label("Clear").wait_for()
-    visitor.set("loudness", 3)
-    assert "Measured against your sound: loudness +" in visitor.run("edit")
+    # the browser's beeps are at full scale: there is no room for louder ones
+    visitor.set("loudness", -3)
+    assert "Measured against your sound: loudness -" in visitor.run("edit")
 
 
 def test_equally_loud(visit: Visit, song: Path) -> None:
