@@ -41,6 +41,8 @@ MOST_LIMITED_DB = 6.0
 PITCH_MOVED = 0.05
 """Semitones."""
 INTEGERS = ("PCM", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG", "IMA", "MS_ADPCM", "GSM", "DPCM", "ALAC")
+BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16}
+"""Formats whose rounding can be heard in soft sounds."""
 Report = Callable[[str, float], None]
 """Called with what is being done and how much of it is done, 0 to 1; what it raises ends the work."""
 
@@ -219,6 +221,7 @@ class Editor:
         def trials_with(manner: Manner) -> Trials:
             trials = Trials(self.recipe, self.edits_for, names, render, stretches, rate, manner, self.pitch, planned)
             trials.full_scale = manner.limit or (excerpts.has_full_scale and not self.recipe.limit)
+            trials.bits = BITS.get(excerpts.kind[1], 0)
             return trials
 
         def search(trials: Trials) -> dict[str, float]:

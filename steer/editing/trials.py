@@ -59,8 +59,8 @@ class Trials:
         self.recipe, self.edits_for, self.names, self.render = recipe, edits_for, names, render
         self.sample_rate = sample_rate
         self.pitch, self.manner, self.stretches = pitch, manner, stretches
-        self.full_scale = False
-        """Whether what is written is clipped at full scale."""
+        self.full_scale, self.bits = False, 0
+        """Whether what is written is clipped at full scale, and how many bits a sample has there (0: as it is)."""
         self._memories: list[Memory] = [{} for _ in stretches]
         self._known: dict[tuple[Any, ...], Changes] = {}
         self._last: tuple[tuple[Any, ...], Tensor] | None = None
@@ -94,8 +94,14 @@ class Trials:
 
     def written(self, strengths: Mapping[str, float]) -> Tensor:
         """As `edited`, as a file holds it."""
-        edited_CN = self.edited(strengths)
-        return edited_CN.clamp(-1.0, 1.0) if self.full_scale else edited_CN
+        written_CN = self.edited(strengths)
+        if self.full_scale:
+            written_CN = written_CN.clamp(-1.0, 1.0)
+        if self.bits:
+            # of soft sounds the rounding is part of what is measured
+            largest = 2.0 ** (self.bits - 1)
+            written_CN = (written_CN * largest).round() / largest
+        return written_CN
 
     @cached_property
     def original(self) -> Tensor:
