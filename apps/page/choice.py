@@ -54,6 +54,7 @@ def recipe_from(
     spans: Sequence[tuple[float, float]] = (),
     residual: str | None = None,
     limit: bool = True,
+    voice: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe for what was chosen; goals of 0 are none.
 
@@ -68,6 +69,8 @@ def recipe_from(
     edits = edits_in(lines)
     if edits:
         values["edits"] = edits
+    if voice:
+        values["voice"] = dict(voice)
     if spans:
         values["during"] = [list(span) for span in spans]
     if residual is not None:

@@ -16,6 +16,7 @@ from apps.page.lines import with_edit
 from apps.page.pictures import on_any_ground, png
 from apps.page.shared import BAR, Shared
 from apps.page.style import list_html, note, picture_html, table_html
+from apps.page.voice_controls import voice_controls, voice_values
 from apps.plot import drawn
 from hooks import AudioFileError
 from steer.editing.editor import Editor, Outcome
@@ -59,6 +60,7 @@ def edit_tab(shared: Shared) -> EditTab:
             loudness = gr.Slider(-12, 12, 0, step=0.5, label="Loudness (dB)", elem_id="loudness")
             pitch = gr.Slider(-6, 6, 0, step=0.5, label="Pitch (semitones)", elem_id="pitch")
             brightness = gr.Slider(-50, 50, 0, step=5, label="Brightness (%)", elem_id="brightness")
+            voice = voice_controls()
             with gr.Row():
                 start = gr.Number(0, label="Only from (s)", minimum=0, elem_id="start")
                 end = gr.Number(0, label="to (s; 0: the end)", minimum=0, elem_id="end")
@@ -119,6 +121,13 @@ def edit_tab(shared: Shared) -> EditTab:
         residual: str,
         limited: bool,
         equal: bool,
+        note_name: str | None,
+        key: str,
+        reach: float,
+        curve: str | None,
+        formants: float,
+        whisper: float,
+        steady: bool,
         request: gr.Request,
         progress: gr.Progress = BAR,
     ) -> dict[Any, Any]:
@@ -127,8 +136,9 @@ def edit_tab(shared: Shared) -> EditTab:
             if path is None:
                 raise AudioFileError("First choose a sound: a file, a recording, or one of the samples.")
             spans = span_from(start, end, checked(path, shared.settings.limits).seconds)
-            what = recipe_from(model, shared, goals, lines, spans, RESIDUAL[residual], limited)
-            if not (what.wanted or what.edits):
+            asked = voice_values(note_name, key, reach, curve, formants, whisper, steady)
+            what = recipe_from(model, shared, goals, lines, spans, RESIDUAL[residual], limited, asked)
+            if not (what.wanted or what.edits or what.voice.active):
                 raise RecipeError("Nothing to change: move a slider, or write a feature edit.")
             with shared.run(request, progress) as (folder, report):
                 report("opening the model", 0.0)
@@ -168,7 +178,7 @@ def edit_tab(shared: Shared) -> EditTab:
     def add_line(text: str, kind: str, feature: float, value: float) -> str:
         return with_edit(text, f"{kind} {feature:.0f}" + ("" if kind == "ablate" else f" = {value:g}"))
 
-    inputs = [sound, model, loudness, pitch, brightness, start, end, lines, residual, limit, level]
+    inputs = [sound, model, loudness, pitch, brightness, start, end, lines, residual, limit, level, *voice]
     outputs = [state, fresh, status, measured, kept, *players, download, recipe, shell, code]
     ran = run.click(edit, inputs, outputs, show_progress_on=[status], concurrency_limit=None, api_visibility="private")
     ran.then(show, fresh, picture, show_progress_on=[picture], concurrency_limit=None, api_visibility="private")

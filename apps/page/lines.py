@@ -61,6 +61,8 @@ def python_lines(recipe: Recipe, source: str, target: str) -> str:
         options["goals"] = recipe.wanted
     if recipe.edits:
         options["edits"] = [spec.model_dump(exclude_none=True) for spec in recipe.edits]
+    if recipe.voice.active:
+        options["voice"] = recipe.voice.model_dump(mode="json", exclude_none=True)
     if recipe.during:
         options["during"] = recipe.during
     if recipe.residual:
