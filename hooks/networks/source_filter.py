@@ -70,11 +70,17 @@ class SourceFilterConfig:
         return asdict(self)
 
 
+def spaced(start: float, end: float, count: int) -> Tensor:
+    """`torch.linspace` on the device of the context, also where transformers was the first to use such a context: it
+    puts a function of its own in linspace's place meanwhile, and torch then knows the original no more."""
+    return torch.linspace(start, end, count, device=torch.get_default_device())
+
+
 def mel_filters(n_fft: int, n_mels: int, sample_rate: int, corner: float = 700.0) -> Tensor:
     """Triangular filters that sum to 1 each, [n_fft / 2 + 1, n_mels], on the scale log(1 + f / corner)."""
-    frequency = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1)
+    frequency = spaced(0, sample_rate / 2, n_fft // 2 + 1)
     top = math.log(1 + sample_rate / 2 / corner)
-    edges = corner * (torch.exp(torch.linspace(0, top, n_mels + 2)) - 1)
+    edges = corner * (torch.exp(spaced(0, top, n_mels + 2)) - 1)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     weights_MF = torch.minimum((frequency - low) / (middle - low), (high - frequency) / (high - middle)).clamp(min=0)
     # a filter narrower than a bin takes the nearest bin
@@ -86,7 +92,7 @@ def mel_filters(n_fft: int, n_mels: int, sample_rate: int, corner: float = 700.0
 
 def band_matrix(bands: int, bins: int, sample_rate: int, corner: float = 2000.0) -> Tensor:
     """Linear interpolation from values on bands, evenly spaced in log(1 + f / corner), to FFT bins, [bands, bins]."""
-    frequency = torch.linspace(0, sample_rate / 2, bins)
+    frequency = spaced(0, sample_rate / 2, bins)
     place = torch.log(1 + frequency / corner) / math.log(1 + sample_rate / 2 / corner) * (bands - 1)
     return (1 - (place[None] - torch.arange(bands)[:, None]).abs()).clamp(min=0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,14 @@ def test_the_index_names_what_is_there() -> None:
         open_model("starter:nothing")
     with pytest.raises(SAEError, match=SAE_NAME):
         SAE.load("starter:codec/nothing")
+
+
+def test_they_open_in_any_order() -> None:
+    """In a process of its own, where transformers is the first to build on the meta device."""
+    pytest.importorskip("transformers", reason="extra ssl")
+    code = "from steer import open_model; [open_model(f'starter:{name}') for name in ('ssl', 'codec', 'wavtokenizer')]"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("folder", [f"{name}{part}" for name in ("codec", "wavtokenizer") for part in ("", "/latent")])
