@@ -63,7 +63,11 @@ def edit(
         str | None, typer.Option(help="The share of voicing taken away: 1 is a whisper.", rich_help_panel=VOICE)
     ] = None,
     formants: Annotated[
-        str | None, typer.Option(help="Such as +2st; they stay if left out.", rich_help_panel=VOICE)
+        str | None,
+        typer.Option(
+            help="Such as +2st, where a control vector `formants` lies beside the SAE; they stay if left out.",
+            rich_help_panel=VOICE,
+        ),
     ] = None,
     ablate: Annotated[list[str] | None, typer.Option(help="Set to zero: 3,17.", rich_help_panel=FEATURES)] = None,
     clamp: Annotated[list[str] | None, typer.Option(help="Hold at a value: 5=2.0.", rich_help_panel=FEATURES)] = None,
