@@ -29,6 +29,7 @@ from steer.steered import SteeredModel
 from steer.vectors import ControlVector, from_direction, from_pairs
 from training.pitched import Batches, resampled
 from training.source_filter_losses import LENGTHS, UNITS, tilt
+from training.whisper_direction import whisper_direction
 
 SITE = "latent"
 Segment = tuple[Tensor, Tensor]
@@ -39,6 +40,7 @@ TEXTS = {
     "brightness": "1 % brighter",
     "pitch": "1 semitone higher",
     "voicing": "1 on the voicing axis, whose sigmoid(2 x) is the probability of voice",
+    "whisper": "a full whisper, times the probability of voice",
     "formants": "formants 1 semitone higher, by the pairs",
 }
 VOICED = 0.5
@@ -214,6 +216,8 @@ def found_ways(
         higher |= {way: in_semitones(sae, vector) for way, vector in higher.items()}
         voicing_D = F.one_hot(torch.tensor(1), own.module.config.dimension).float()
         ways["voicing"] = {"lstsq": from_direction(voicing_D, sae.W_dec)}
+        whispering_D = whisper_direction(own, [latents(own, x_N) for x_N, _ in pitched])
+        ways["whisper"] = {"lstsq": from_direction(whispering_D, sae.W_dec)}
         moved_D = formant_direction(own, pitched)
         if formants_follow(own, moved_D, pitched[:60]) >= FORMANTS_FOLLOW:
             ways["formants"] = {"pairs": from_direction(moved_D, sae.W_dec)}
