@@ -73,7 +73,7 @@ class SourceFilterConfig:
 def spaced(start: float, end: float, count: int) -> Tensor:
     """`torch.linspace` on the device of the context, also where transformers was the first to use such a context: it
     puts a function of its own in linspace's place meanwhile, and torch then knows the original no more."""
-    return torch.linspace(start, end, count, device=torch.get_default_device())
+    return torch.linspace(start, end, count, device=torch.empty(0).device)
 
 
 def mel_filters(n_fft: int, n_mels: int, sample_rate: int, corner: float = 700.0) -> Tensor:
