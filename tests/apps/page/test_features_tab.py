@@ -39,7 +39,7 @@ def test_find_a_feature_and_try_it(visit: Callable[..., Visitor]) -> None:
     # a row that is chosen is shown
     first.click()
     visitor.page.wait_for_selector(f"#feature-picture img[alt^='Feature {feature} at latent ']")
-    assert "dog_bark" in visitor.text("feature-about")
+    assert f"Feature {feature} fires" in visitor.text("feature-about")
     assert "the recordings are not here" in visitor.text("feature-clips")
 
     visitor.page.click("#try-double")
