@@ -41,9 +41,13 @@ def whisper_loss(codec: SourceFilterCodec, z_BTD: Tensor, direction_D: Tensor) -
 
 
 def whisper_direction(codec: SourceFilterCodec, latents: Sequence[Tensor], steps: int = STEPS, seed: int = 0) -> Tensor:
-    """The direction [D] for a full whisper, from latents [T, D] of recordings with voice; 0 on the pitch coordinate."""
+    """The direction [D] for a full whisper, from latents [T, D] of recordings with voice; 0 on the pitch coordinate.
+
+    Segments are `FRAMES` frames, or as many as the longest latent has; shorter ones are left out.
+    """
     generator = torch.Generator().manual_seed(seed)
-    long = [z_TD for z_TD in latents if len(z_TD) >= FRAMES]
+    frames = min(FRAMES, max(map(len, latents)))
+    long = [z_TD for z_TD in latents if len(z_TD) >= frames]
     direction_D = torch.zeros(latents[0].shape[1])
     direction_D[1] = -3.0
     direction_D.requires_grad_()
@@ -54,8 +58,8 @@ def whisper_direction(codec: SourceFilterCodec, latents: Sequence[Tensor], steps
 
     for _ in range(steps):
         chosen = [long[below(len(long))] for _ in range(BATCH)]
-        starts = [below(len(z_TD) - FRAMES + 1) for z_TD in chosen]
-        z_BTD = torch.stack([z_TD[start : start + FRAMES] for z_TD, start in zip(chosen, starts, strict=True)])
+        starts = [below(len(z_TD) - frames + 1) for z_TD in chosen]
+        z_BTD = torch.stack([z_TD[start : start + frames] for z_TD, start in zip(chosen, starts, strict=True)])
         loss = whisper_loss(codec, z_BTD, direction_D)
         # of the direction alone: the codec's weights are not to gather gradients
         (direction_D.grad,) = torch.autograd.grad(loss, direction_D)

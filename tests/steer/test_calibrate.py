@@ -66,8 +66,8 @@ def test_percentages_add_up_on_their_scale() -> None:
 
 
 def test_brightness_error_is_relative_to_the_wanted_centroid() -> None:
-    assert error_of("brightness", 100.0, 120.0) == pytest.approx(1.0)
-    assert error_of("brightness", -50.0, -45.0) == pytest.approx(1.0)
+    assert error_of("brightness", 100.0, 110.0) == pytest.approx(1.0)
+    assert error_of("brightness", -50.0, -47.5) == pytest.approx(1.0)
 
 
 def test_a_search_that_nothing_answers_ends_early() -> None:

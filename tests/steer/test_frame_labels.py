@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from steer.frame_labels import FLOOR_DB, centroid_hz, hz_to_midi, loudness_db, pitch_midi, windows
+from steer.frame_labels import FLOOR_DB, centroid_hz, hz_to_midi, loudness_db, mono, pitch_midi, windows
 
 RATE, FRAME_RATE, FRAMES = 24_000, 75.0, 150
 
@@ -57,12 +57,22 @@ def test_centroid_of_tones() -> None:
     assert centroid_hz(torch.zeros(2 * RATE), RATE, FRAME_RATE, FRAMES).isnan().all()
 
 
-def test_the_same_at_any_sampling_rate_and_for_channels() -> None:
+def test_channels_count_by_power_and_by_magnitude() -> None:
     sound = tone(440.0, harmonics=5)
     stereo = torch.stack([sound * 1.5, sound * 0.5])
+    level = loudness_db(sound, RATE, FRAME_RATE, FRAMES) + 10 * math.log10((1.5**2 + 0.5**2) / 2)
+    torch.testing.assert_close(loudness_db(stereo, RATE, FRAME_RATE, FRAMES), level, atol=1e-3, rtol=1e-4)
+    centroid = centroid_hz(sound, RATE, FRAME_RATE, FRAMES)
+    torch.testing.assert_close(centroid_hz(stereo, RATE, FRAME_RATE, FRAMES), centroid, atol=1e-2, rtol=1e-4)
+
+
+def test_channels_out_of_phase_do_not_cancel() -> None:
+    sound = tone(440.0, harmonics=5)
+    stereo = torch.stack([sound, -sound])
     for measure in (loudness_db, centroid_hz):
-        mono = measure(sound, RATE, FRAME_RATE, FRAMES)
-        torch.testing.assert_close(measure(stereo, RATE, FRAME_RATE, FRAMES), mono, atol=1e-3, rtol=1e-4)
+        expected = measure(sound, RATE, FRAME_RATE, FRAMES)
+        torch.testing.assert_close(measure(stereo, RATE, FRAME_RATE, FRAMES), expected, atol=1e-3, rtol=1e-4)
+    assert torch.equal(mono(stereo), sound)
 
 
 def test_pitch_of_tones_in_time() -> None:

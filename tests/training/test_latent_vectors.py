@@ -131,6 +131,7 @@ def test_all_ways_have_names_and_units(codec: SourceFilterCodec, sae: SAE, batch
     assert {name: set(some) for name, some in ways.items() if name != "formants"} == {
         **{name: {"lstsq", "pairs", "probe"} for name in ("loudness", "brightness", "pitch")},
         "voicing": {"lstsq"},
+        "whisper": {"lstsq"},
     }
     pitch = ways["pitch"]["lstsq"]
     assert (pitch.name, pitch.unit, pitch.site) == ("pitch-lstsq", "1 semitone higher", "latent")

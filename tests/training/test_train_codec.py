@@ -126,10 +126,10 @@ def test_a_check_keeps_the_best_and_leaves_the_training_alone(batches: Batches, 
 
 def test_speech_is_checked_for_intelligibility(batches: Batches, tmp_path: Path) -> None:
     pytest.importorskip("pystoi", reason="extra eval: STOI")
-    found = trainer(batches, tmp_path).check([("digits", tone(220.0)), ("notes", tone(330.0))])
-    assert found["valid_stoi"] == found["valid_stoi_digits"] < 1
+    found = trainer(batches, tmp_path).check([("ljspeech", tone(220.0)), ("notes", tone(330.0))])
+    assert found["valid_stoi"] == found["valid_stoi_ljspeech"] < 1
     assert "valid_stoi_notes" not in found
-    assert found["valid_mel"] == pytest.approx((found["valid_mel_digits"] + found["valid_mel_notes"]) / 2, abs=1e-3)
+    assert found["valid_mel"] == pytest.approx((found["valid_mel_ljspeech"] + found["valid_mel_notes"]) / 2, abs=1e-3)
 
 
 def test_a_stopped_run_goes_on_where_it_was(batches: Batches, tmp_path: Path) -> None:
