@@ -20,6 +20,7 @@ table.plain { border-collapse: collapse; border: 0 !important; width: 100%; }
 table.plain caption { text-align: left; font-weight: 600; padding: .2rem 0; }
 table.plain :is(th, td) { text-align: left; padding: .3rem .6rem; border: 0 !important; }
 table.plain tr { border-bottom: 1px solid var(--border-color-primary) !important; }
+@media (max-width: 600px) { table.plain :is(th, td) { padding: .3rem .15rem; overflow-wrap: anywhere; } }
 #features-table { max-width: calc(100vw - 6rem); }
 .scroll { overflow-x: auto; max-width: calc(100vw - 6rem); }
 .scroll img { width: 100%; min-width: 560px; height: auto; }

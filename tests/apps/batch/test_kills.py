@@ -143,11 +143,14 @@ def test_a_signal_ends_it_in_order(
 ) -> None:
     with steer(job.log, *job.arguments, "--workers", workers) as process:
         assert wait_for_rows(job.out, 20, process)
+        # held while the second starts, which takes as long as many files do
+        process.popen.send_signal(signal.SIGSTOP)
         with steer(job.log, *job.arguments) as second:
             assert second.ended() == 2
             assert "another batch is at work in this folder" in second.text()
             assert len(second.text().splitlines()) == 1
         assert process.popen.poll() is None
+        process.popen.send_signal(signal.SIGCONT)
         interrupt(process, number, group)
         assert process.ended(ENDS_S) == 130
         assert not process.text().strip()
