@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from hooks.errors import MissingExtraError, require
+from hooks.networks import source_filter
 from steer.acoustics import Acoustics, change, decibels, measure
 
 RESOLUTIONS = ((512, 40), (1024, 80), (2048, 120))
 """FFT sizes of the mel distance, and how many mel bands each has."""
-MEL_CORNER_HZ = 700.0
 MEL_FLOOR = 1e-4
 """Added to magnitudes of which a full-scale sine has 1: what is far below -80 dB makes no difference."""
 STOI_RATE, PESQ_RATE, DNSMOS_RATE = 10_000, 16_000, 16_000
@@ -38,23 +38,7 @@ def resampled(x_N: Tensor, sample_rate: int, wanted: int) -> np.ndarray:
     return samples if sample_rate == wanted else np.ascontiguousarray(soxr.resample(samples, sample_rate, wanted))
 
 
-@lru_cache(maxsize=16)
-def mel_filters(n_fft: int, bands: int, sample_rate: int) -> Tensor:
-    """Triangular filters [n_fft // 2 + 1, bands] up to half the rate; the weights of each sum to 1.
-
-    Their edges are equally spaced in log(1 + f / 700 Hz). A filter too narrow for the FFT takes the nearest bin alone.
-    """
-    nyquist = sample_rate / 2
-    frequency_F = torch.linspace(0, nyquist, n_fft // 2 + 1)
-    top = math.log(1 + nyquist / MEL_CORNER_HZ)
-    edges = MEL_CORNER_HZ * (torch.exp(torch.linspace(0, top, bands + 2)) - 1)
-    low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising, falling = (frequency_F - low) / (middle - low), (high - frequency_F) / (high - middle)
-    weight_MF = torch.minimum(rising, falling).clamp(min=0)
-    nearest_MF = torch.zeros_like(weight_MF)
-    nearest_MF[torch.arange(bands), (edges[1:-1] / nyquist * (n_fft // 2)).round().long()] = 1
-    weight_MF = torch.where(weight_MF.sum(1, keepdim=True) > 0.5, weight_MF, nearest_MF)
-    return (weight_MF / weight_MF.sum(1, keepdim=True)).T.contiguous()
+mel_filters = lru_cache(maxsize=16)(source_filter.mel_filters)
 
 
 def mel_db(x_N: Tensor, sample_rate: int, n_fft: int, bands: int) -> Tensor:
