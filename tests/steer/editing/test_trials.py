@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from steer.acoustics import Acoustics
 from steer.editing.excerpts import Stretch
 from steer.editing.render import Manner
 from steer.editing.trials import Trials
@@ -125,3 +126,25 @@ def test_a_pitch_goal_needs_a_pitch() -> None:
     one = trials(Amplifier(), {"pitch": 2}, pitch=True, stretches=[Stretch(0.0, noise, slice(0, RATE))])
     with pytest.raises(EditError, match="no pitch to move"):
         one.search(lambda count: None)
+
+
+def test_a_misread_octave_is_settled_by_the_larger_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small network reads this voice an octave too high, and reads it right once it was moved."""
+
+    class Mover(Amplifier):
+        def __call__(self, blocks: Any, edits: Any, *other: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            return ((block_CN, torch.full_like(block_CN, edits["pitch"])) for block_CN in blocks)
+
+    readers = []
+
+    def misreads(samples_CN: Tensor, rate: int, pitch: bool, lufs: bool, crepe: str, pitch_frames: int) -> Acoustics:
+        readers.append(crepe)
+        moved = float(samples_CN[0, 0]) if samples_CN.std() == 0 else 0.0
+        note = 38.0 + moved + (12.0 if crepe == "tiny" and moved == 0.0 else 0.0)
+        return Acoustics(-20.0, None, 1000.0, note, 1.0, torch.full((20,), note))
+
+    monkeypatch.setattr("steer.editing.trials.measure", misreads)
+    one = trials(Mover(), {"pitch": "+4st"}, pitch=True)
+    one.names = ["pitch"]
+    assert one.search(lambda count: None)["pitch"] == pytest.approx(4.0)
+    assert "tiny" in readers and readers[-1] == "full"
