@@ -126,7 +126,7 @@ class Batches:
         self.names = [name for name in SHARES if name in data.groups]
         shares = np.array([SHARES[name] for name in self.names])
         self.shares = shares / shares.sum()
-        self.tones, self.noises = max(1, size // 6), max(1, size // 16)
+        self.tones, self.noises = max(1, size // 4), max(1, size // 16)
         self.recorded = max(1, (size - self.tones - self.noises) // self.PARTS) * self.PARTS
         self.rng = np.random.default_rng(seed)
 
@@ -195,18 +195,24 @@ class Batches:
 
     @torch.no_grad()
     def tone(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Harmonic tones and chords, steady, gliding or with vibrato: exact pitch, and of chords no confidence."""
+        """Harmonic tones and chords, steady, plucked, gliding or with vibrato: exact pitch, and of chords no confidence."""
         rate, hop = self.data.sample_rate, self.data.hop
         seconds = self.count / rate
         time_N = torch.arange(self.count, device=self.device)[None] / rate
         time_T = ((torch.arange(self.frames, device=self.device) + 0.5) * hop / rate)[None]
-        voices = self.chance([1, 1, 1, 2, 3], count)
+        voices = self.chance([1, 1, 1, 2, 3, 4], count)
+        plucked = self.uniform(count, 1) < 0.4
+        # chords of any notes, and such as people play: whole semitones above the lowest
+        root, played = 33 + 55 * self.uniform(count, 1), self.uniform(count, 1) < 0.6
         x_BN = torch.zeros(count, self.count, device=self.device)
         midi_BT = torch.zeros(count, self.frames, device=self.device)
-        for voice in range(3):
-            base = 33 + 55 * self.uniform(count, 1)
-            glide = (self.uniform(count, 1) < 0.35) * (self.uniform(count, 1) * 14 - 7)
-            depth = (self.uniform(count, 1) < 0.5) * 0.4 * self.uniform(count, 1)
+        for voice in range(4):
+            base = torch.where(
+                played, root + self.chance(range(20), count) * (voice > 0), 33 + 55 * self.uniform(count, 1)
+            )
+            bent = ~(played & (voices > 1)) & ~plucked
+            glide = bent * (self.uniform(count, 1) < 0.35) * (self.uniform(count, 1) * 14 - 7)
+            depth = bent * (self.uniform(count, 1) < 0.5) * 0.4 * self.uniform(count, 1)
             speed, start = 4 + 3 * self.uniform(count, 1), 2 * math.pi * self.uniform(count, 1)
 
             def curve(t: Tensor, base=base, glide=glide, depth=depth, speed=speed, start=start) -> Tensor:  # type: ignore[no-untyped-def]
@@ -224,9 +230,15 @@ class Batches:
             gain = gain * (number * f0_BN.amax(1, keepdim=True) < 0.48 * rate) * (voice < voices)
             gain = gain * 10 ** (-0.5 * self.uniform(count, 1))
             phase = 2 * math.pi * self.uniform(count, 48)
+            # a plucked note begins before the segment, in chords also in it; its high partials fade first
+            since_BN = time_N + 0.8 * self.uniform(count, 1) - 0.4 * (voices > 1)
+            decay_B1 = plucked / (0.3 * 7 ** self.uniform(count, 1))
+            attack_BN = torch.where(plucked, (since_BN / 0.004).clamp(0, 1), 1.0)
+            fading_BN = decay_B1 * since_BN.clamp(min=0)
             for some in torch.arange(48, device=self.device).split(16):
                 angle = 2 * math.pi * number[:, some, None] * cycles_BN[:, None] + phase[:, some, None]
-                x_BN += (gain[:, some, None] * angle.sin()).sum(1)
+                faded = torch.exp(-number[:, some, None].sqrt() * fading_BN[:, None])
+                x_BN += attack_BN * (gain[:, some, None] * faded * angle.sin()).sum(1)
         x_BN = at_level(x_BN * self.levels(count, 6, 8.0), 0.03 + 0.17 * self.uniform(count, 1))
         x_BN = x_BN + torch.randn_like(x_BN) * 10 ** (-(40 + 50 * self.uniform(count, 1)) / 20)
         return x_BN, midi_BT, (voices == 1).float().expand(-1, self.frames)

@@ -134,7 +134,7 @@ class TestBatches:
         batches = Batches(glide, 16, FRAMES, seed=0)
         x_BN, midi_BT, confidence_BT = batches.draw()
         rows = batches.recorded + batches.tones + batches.noises
-        assert (batches.recorded, batches.tones, batches.noises) == (12, 2, 1)
+        assert (batches.recorded, batches.tones, batches.noises) == (8, 4, 1)
         assert x_BN.shape == (rows, FRAMES * HOP)
         assert midi_BT.shape == confidence_BT.shape == (rows, FRAMES)
         assert x_BN.dtype == torch.float32
@@ -147,7 +147,7 @@ class TestBatches:
 
     def test_labels_follow_the_sound_also_where_it_is_resampled(self, glide: Recordings) -> None:
         glide.groups.pop("notes")
-        batches = Batches(glide, 60, FRAMES, seed=1)
+        batches = Batches(glide, 64, FRAMES, seed=1)
         x_BN, midi_BT, confidence_BT = batches.record()
         off_BT = (heard_midi(x_BN) - midi_BT).abs()
         sure_BT = confidence_BT > 0
