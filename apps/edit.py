@@ -65,7 +65,7 @@ def edit(
     formants: Annotated[
         str | None,
         typer.Option(
-            help="Such as +2st, where a control vector `formants` lies beside the SAE; they stay if left out.",
+            help="Move the formants, such as +2st (a smaller head); they stay if left out.",
             rich_help_panel=VOICE,
         ),
     ] = None,

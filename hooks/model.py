@@ -168,6 +168,8 @@ class Codec(AudioModel):
     """Reads the pitch in MIDI notes [B, T] off a latent [B, T, D], where the latent has it on a coordinate."""
     voicing: Callable[[Tensor], Tensor] | None = None
     """Reads the probability [B, T] that a frame has a pitch."""
+    free_channels: slice | None = None
+    """The coordinates of the latent beside pitch and voicing, where these have their own."""
 
     @property
     def frame_rate(self) -> float:

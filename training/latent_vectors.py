@@ -7,7 +7,6 @@ the training taught the decoder), brought to the SAE's features by least squares
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -20,14 +19,14 @@ from evaluation.vector_ways import measured, moved, start_of
 from hooks import Clip
 from hooks.families.source_filter import SourceFilterCodec
 from hooks.model import Codec
-from hooks.networks.source_filter import MIDI_STEP, mel_filters
+from hooks.networks.source_filter import MIDI_STEP
 from steer.acoustics import measure
 from steer.frame_labels import centroid_hz, loudness_db
 from steer.probes import Probe
 from steer.sae import SAE
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector, from_direction, from_pairs
-from training.pitched import Batches, resampled
+from training.pitched import Batches
 from training.source_filter_losses import LENGTHS, UNITS, tilt
 from training.whisper_direction import whisper_direction
 
@@ -41,12 +40,9 @@ TEXTS = {
     "pitch": "1 semitone higher",
     "voicing": "1 on the voicing axis, whose sigmoid(2 x) is the probability of voice",
     "whisper": "a full whisper, times the probability of voice",
-    "formants": "formants 1 semitone higher, by the pairs",
 }
 VOICED = 0.5
 """Confidence of a label from which a frame counts as voiced, and the share of such frames in a segment with a pitch."""
-FORMANTS_FOLLOW = 0.5
-"""A vector for formants is kept if they move by this share of what is asked for."""
 TRIALS = {"loudness": (-6.0, 6.0), "brightness": (-25.0, 30.0), "pitch": (-5.0, 5.0)}
 """Strengths that choose the best way."""
 WEIGHTS = {"loudness": 1.0, "brightness": 0.1, "pitch": 2.0}
@@ -119,30 +115,6 @@ def pitch_pairs(
         waves = [sound_of(mover, z_TD + amount * pitch_direction(mover)) for amount in (0.0, change)]
         before, after = (sae.encode(latents(codec, wave)[voiced_T]) for wave in waves)
         yield before, after, change
-
-
-def formant_direction(codec: SourceFilterCodec, segments: list[Segment]) -> Tensor:
-    """How the free channels differ where pitch and formants both moved (by resampling), for each semitone [D]."""
-    total_D, weight = torch.zeros(codec.module.config.dimension), 0.0
-    for x_N, _ in segments:
-        semitones = float(torch.empty(()).uniform_(1, 4)) * (1 if torch.rand(()) < 0.5 else -1)
-        count = round(len(x_N) / 2 ** (semitones / 12) / 2) * 2
-        after_TD, before_TD = latents(codec, resampled(x_N[None], count)[0]), latents(codec, x_N)
-        total_D += semitones * (after_TD.mean(0) - before_TD.mean(0))
-        weight += semitones**2
-    total_D[:2] = 0
-    return total_D / weight
-
-
-def formants_follow(codec: SourceFilterCodec, direction_D: Tensor, segments: list[Segment]) -> float:
-    """How many semitones the envelope of the output moves for each that is asked for, on the median segment."""
-    assert codec.sample_rate is not None
-    shifts = []
-    for x_N, _ in segments:
-        z_TD = latents(codec, x_N)
-        lower, higher = (sound_of(codec, z_TD + semitones * direction_D) for semitones in (-2, 2))
-        shifts.append(formant_shift(lower, higher, codec.sample_rate) / 4)
-    return float(torch.tensor(shifts).median())
 
 
 # --- known directions of a source-filter codec ---
@@ -218,9 +190,6 @@ def found_ways(
         ways["voicing"] = {"lstsq": from_direction(voicing_D, sae.W_dec)}
         whispering_D = whisper_direction(own, [latents(own, x_N) for x_N, _ in pitched])
         ways["whisper"] = {"lstsq": from_direction(whispering_D, sae.W_dec)}
-        moved_D = formant_direction(own, pitched)
-        if formants_follow(own, moved_D, pitched[:60]) >= FORMANTS_FOLLOW:
-            ways["formants"] = {"pairs": from_direction(moved_D, sae.W_dec)}
     for vectors, reading in ((louder, level), (brighter, log_centroid)):
         for way, vector in vectors.items():
             vectors[way] = in_units(codec, sae, vector, partial(reading, codec), segments[:100])
@@ -271,32 +240,4 @@ def chosen(
     return ship, scores
 
 
-# --- formants, measured ---
-
-
-def formant_shift(before_N: Tensor, after_N: Tensor, sample_rate: int, bands: int = 40) -> float:
-    """By how many semitones (-8 to 8) the spectral envelope of `before` has to move to be most like that of `after`,
-    from 500 to 8000 Hz."""
-    window, mel = torch.hann_window(2048), mel_filters(2048, bands, sample_rate)
-    before_M, after_M = (
-        (torch.stft(x_N, 2048, 512, window=window, return_complex=True).abs().square().mean(1) @ mel)
-        .clamp(min=1e-12)
-        .log()
-        for x_N in (before_N, after_N)
-    )
-    hz_K = 500 * 2 ** (torch.arange(0, 48, 0.5) / 12)
-    top = math.log1p(sample_rate / 2 / 700)
-
-    def read(envelope_M: Tensor, hz_K: Tensor) -> Tensor:
-        # band m is centred at (m + 1) / (bands + 1) of the scale log(1 + f / 700)
-        place_K = ((hz_K / 700).log1p() / top * (bands + 1) - 1).clamp(0, bands - 1.001)
-        left_K = place_K.long()
-        values_K = torch.lerp(envelope_M[left_K], envelope_M[left_K + 1], place_K - left_K)
-        return values_K - values_K.mean()
-
-    shifts = torch.arange(-80, 81) / 10
-    errors = [(read(before_M, hz_K / 2 ** (float(s) / 12)) - read(after_M, hz_K)).square().mean() for s in shifts]
-    return float(shifts[torch.stack(errors).argmin()])
-
-
-__all__ = ["chosen", "drawn", "formant_shift", "found_ways", "latents"]
+__all__ = ["chosen", "drawn", "found_ways", "latents"]

@@ -125,6 +125,7 @@ def edit_tab(shared: Shared) -> EditTab:
         key: str,
         reach: float,
         curve: str | None,
+        formants: float,
         whisper: float,
         steady: bool,
         request: gr.Request,
@@ -135,7 +136,7 @@ def edit_tab(shared: Shared) -> EditTab:
             if path is None:
                 raise AudioFileError("First choose a sound: a file, a recording, or one of the samples.")
             spans = span_from(start, end, checked(path, shared.settings.limits).seconds)
-            asked = voice_values(note_name, key, reach, curve, whisper, steady)
+            asked = voice_values(note_name, key, reach, curve, formants, whisper, steady)
             what = recipe_from(model, shared, goals, lines, spans, RESIDUAL[residual], limited, asked)
             if not (what.wanted or what.edits or what.voice.active):
                 raise RecipeError("Nothing to change: move a slider, or write a feature edit.")

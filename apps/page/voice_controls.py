@@ -1,4 +1,4 @@
-"""The part "Voice" of the tab "Edit sound": pitch over time, its range, vibrato, key, note, whisper."""
+"""The part "Voice" of the tab "Edit sound": pitch over time, its range, vibrato, key, note, whisper, formants."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def voice_controls() -> list[Any]:
         curve = gr.Textbox(
             label="Pitch over time", info="SECOND:SEMITONES, such as 0:0, 1.5:+3, 3:0", elem_id="voice-pitch-curve"
         )
+        formants = gr.Slider(-6, 6, 0, step=0.5, label="Formants (semitones)", elem_id="voice-formants")
         whisper = gr.Slider(0, 1, 0, step=0.05, label="Whisper (share of voicing taken away)", elem_id="voice-whisper")
         steady = gr.Checkbox(label="Take vibrato away", elem_id="voice-vibrato")
-    return [note, key, reach, curve, whisper, steady]
+    return [note, key, reach, curve, formants, whisper, steady]
 
 
 def voice_values(
-    note: str | None, key: str, reach: float, curve: str | None, whisper: float, steady: bool
+    note: str | None, key: str, reach: float, curve: str | None, formants: float, whisper: float, steady: bool
 ) -> dict[str, Any]:
     """A recipe's `voice` for what was chosen; what is as it is is left out."""
     chosen = {
@@ -44,5 +45,6 @@ def voice_values(
         "key": None if key == AS_IS else key,
         "note": (note or "").strip() or None,
         "whisper": whisper or None,
+        "formants": formants or None,
     }
     return {name: value for name, value in chosen.items() if value is not None}

@@ -35,6 +35,7 @@ class SourceFilterCodec(Codec):
     module: SourceFilter
     has_quantizer = False
     keeps_phase = False
+    free_channels = slice(2, None)
 
     def __init__(self, module: SourceFilter, name: str = "") -> None:
         config = module.config

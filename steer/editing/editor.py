@@ -26,16 +26,18 @@ from steer.editing.excerpts import Stretch, choose, read_stretches
 from steer.editing.kept import Kept, what_was_kept
 from steer.editing.render import Manner, Memory, Planned, Renderer, SiteEdits
 from steer.editing.trials import Changes, Trials
-from steer.editing.voice_edits import VoiceEdits, check_codec
+from steer.editing.voice_edits import FORMANT_SITE, VoiceEdits, check_codec
 from steer.editing.voice_measure import Heard, measured_voice
 from steer.edits import Edit, Span, as_spans
+from steer.errors import EditError
 from steer.recipe import UNITS, Recipe
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector
 
 BLOCK_S = 1.0
-COHERENT = 0.5
-"""Correlation with their mean above which channels are one source, whose pitch is moved for all of them together."""
+COHERENT = 0.8
+"""Correlation with their mean above which channels are one source, whose pitch is moved for all of them together: two
+unrelated ones of equal level are at 0.71, and those that correlate by 0.3 at 0.81."""
 MOST_LIMITED_DB = 6.0
 """Strengths are not searched further where the limiter turns peaks down by more than this."""
 PITCH_MOVED = 0.05
@@ -146,6 +148,8 @@ class Editor:
         self.chunk_s = chunk_s
         if recipe.voice.active:
             check_codec(self.codec, recipe.model)
+            if recipe.voice.formants is not None and FORMANT_SITE not in self.steered.saes:
+                raise EditError(f"voice.formants: there is no SAE at {FORMANT_SITE!r}, which they need")
         self.vectors = dict(vectors) if vectors is not None else recipe.control_vectors()
         recipe.voice.check_vectors(self.vectors, "among those that are given")
         self.pitch = pitch or "pitch" in recipe.wanted
@@ -308,7 +312,14 @@ class Editor:
             passages.append(
                 (z_BTD, audio_CN, slice(round(stretch.inner.start / rate), round(stretch.inner.stop / rate)))
             )
-        return VoiceEdits(voice, self.codec, self.vectors, self.recipe.during, passages)
+        W_dec = None
+        if voice.formants is not None:
+            W_dec = self.steered.saes[FORMANT_SITE].W_dec  # type: ignore[attr-defined]
+            if not alone:
+                raise EditError(
+                    "voice.formants: the channels are separate sounds; edit each channel as a file of its own"
+                )
+        return VoiceEdits(voice, self.codec, self.vectors, W_dec, self.recipe.during, passages)
 
     def write(self, edited: Edited, *, force: bool = False) -> Outcome:
         """The third step: what is in memory goes to the target, if it is not there yet.

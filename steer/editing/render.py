@@ -21,8 +21,9 @@ from steer.stream import Chunks, Queue, round_trip
 
 Residual = Literal["keep", "drop", "ratio"]
 SiteEdits = Mapping[str, Sequence[Edit]]
-Planned = Callable[[Tensor, float], SiteEdits]
-"""Edits that depend on the sound: takes the latent [C, T, D] of a chunk and the second at which it starts."""
+Planned = Callable[[Tensor, Tensor, float], SiteEdits]
+"""Edits that depend on the sound: takes the latent [C, T, D] of a chunk, its sound [C, N] at the codec's rate and the
+second at which it starts."""
 UNPITCHED, PITCHED = 0.03, 0.08
 """Voicing below which a frame has no pitch to move, and above which all of it is moved. Breathy singing is at 0.1, rain
 and fricatives below 0.02."""
@@ -244,7 +245,7 @@ class Passage:
         if self.planned is not None:
             self.encoded(known, at_s)
             assert known.latent_BTD is not None
-            for site, some in self.planned(known.latent_BTD, at_s).items():
+            for site, some in self.planned(known.latent_BTD, known.codec_CN, at_s).items():
                 edits[site] = [*some, *edits.get(site, [])]
         return self.passed(known, at_s, edits, self.carried[1])
 

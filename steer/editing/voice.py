@@ -160,7 +160,7 @@ class Voice(BaseModel):
     @property
     def vectors(self) -> tuple[str, ...]:
         """Names of the control vectors that it takes."""
-        needed = {"pitch": self.moves_pitch, "whisper": self.whisper, "formants": self.formants}
+        needed = {"pitch": self.moves_pitch, "whisper": self.whisper}
         return tuple(name for name, is_needed in needed.items() if is_needed)
 
     def check_vectors(self, found: Container[str], where: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hooks.model import Codec
+from steer.editing.formants import as_shifts, change_of_latent
 from steer.editing.voice import Voice
 from steer.editing.voice_tracks import curve_of, wanted
 from steer.edits import Edit, Shift, Span
@@ -17,6 +18,9 @@ from steer.vectors import ControlVector
 
 VOICED = 0.5
 """Probability of voice from which a frame has a pitch."""
+FORMANT_SITE = "latent"
+REMEMBERED = 8
+"""Chunks whose moved formants are kept for further trials."""
 GATE_DB = 40.0
 """Frames further below the loudest one are not counted in the median."""
 Passage = tuple[Tensor, Tensor, slice]
@@ -34,6 +38,9 @@ def check_codec(codec: Codec, name: str) -> None:
 class VoiceEdits:
     """Makes the edits of each chunk of one recording from its latent: call it as `steer.editing.render.Planned`.
 
+    `vectors` are the control vectors that it takes, `W_dec` [F, D] is the decoder of the SAE at `latent`, which moved
+    formants need.
+
     `passages` are what is read of the recording beforehand: from them come its median pitch and, where several
     channels go through the codec by themselves, the channel whose pitch counts (the loudest voiced one).
 
@@ -46,17 +53,19 @@ class VoiceEdits:
         voice: Voice,
         codec: Codec,
         vectors: Mapping[str, ControlVector],
+        W_dec: Tensor | None,
         during: Sequence[Span] | None,
         passages: Iterable[Passage],
     ) -> None:
-        self.voice, self.codec, self.vectors, self.during = voice, codec, vectors, during
+        self.voice, self.codec, self.vectors, self.W_dec, self.during = voice, codec, vectors, W_dec, during
+        self._moved: dict[tuple[float, int], list[Edit]] = {}
         self.row, self.median = self._read(list(passages))
         if voice.note is not None and self.median is None:
             raise EditError(
                 "it has no pitch to move to a note: nothing of what is edited is voiced; leave the note out"
             )
 
-    def __call__(self, z_CTD: Tensor, start_s: float) -> dict[str, list[Edit]]:
+    def __call__(self, z_CTD: Tensor, audio_CN: Tensor, start_s: float) -> dict[str, list[Edit]]:
         assert self.codec.pitch is not None and self.codec.voicing is not None
         z_TD = z_CTD[min(self.row, len(z_CTD) - 1)].detach().cpu().double()
         time_T = start_s + (torch.arange(len(z_TD), dtype=torch.float64) + 0.5) / self.codec.frame_rate
@@ -74,8 +83,18 @@ class VoiceEdits:
         if self.voice.whisper:
             add("whisper", self.voice.whisper * voicing_T)
         if self.voice.formants:
-            add("formants", torch.full_like(time_T, self.voice.formants))
+            edits.setdefault(FORMANT_SITE, []).extend(self._formants(z_CTD, audio_CN, start_s, time_T))
         return edits
+
+    def _formants(self, z_CTD: Tensor, audio_CN: Tensor, start_s: float, time_T: Tensor) -> list[Edit]:
+        assert self.voice.formants is not None and self.W_dec is not None
+        key = (start_s, len(time_T))
+        if key not in self._moved:
+            if len(self._moved) >= REMEMBERED:
+                self._moved.clear()
+            change_CTD = change_of_latent(self.codec, z_CTD, audio_CN, self.voice.formants, start_s)
+            self._moved[key] = [*as_shifts(change_CTD[0], self.W_dec, time_T, self.during)]
+        return self._moved[key]
 
     def _read(self, passages: Sequence[Passage]) -> tuple[int, float | None]:
         """(the channel whose pitch counts, the median of its pitch)."""

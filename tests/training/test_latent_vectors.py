@@ -16,7 +16,6 @@ from training.latent_vectors import (
     SITE,
     chosen,
     drawn,
-    formant_shift,
     found_ways,
     in_semitones,
     in_units,
@@ -27,7 +26,7 @@ from training.latent_vectors import (
     sound_of,
     taught_directions,
 )
-from training.pitched import Batches, Recordings, resampled
+from training.pitched import Batches, Recordings
 
 CONFIG = SourceFilterConfig(
     dimension=8, encoder_width=16, encoder_layers=2, decoder_width=16, decoder_layers=2, pitch_channels=2, bands=16
@@ -128,7 +127,7 @@ def test_all_ways_have_names_and_units(codec: SourceFilterCodec, sae: SAE, batch
 
     probes = {"loudness": probe("loudness", "dB"), "brightness": probe("brightness", "Hz"), "pitch": probe("p", "MIDI")}
     ways = found_ways(codec, sae, probes, batches, 4)
-    assert {name: set(some) for name, some in ways.items() if name != "formants"} == {
+    assert {name: set(some) for name, some in ways.items()} == {
         **{name: {"lstsq", "pairs", "probe"} for name in ("loudness", "brightness", "pitch")},
         "voicing": {"lstsq"},
         "whisper": {"lstsq"},
@@ -162,15 +161,3 @@ def test_the_best_way_gets_the_plain_name(codec: SourceFilterCodec, sae: SAE, ba
     assert set(scores) == {"loudness-probe", "loudness-pairs"}
     assert vectors["loudness"].name == best
     assert set(vectors) == {"loudness", "voicing", *set(scores) - {best}}
-
-
-@pytest.mark.parametrize("semitones", [-3.0, 2.0, 4.0])
-def test_formants_that_moved_are_measured(semitones: float) -> None:
-    """Noise with two resonances, resampled."""
-    spectrum = torch.fft.rfft(torch.randn(2 * RATE, generator=torch.Generator().manual_seed(0)))
-    hz = torch.linspace(20, RATE / 2, len(spectrum)).log2()
-    gain = sum(torch.exp(-(((hz - torch.tensor(float(f)).log2()) / 0.25) ** 2)) for f in (900, 2600)) + 0.02
-    before_N = torch.fft.irfft(spectrum * gain, 2 * RATE)
-    after_N = resampled(before_N[None], round(2 * RATE / 2 ** (semitones / 12) / 2) * 2)[0]
-    assert formant_shift(before_N, after_N, RATE) == pytest.approx(semitones, abs=0.3)
-    assert formant_shift(before_N, before_N, RATE) == 0

@@ -11,7 +11,7 @@ import torch
 
 from hooks import AudioFileError, ModelError, read_clip
 from hooks.clip import audio_info, read_blocks
-from steer.editing.editor import Editor
+from steer.editing.editor import Editor, coherent
 from steer.editing.render import Manner, Renderer
 from steer.errors import EditError, SAEError
 from steer.recipe import Recipe
@@ -352,3 +352,13 @@ def test_a_pitch_goal_is_measured_in_any_case(editor: Build, sound: Write, tmp_p
         sound("a.wav", 0.5), tmp_path / "o.wav"
     )
     assert outcome.measured["pitch"] is not None and not outcome.met
+
+
+@pytest.mark.parametrize(("shared", "one"), [(1.0, True), (0.8, True), (0.0, False)])
+def test_channels_are_one_source_where_they_correlate(shared: float, one: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x_CN = (1 - shared) ** 0.5 * torch.randn(2, 48_000, generator=generator)
+    x_CN = x_CN + shared**0.5 * torch.randn(1, 48_000, generator=generator)
+    assert coherent([x_CN]) is one
+    assert coherent([torch.cat([x_CN, torch.zeros(1, 48_000)])]) is one  # silent channels do not count
+    assert not coherent([x_CN[:1]])

@@ -75,7 +75,7 @@ class TestValues:
         assert voice.pitch_curve == [(0, 0), (1.5, 3), (3, 0)]
         assert (voice.pitch_range, voice.vibrato, voice.key) == (1.5, "off", "Bb minor")
         assert (voice.note, voice.whisper, voice.formants) == (57.0, 0.8, 2.0)
-        assert voice.active and voice.vectors == ("pitch", "whisper", "formants")
+        assert voice.active and voice.vectors == ("pitch", "whisper")
         assert not Voice().active and not Voice().vectors
 
     @pytest.mark.parametrize(("name", "midi"), [("A4", 69), ("c4", 60), ("Bb2", 46), ("F#3", 54), ("57.5", 57.5)])
@@ -267,7 +267,6 @@ def vectors(source_filter: SourceFilter) -> tuple[SAE, dict[str, ControlVector]]
         "pitch": one[0] / 6,
         "voicing": one[1],
         "whisper": torch.tensor(WHISPER),
-        "formants": 0.1 * one.sum(0),
     }
     W_dec = sae.W_dec.detach()
     return sae, {name: from_direction(d, W_dec, name, site="latent") for name, d in directions.items()}
@@ -297,16 +296,15 @@ class TestEdits:
         assert isinstance(codec, Codec) and codec.pitch is not None
         z_BTD = torch.randn(1, 30, 64)
         z_BTD[..., 1] = 3.0
-        voice = Voice(pitch_curve=[(0, 0), (10, 10)], whisper=0.5, formants=2)
-        make = VoiceEdits(voice, codec, vectors[1], [(0.0, 3.0)], [])
-        edits = make(z_BTD, 2.0)
+        voice = Voice(pitch_curve=[(0, 0), (10, 10)], whisper=0.5)
+        make = VoiceEdits(voice, codec, vectors[1], None, [(0.0, 3.0)], [])
+        edits = make(z_BTD, torch.zeros(1, 9600), 2.0)
         assert list(edits) == ["latent"]
-        higher, whispered, formants = edits["latent"]
+        higher, whispered = edits["latent"]
         time_T = 2.0 + seconds(30)
         for shift, strength_T in (
             (higher, time_T),
             (whispered, torch.full((30,), 0.5 / (1 + math.exp(-6.0)))),
-            (formants, torch.full((30,), 2.0)),
         ):
             assert isinstance(shift, Shift) and shift.during == ((0.0, 3.0),) and isinstance(shift.strength, Curve)
             torch.testing.assert_close(shift.strength.at(time_T), strength_T.double(), atol=1e-5, rtol=0)
@@ -325,7 +323,7 @@ class TestEdits:
         z_CTD[..., 0] = torch.tensor([0.0, 1.0, 2.0])[:, None]
         z_CTD[..., 1] = torch.tensor([3.0, 3.0, -3.0])[:, None]
         audio_CN = torch.randn(3, 30 * 320) * torch.tensor([0.01, 0.1, 1.0])[:, None]
-        make = VoiceEdits(Voice(note=60), codec, vectors[1], None, [(z_CTD, audio_CN, slice(0, 30))])
+        make = VoiceEdits(Voice(note=60), codec, vectors[1], None, None, [(z_CTD, audio_CN, slice(0, 30))])
         assert (make.row, make.median) == (1, 66.0)
 
     def test_nothing_voiced(self, source_filter: SourceFilter, vectors: tuple[SAE, dict[str, ControlVector]]) -> None:
@@ -333,8 +331,8 @@ class TestEdits:
         assert isinstance(codec, Codec)
         passages = [(torch.full((1, 30, 64), -3.0), torch.zeros(1, 30 * 320), slice(0, 30))]
         with pytest.raises(EditError, match="no pitch to move to a note"):
-            VoiceEdits(Voice(note=60), codec, vectors[1], None, passages)
-        assert VoiceEdits(Voice(pitch_range=0), codec, vectors[1], None, passages).median is None
+            VoiceEdits(Voice(note=60), codec, vectors[1], None, None, passages)
+        assert VoiceEdits(Voice(pitch_range=0), codec, vectors[1], None, None, passages).median is None
 
 
 class TestFiles:
@@ -373,6 +371,20 @@ class TestFiles:
         assert outcome.met and outcome.measured["loudness"] == pytest.approx(3.0, abs=0.5)
         assert outcome.voice["note"]["measured"] == pytest.approx(57, abs=0.25)
 
+    @pytest.mark.parametrize("semitones", [-3, 2])
+    def test_formants(self, edit: Edit, tmp_path: Path, semitones: float) -> None:
+        source = tmp_path / "a.wav"
+        soundfile.write(source, voice_of(140, 0).numpy().T, 24_000, "FLOAT")
+        heard = edit(source, voice={"formants": semitones}).voice["formants"]
+        assert heard["measured"] == pytest.approx(semitones, abs=0.5)
+
+    def test_formants_of_two_separate_sounds(self, edit: Edit, tmp_path: Path) -> None:
+        source = tmp_path / "a.wav"
+        both = torch.cat([voice_of(140, 0), voice_of(230, 3)]).numpy().T
+        soundfile.write(source, both, 24_000, "FLOAT")
+        with pytest.raises(EditError, match="edit each channel as a file of its own"):
+            edit(source, voice={"formants": 2})
+
     def test_only_during_the_spans(self, edit: Edit, tmp_path: Path) -> None:
         source = vibrato_tone(tmp_path / "a.wav")
         outcome = edit(source, voice={"note": "A3"}, during=[[0.5, 1.5]])
@@ -394,8 +406,11 @@ class TestRefusals:
         with pytest.raises(RecipeError, match="voice: no control vector 'whisper' beside"):
             Recipe.build({**values, "voice": {"note": "A3", "whisper": 1}}).control_vectors()
         steered = SteeredModel(wrap_model(source_filter), {"latent": sae})
-        with pytest.raises(RecipeError, match="voice: no control vector 'formants' among"):
-            Editor(Recipe.build({**values, "voice": {"formants": 1}}), steered=steered, vectors={})
+        with pytest.raises(RecipeError, match="voice: no control vector 'whisper' among"):
+            Editor(Recipe.build({**values, "voice": {"whisper": 1}}), steered=steered, vectors={})
+        elsewhere = SteeredModel(wrap_model(source_filter), {"decoder.0": SAE(256, 512)})
+        with pytest.raises(EditError, match="there is no SAE at 'latent'"):
+            Editor(Recipe.build({**values, "voice": {"formants": 1}}), steered=elsewhere, vectors={})
 
     def test_a_codec_without_a_pitch_coordinate(self, codec_folder: Path, sae_folder: Path) -> None:
         values = {"model": str(codec_folder), "saes": {"latent": str(sae_folder)}}
