@@ -195,7 +195,7 @@ class Batches:
 
     @torch.no_grad()
     def tone(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Harmonic tones and chords, plucked, gliding or with vibrato; their exact pitch, and of chords no confidence."""
+        """Harmonic tones and chords, plucked, gliding or with vibrato; exact pitch, and of chords no confidence."""
         rate, hop = self.data.sample_rate, self.data.hop
         seconds = self.count / rate
         time_N = torch.arange(self.count, device=self.device)[None] / rate
