@@ -18,7 +18,7 @@ from hooks.errors import AudioSteerError
 from hooks.padding import real_frames
 from steer.delta import Mode, SiteEdit
 from steer.edits import Ablate, Frames
-from steer.sae import SAE, decoded
+from steer.sae import SAE, decoded, moved
 from steer.steered import SteeredModel
 
 STRETCH_S = 30.0
@@ -291,5 +291,5 @@ def decoder_norms(steered: SteeredModel, site: str, features: np.ndarray, d_sae:
     norms = []
     for chunk in ids.split(256):
         one_1KF = torch.nn.functional.one_hot(chunk, d_sae)[None].float().to(steered.model.device)
-        norms.append((sae.decode(one_1KF) - sae.decode(torch.zeros_like(one_1KF[:, :1]))).norm(dim=-1)[0].cpu())
+        norms.append(moved(sae, one_1KF, torch.zeros_like(one_1KF)).norm(dim=-1)[0].cpu())
     return torch.cat(norms).numpy()

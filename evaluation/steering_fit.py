@@ -38,7 +38,7 @@ from hooks import Clip, attach
 from hooks.clip import as_clip
 from hooks.errors import require
 from hooks.families.whisper import Whisper
-from steer.sae import SAE, decoded
+from steer.sae import SAE, moved
 from steer.steered import SteeredModel
 
 What = Literal["features", "activation"]
@@ -226,7 +226,7 @@ def pushed(steered: SteeredModel, vectors: Mapping[str, Tensor], what: What) -> 
             f_BTF = sae.encode(x_BTD)
         if isinstance(sae, SAE) and not sae.rms_norm and sae.normalize is None:  # a linear decoder
             return x_BTD + (f_BTF * v_F) @ sae.W_dec
-        return x_BTD + decoded(sae, f_BTF * (1 + v_F), x_BTD) - decoded(sae, f_BTF, x_BTD)
+        return x_BTD + moved(sae, f_BTF * (1 + v_F), f_BTF, x_BTD)
 
     with ExitStack() as stack:
         for site in vectors:

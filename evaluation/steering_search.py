@@ -41,6 +41,7 @@ from evaluation.transcripts import Clips, FalseAlarmError, alarm_rate, errors_in
 from hooks import attach
 from hooks.model import Transcriber
 from steer.edits import Edit, Scale, Shift
+from steer.sae import moved
 from steer.steered import SteeredModel
 
 PLAIN = {"activation": "difference of means", "push": "fitted vector"}
@@ -243,16 +244,16 @@ def random_like(
         drawn_F = torch.zeros_like(vector_F)
         drawn_F[rng.choice(live, len(values), replace=False)] = values[rng.permutation(len(values))]
         if steering.kind == "shift":
-            drawn_F = drawn_F * (moved(steered, site, vector_F) / moved(steered, site, drawn_F).clamp(min=1e-12))
+            drawn_F = drawn_F * (reach(steered, site, vector_F) / reach(steered, site, drawn_F).clamp(min=1e-12))
         vectors[site] = drawn_F
     return replace(steering, vectors=vectors)
 
 
 @torch.no_grad()
-def moved(steered: SteeredModel, site: str, vector_F: Tensor) -> Tensor:
+def reach(steered: SteeredModel, site: str, vector_F: Tensor) -> Tensor:
     """How far a shift of the features moves the activation."""
-    sae, vector_F = steered.saes[site], vector_F.to(steered.model.device)
-    return (sae.decode(vector_F) - sae.decode(torch.zeros_like(vector_F))).norm().cpu()
+    vector_F = vector_F.to(steered.model.device)
+    return moved(steered.saes[site], vector_F, torch.zeros_like(vector_F)).norm().cpu()
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from evaluation.steering_search import (
     choose,
     climb,
     ladders,
-    moved,
     random_like,
+    reach,
     separate,
 )
 from evaluation.transcripts import Clips, FalseAlarmError
@@ -154,7 +154,7 @@ def test_random_features_are_as_many_and_move_as_far(steered: SteeredModel) -> N
     for _ in range(8):
         drawn = random_like(shift, steered, found, rng)
         assert (drawn.features, drawn.strength) == (1, 2.0)
-        assert moved(steered, "ear.0", drawn.vectors["ear.0"]) == pytest.approx(0.5)
+        assert reach(steered, "ear.0", drawn.vectors["ear.0"]) == pytest.approx(0.5)
     scale = Steering("scale", {"ear.1": torch.tensor([0.0, 1, 0, 0])}, 2.0)
     masks = {tuple(random_like(scale, steered, found, rng).vectors["ear.1"].tolist()) for _ in range(20)}
     assert masks == {(1, 0, 0, 0), (0, 1, 0, 0)}  # features that never fire are not drawn

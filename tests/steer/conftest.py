@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ KINDS = [(activation, rms_norm) for activation in ACTIVATIONS for rms_norm in (F
 def random_sae() -> Callable[..., SAE]:
     """random_sae("topk", d_in=12, d_sae=40, rms_norm=False, center=True): all parameters random."""
 
-    def make(activation: str, d_in: int = 12, d_sae: int = 40, **options: bool) -> SAE:
+    def make(activation: str, d_in: int = 12, d_sae: int = 40, **options: Any) -> SAE:
         torch.manual_seed(len(activation))
         sae = SAE(d_in, d_sae, activation, 5, **options).requires_grad_(False)
         for name, value in sae.named_parameters():

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from evaluation.benchmark.timing import peak_bytes
-from steer.delta import SiteEdit
+from steer.delta import Mode, SiteEdit
 from steer.edits import Ablate, Clamp, Curve, Edit, FeatureEdit, Frames, Scale, Shift
 from steer.errors import EditError
 from steer.picked import PickedTopK
-from steer.sae import SAE, rms_normalized
+from steer.sae import SAE, moved, rms_normalized
 
 B, T, D, F = 4, 11, 12, 40
 RATE, START = 5.0, 1.0
@@ -223,6 +223,37 @@ def test_foreign_saes_give_the_same(random_sae: Callable[..., SAE], name: str) -
     sae = random_sae("jumprelu")
     ours, theirs = (SiteEdit(one, EDITS[name])(X, FRAMES) for one in (sae, Foreign(sae)))
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+class Forgetful:
+    """Like SAELens's with `constant_norm_rescale`: it keeps the scale of what it encodes, until it decodes once."""
+
+    class cfg:
+        d_in, d_sae, normalize_activations = D, F, "constant_norm_rescale"
+
+    def __init__(self, sae: SAE) -> None:
+        self.inner = sae
+
+    def encode(self, x: Tensor) -> Tensor:
+        self.scale = x.norm(dim=-1, keepdim=True) / D**0.5
+        return self.inner.encode(x / self.scale)
+
+    def decode(self, f: Tensor) -> Tensor:
+        out = self.inner.decode(f) * self.scale
+        del self.scale
+        return out
+
+
+@pytest.mark.parametrize("name", ["ablate", "shift", "two shifts around a scale"])
+@pytest.mark.parametrize("mode", ["delta", "reconstruct"])
+def test_an_sae_that_forgets_its_scale_when_it_decodes(random_sae: Callable[..., SAE], name: str, mode: Mode) -> None:
+    ours = random_sae("jumprelu", normalize="constant_norm_rescale")
+    theirs = SiteEdit(Forgetful(random_sae("jumprelu")), EDITS[name], mode)
+    expected = SiteEdit(ours, EDITS[name], mode)(X, FRAMES)
+    torch.testing.assert_close(theirs(X, FRAMES), expected, atol=1e-5, rtol=1e-5)
+    f = ours.encode(X)  # of many edits, as the evaluation of concepts makes them, and where no activation is given
+    torch.testing.assert_close(theirs.of_features(f, X, FRAMES), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(moved(theirs.sae, f, 0 * f), f @ ours.W_dec, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("edit", [Ablate([40]), Clamp([-1], 1.0), Shift(torch.ones(39))])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steer.errors import EditError, SAEError
-from steer.sae import SAE, EncodesAndDecodes, rms_normalized
+from steer.sae import SAE, EncodesAndDecodes, decoded, moved, rms_normalized
 
 X = torch.randn(4, 9, 12, generator=torch.Generator().manual_seed(1))
 
@@ -74,6 +74,14 @@ def test_feature_ids(random_sae: Callable[..., SAE]) -> None:
     for bad in ([40], [-1], [1.5], [True]):
         with pytest.raises(EditError):
             sae.check_features(bad)
+
+
+@pytest.mark.parametrize("normalize", [None, "layer_norm", "constant_norm_rescale"])
+def test_what_features_add_where_no_activation_is_given(random_sae: Callable[..., SAE], normalize: str | None) -> None:
+    sae, new, old = random_sae("relu", normalize=normalize), *torch.randn(2, 3, 40)
+    expected = (new - old) @ sae.W_dec
+    torch.testing.assert_close(moved(sae, new, old), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(decoded(sae, new), new @ sae.W_dec + sae.b_dec, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rms_norm", [False, True])
