@@ -116,8 +116,9 @@ class SiteEdit:
         return self._edited(f_BTS, frames, everything=False) - f_BTS
 
     def _apply_touched(self, x_BTD: Tensor, frames: Frames) -> Tensor:
-        new_BTD = seen_BTD = x_BTD.to(self.W_dec.dtype)
-        scale_BT1: Tensor | None = None
+        # only the change is rounded where the SAE is of fewer digits than the model
+        new_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, self.W_dec.dtype))
+        seen_BTD, scale_BT1 = x_BTD.to(self.W_dec.dtype), None
         if self.normalized is not None:
             seen_BTD, scale_BT1 = self.normalized(x_BTD)
         if len(self.touched):

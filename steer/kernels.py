@@ -190,13 +190,16 @@ def may_be_sparse(f_XF: Tensor, W_FD: Tensor) -> bool:
 
 
 def plus_decoded(x_XD: Tensor, f_XF: Tensor, W_FD: Tensor) -> Tensor:
-    """x + f W [..., D] in one product, where there are not so many features that most of them may be inactive."""
+    """x + f W [..., D] in one product, where there are not so many features that most of them may be inactive.
+
+    Where the product is of fewer digits than x, only it is rounded.
+    """
+    if x_XD.dtype != W_FD.dtype or torch.is_autocast_enabled(x_XD.device.type):
+        return x_XD + decode_dense(f_XF, W_FD, None)
     if may_be_sparse(f_XF, W_FD):
         return decode_dense(f_XF, W_FD, None).add_(x_XD)
     if suits_onednn(f_XF, W_FD, x_XD) and backend() == "oneDNN":
         return torch.ops.mkldnn._linear_pointwise.binary(f_XF.contiguous(), x_XD.contiguous(), W_FD.T, None, "add")
-    if torch.is_autocast_enabled(x_XD.device.type):  # which would bring x to half precision too
-        return x_XD + linear(f_XF, W_FD, None)
     return torch.addmm(x_XD.reshape(-1, x_XD.shape[-1]), f_XF.reshape(-1, len(W_FD)), W_FD).view(x_XD.shape)
 
 

@@ -247,7 +247,7 @@ def decoded(sae: EncodesAndDecodes, f_XF: Tensor, x_XD: Tensor | None = None) ->
         if x_XD is None:
             return decode_dense(f_XF.to(sae.W_dec.dtype), sae.W_dec, sae.b_dec)
         return sae.decode(f_XF, x_XD)
-    cfg = getattr(sae, "cfg", None)
+    cfg: Any = getattr(sae, "cfg", None)
     if getattr(cfg, "normalize_activations", None) in NORMALIZATIONS:
         # SAELens's keep the scale of what they encoded last, and drop it when they decode
         sae.encode(torch.tensor([1.0, -1.0]).repeat(cfg.d_in)[: cfg.d_in].to(f_XF) if x_XD is None else x_XD)

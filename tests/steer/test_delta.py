@@ -124,6 +124,34 @@ def test_the_sae_computes_in_its_own_dtype(any_sae: SAE, dtype: torch.dtype) -> 
     torch.testing.assert_close(edited, expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("edit", [Ablate([3]), Scale([3, 17], 3.0), Shift(V, 2.0)], ids=["ablate", "scale", "shift"])
+def test_an_sae_of_fewer_digits_rounds_the_change_alone(any_sae: SAE, edit: Edit, dtype: torch.dtype) -> None:
+    sae, x = any_sae.to(dtype), 1000 * X
+    sae.b_enc[3] = -6e4  # feature 3 is silent
+    if any_sae.activation == "gated":
+        sae.b_mag[3] = -6e4
+    edited = SiteEdit(sae, [edit])(x, FRAMES)
+    assert edited.dtype == torch.float32
+    change = edited - x
+    if isinstance(edit, Ablate):
+        assert torch.equal(edited, x)
+        return
+    f, new = reference_features(sae, x, [edit])
+    expected = (new - f).double() @ sae.W_dec.double()
+    atol = 8 * torch.finfo(dtype).eps * float(expected.abs().max())
+    torch.testing.assert_close(change.double(), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16)])
+def test_models_and_saes_of_either_half_precision(any_sae: SAE, dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    x, sae = X.to(dtypes[0]), any_sae.to(dtypes[1])
+    sae.b_enc[3] = -6e4
+    if any_sae.activation == "gated":
+        sae.b_mag[3] = -6e4
+    assert torch.equal(SiteEdit(sae, [Ablate([3])])(x, FRAMES), x)
+
+
 def test_a_shift_costs_no_encoding(random_sae: Callable[..., SAE]) -> None:
     sae = random_sae("topk")
     edit = SiteEdit(sae, [Shift(V, 2.0)])
@@ -193,6 +221,17 @@ def test_under_autocast_the_activation_itself_is_not_rounded(count: int) -> None
         edited = SiteEdit(sae, [Ablate(list(range(count)))])(x, Frames.of(x, RATE, START))
     assert edited.dtype == torch.float32
     assert torch.equal(edited, x)
+
+
+def test_under_autocast_an_edit_of_many_active_features_rounds_the_change_alone() -> None:
+    torch.manual_seed(0)
+    sae = SAE(48, 800, "relu").requires_grad_(False)
+    x, features = torch.randn(2, 600, 48), list(range(800))
+    sae.W_dec[:, 0] = 0  # nothing is added there
+    with torch.autocast("cpu", torch.bfloat16):
+        edited = SiteEdit(sae, [Scale(features, 2.0)])(x, Frames.of(x, RATE, START))
+    assert torch.equal(edited[..., 0], x[..., 0])
+    assert not torch.equal(edited, x)
 
 
 @pytest.mark.parametrize("activation", ["relu", "topk"])
