@@ -33,6 +33,7 @@ FAMILIES: dict[str, str] = {
     "source_filter": "hooks.families.source_filter",
     "whisper": "hooks.families.whisper",
     "whisper_compact": "hooks.families.whisper_compact",
+    "ct2": "hooks.families.whisper_ct2",
     "hubert": "hooks.families.ssl",
     "wavlm": "hooks.families.ssl",
     "wav2vec2": "hooks.families.ssl",
@@ -48,6 +49,9 @@ FAMILIES: dict[str, str] = {
     "crepe": "hooks.families.crepe",
 }
 """Name of the family, as in `encodec:24khz` and in a folder's `config.json`, and where it lives."""
+
+BY_FILE = {"model.bin": "ct2"}
+"""Formats told by a file where no `config.json` names a type, {file: family}; the family checks what is in it."""
 
 FOREIGN_WEIGHTS = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", "*.mlmodel")
 """Files of a hub repository that are for other frameworks, as large as the weights themselves."""
@@ -129,9 +133,10 @@ def find_model(name: str | Path, revision: str | None) -> AudioModel:
 
 
 def open_folder(folder: Path, name: str) -> AudioModel:
-    """Open a folder by the `architecture`, `model_type` or (diffusers) `_class_name` in its `config.json`."""
+    """Open a folder by `architecture`, `model_type` or (diffusers) `_class_name` in its `config.json`, or by a file."""
     path = folder / "config.json"
-    if not path.is_file():
+    by_file = next((kind for file, kind in BY_FILE.items() if (folder / file).is_file()), None)
+    if not path.is_file() and by_file is None:
         hint = ""
         if folder.is_file():
             hint = f"; a file of weights opens behind the name of its family, as in whisper:{name}"
@@ -139,13 +144,15 @@ def open_folder(folder: Path, name: str) -> AudioModel:
             hint = f"; the VAE of a pipeline opens as oobleck:{name.removeprefix('hf:')}"
         raise ModelError(f"{name}: {folder} has no config.json, so it is not known what model that is{hint}")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         kind = config.get("architecture") or config.get("model_type") or config.get("_class_name") or untyped(config)
+        kind = kind or by_file
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{name}: {path} is not a JSON object ({error}); fetch it again") from error
     if kind not in FAMILIES or not hasattr(family(kind), "open_folder"):
         raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {', '.join(FAMILIES)}")
-    check_folder(folder)
+    if kind not in BY_FILE.values():
+        check_folder(folder)
     with room_for(folder):
         return family(kind).open_folder(folder, name)
 
