@@ -15,6 +15,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from hooks.by_value import ByValue
 from hooks.errors import AudioFileError
 from hooks.files import whole_file
 
@@ -45,8 +46,8 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
-@dataclass
-class Clip:
+@dataclass(eq=False)
+class Clip(ByValue):
     """A waveform [channels, samples], float32 in about [-1, 1], at `sample_rate` Hz."""
 
     waveform: Tensor

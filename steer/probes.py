@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hooks.by_value import ByValue
 from hooks.errors import one_line, require
 from hooks.files import whole_file
 from hooks.weights import UNREADABLE
@@ -70,8 +71,8 @@ def named_bins(attribute: str, names: Sequence[str]) -> Bins:
     return Bins(attribute, tuple(float(index) for index in range(len(names))), "", tuple(names))
 
 
-@dataclass(frozen=True)
-class Probe:
+@dataclass(frozen=True, eq=False)
+class Probe(ByValue):
     """`weights` [K, F] and `bias` [K] for the K classes of `bins`; `counts` [K] frames of each were trained on."""
 
     bins: Bins

@@ -18,14 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hooks.by_value import ByValue
 from hooks.errors import one_line
 from hooks.files import whole_file
 from hooks.weights import UNREADABLE
 from steer.errors import EditError
 
 
-@dataclass(frozen=True)
-class ControlVector:
+@dataclass(frozen=True, eq=False)
+class ControlVector(ByValue):
     """`vector` [d_sae]; `unit` says what a strength of +1 does ("1 dB louder"), as far as that is known."""
 
     vector: Tensor

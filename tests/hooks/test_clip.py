@@ -344,3 +344,10 @@ def test_a_sample_dump_is_refused_before_libsndfile_prints(tmp_path: Path) -> No
     soundfile.write(path, np.zeros(480), 8000, "PCM_16", format="SDS")
     with pytest.raises(AudioFileError, match="MIDI sample dump"):
         read_clip(path)
+
+
+def test_clips_are_compared_by_their_samples() -> None:
+    clip = Clip(torch.ones(1, 9), 8_000, "a")
+    assert clip == Clip(torch.ones(9), 8_000, "a") != Clip(torch.zeros(9), 8_000, "a")
+    assert clip != Clip(torch.ones(9), 16_000, "a")
+    assert clip in [Clip(torch.zeros(3), 8_000), clip]

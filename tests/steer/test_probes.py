@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,7 @@ def test_files(level_probe: Probe, tmp_path: Path) -> None:
     loaded = load_probes(path)
     assert set(loaded) == {"loudness", "word"}
     for name, probe in {"loudness": level_probe, "word": words}.items():
+        assert loaded[name] == probe != replace(probe, weights=2 * probe.weights)
         assert loaded[name].bins == probe.bins
         assert loaded[name].site == probe.site
         for part in ("weights", "bias", "counts"):

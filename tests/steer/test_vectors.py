@@ -108,3 +108,10 @@ def test_metadata_that_makes_no_sense(told: str, tmp_path: Path) -> None:
     save_file({"v": torch.ones(2)}, tmp_path / "v.safetensors", {"vectors": told})
     with pytest.raises(EditError, match="v.safetensors: not a file of control vectors"):
         load_vectors(tmp_path / "v.safetensors")
+
+
+def test_vectors_are_compared_by_their_values() -> None:
+    vector = ControlVector(torch.ones(3), "a", "dB")
+    assert vector == ControlVector(torch.ones(3), "a", "dB") != ControlVector(torch.zeros(3), "a", "dB")
+    assert vector != ControlVector(torch.ones(3), "b", "dB")
+    assert len({vector, ControlVector(torch.ones(3), "a", "dB")}) == 1
