@@ -16,6 +16,7 @@ from hooks import Site, attach
 from hooks.attach import at_time, current_time
 from hooks.errors import AudioSteerError
 from hooks.padding import real_frames
+from hooks.precision import widest
 from steer.delta import Mode, SiteEdit
 from steer.edits import Ablate, Frames
 from steer.sae import SAE, decoded, moved
@@ -43,7 +44,7 @@ class Pool:
 
     def __call__(self, x_BTD: Tensor) -> None:
         frames = real_frames(x_BTD.shape[1], self.site.frame_rate)
-        self.total = self.total + self.what(x_BTD[:, :frames]).sum((0, 1), dtype=torch.float64)
+        self.total = self.total + self.what(x_BTD[:, :frames]).sum((0, 1), dtype=widest(x_BTD.device))
         self.frames += x_BTD.shape[0] * frames
 
     def take(self) -> np.ndarray:
@@ -58,7 +59,7 @@ class RowPool(Pool):
 
     def __call__(self, x_BTD: Tensor) -> None:
         frames = real_frames(x_BTD.shape[1], self.site.frame_rate)
-        self.total = self.total + self.what(x_BTD[:, :frames]).sum(1, dtype=torch.float64)
+        self.total = self.total + self.what(x_BTD[:, :frames]).sum(1, dtype=widest(x_BTD.device))
         self.frames += frames
 
 
@@ -84,7 +85,7 @@ class Explained:
     def __call__(self, x_BTD: Tensor) -> Tensor:
         """Encode."""
         f_BTF = self.sae.encode(x_BTD)
-        x_BTD = x_BTD.double()
+        x_BTD = x_BTD.to(widest(x_BTD.device))
         self.error += float((x_BTD - decoded(self.sae, f_BTF, x_BTD)).square().sum())
         self.square += float(x_BTD.square().sum())
         self.total = self.total.to(x_BTD) + x_BTD.sum((0, 1))

@@ -147,8 +147,8 @@ class Statistics:
         bounds = bounds_of(spans)
         part_T = torch.bucketize(t_T, torch.tensor(bounds, dtype=torch.float64), right=True)
         part_TS = one_hot(part_T, len(bounds) + 1).to(f_TF)
-        self._sum_SF = self._sum_SF + (part_TS.T @ f_TF).double().cpu()
-        self._count_S = self._count_S + part_TS.sum(0).double().cpu()
+        self._sum_SF = self._sum_SF + (part_TS.T @ f_TF).cpu().double()
+        self._count_S = self._count_S + part_TS.sum(0).cpu().double()
 
     def end_sound(self, index: int) -> None:
         """All that was added since the last end is the sound of that index."""

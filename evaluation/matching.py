@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from hooks.precision import widest
 from hooks.store import SiteFrames
 from steer.sae import SAE
 
@@ -27,8 +28,9 @@ class FeatureSums:
         self.generator = torch.Generator().manual_seed(seed)
         sizes = [sae.d_sae for sae in saes]
         device = saes[0].W_dec.device
+        self.wide = widest(device)
         self.fires, self.totals, self.squares = (
-            [torch.zeros(size, dtype=torch.float64, device=device) for size in sizes] for _ in range(3)
+            [torch.zeros(size, dtype=self.wide, device=device) for size in sizes] for _ in range(3)
         )
 
         def for_pairs(dtype: torch.dtype) -> dict[tuple[int, int], Tensor]:
@@ -48,9 +50,9 @@ class FeatureSums:
         firing = [(f_NF > 0).float() for f_NF in features]
         self.frames += len(features[0])
         for index, (fires_NF, c_NF) in enumerate(zip(firing, centred, strict=True)):
-            self.fires[index] += fires_NF.sum(0, dtype=torch.float64)
-            self.totals[index] += c_NF.sum(0, dtype=torch.float64)
-            self.squares[index] += c_NF.square().sum(0, dtype=torch.float64)
+            self.fires[index] += fires_NF.sum(0, dtype=self.wide)
+            self.totals[index] += c_NF.sum(0, dtype=self.wide)
+            self.squares[index] += c_NF.square().sum(0, dtype=self.wide)
         order = torch.randperm(len(features[0]), generator=self.generator).to(features[0].device)
         for a, b in self.products:
             self.products[a, b] += centred[a].T @ centred[b]
@@ -77,7 +79,7 @@ class FeatureSums:
         """Frames on which both fire over frames on which either does [F, G]; 0 where neither ever fires."""
         if a > b:
             return self.overlap(b, a, shuffled).T
-        both_FG = (self.shuffled_together if shuffled else self.together)[a, b].double()
+        both_FG = (self.shuffled_together if shuffled else self.together)[a, b].to(self.wide)
         either_FG = self.fires[a][:, None] + self.fires[b] - both_FG
         return (both_FG / either_FG.clamp(min=1)).float()
 

@@ -16,6 +16,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
+from hooks.by_value import ByValue
 from hooks.rows import current_rows
 from steer.errors import EditError
 
@@ -63,8 +64,8 @@ class Frames:
 
     @cached_property
     def time_T(self) -> Tensor:
-        """The time of their centres in seconds; most edits do not ask for it."""
-        count = torch.arange(self.count, device=self.device, dtype=torch.float64)
+        """The time of their centres in seconds, float64 on the CPU (not all devices have it); most edits do not ask."""
+        count = torch.arange(self.count, dtype=torch.float64)
         return self.start_s + (count + 0.5) / self.rate
 
     def value(self, value: Value, like: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class Frames:
         inside_T = torch.zeros_like(self.time_T, dtype=torch.bool)
         for start, end in spans:
             inside_T |= (self.time_T >= start) & (self.time_T < end)
-        return inside_T[None, :, None]
+        return inside_T[None, :, None].to(self.device)
 
 
 def as_spans(during: Span | Sequence[Span] | None) -> tuple[Span, ...] | None:
@@ -119,8 +120,8 @@ def check_value(value: Value, what: str) -> None:
         raise EditError(f"{what} has to be finite, not {value}")
 
 
-@dataclass(frozen=True)
-class Edit:
+@dataclass(frozen=True, eq=False)
+class Edit(ByValue):
     """A change to features. `features` are the ids it needs to know; a `Shift` needs none of them."""
 
     during: Span | Sequence[Span] | None = field(default=None, kw_only=True)
@@ -135,7 +136,7 @@ class Edit:
         return self.during is not None or any(isinstance(value, Curve) for value in vars(self).values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureEdit(Edit):
     """An edit of chosen features, each by itself."""
 
@@ -163,7 +164,7 @@ class FeatureEdit(Edit):
         return self.change(f_BTS, frames) - f_BTS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ablate(FeatureEdit):
     """Set features to zero."""
 
@@ -176,7 +177,7 @@ class Ablate(FeatureEdit):
         return -f_BTS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clamp(FeatureEdit):
     """Set features to a value, whatever they were."""
 
@@ -191,7 +192,7 @@ class Clamp(FeatureEdit):
         return frames.value(self.value, f_BTS).expand_as(f_BTS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scale(FeatureEdit):
     """Multiply features by a factor."""
 
@@ -206,7 +207,7 @@ class Scale(FeatureEdit):
         return f_BTS * frames.value(self.factor, f_BTS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shift(Edit):
     """Add `strength` times a vector [d_sae] (or a `ControlVector`) to the features of every frame."""
 

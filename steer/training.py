@@ -25,6 +25,7 @@ from torch import Tensor
 
 from hooks.errors import one_line
 from hooks.files import whole_file
+from hooks.precision import widest
 from hooks.shuffle import Span, random_blocks, shuffled
 from hooks.store import ActivationStore, SiteFrames
 from steer.errors import SAEError, TrainingError
@@ -48,17 +49,18 @@ def measure(sae: SAE, frames: Frames, spans: Sequence[Span] | None = None, group
     channels; `l0` is the number of active features a frame, `dead_share` the share of features that no frame activates.
     """
     device = sae.W_enc.device
-    error = square = torch.zeros((), dtype=torch.float64, device=device)
-    sum_D = torch.zeros(sae.d_in, dtype=torch.float64, device=device)
+    wide = widest(device)
+    error = square = torch.zeros((), dtype=wide, device=device)
+    sum_D = torch.zeros(sae.d_in, dtype=wide, device=device)
     active_F = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
     count = torch.zeros((), dtype=torch.long, device=device)
     for begin, end in (spans or [(0, len(frames))])[group.rank :: group.size]:
         for start in range(begin, end, 8192):
             x_ND = frames[start : min(start + 8192, end)].to(device, torch.float32)
             f_NF = sae.encode(x_ND)
-            error = error + (x_ND - sae.decode(f_NF)).double().square().sum()
-            square = square + x_ND.double().square().sum()
-            sum_D += x_ND.double().sum(0)
+            error = error + (x_ND - sae.decode(f_NF, x_ND)).to(wide).square().sum()
+            square = square + x_ND.to(wide).square().sum()
+            sum_D += x_ND.to(wide).sum(0)
             active_F += (f_NF > 0).sum(0)
             count += len(x_ND)
     error, square, sum_D, active_F, count = map(group.sum, (error, square, sum_D, active_F, count))

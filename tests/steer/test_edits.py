@@ -1,8 +1,11 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from steer.edits import Ablate, Clamp, Curve, Frames, Scale, Shift, as_spans
 from steer.errors import EditError
@@ -91,6 +94,36 @@ def test_timed_edits() -> None:
     curve = Curve(((0.0, 1.0),))
     assert not any(edit.timed for edit in (Ablate([1]), Clamp([1], 2.0), Shift(torch.ones(3), torch.ones(2))))
     assert all(edit.timed for edit in (Ablate([1], during=(0, 1)), Clamp([1], curve), Shift(torch.ones(3), curve)))
+
+
+def test_edits_are_compared_by_their_values() -> None:
+    vector = torch.arange(3.0)
+    assert Shift(vector, 2.0) == Shift(vector.clone(), 2.0) != Shift(vector, 3.0)
+    assert Shift(vector, torch.ones(2)) != Shift(vector, torch.ones(3))
+    assert Clamp([1], torch.ones(2)) == Clamp([1], torch.ones(2)) != Clamp([2], torch.ones(2))
+    assert Scale([1], torch.ones(2)) == Scale([1], torch.ones(2)) != Clamp([1], torch.ones(2))
+    assert Ablate([1, 2]) == Ablate((1, 2)) != Ablate([1, 2], during=(0, 1))
+    assert Shift(vector) in [Ablate([1]), Shift(vector)]
+    assert len({Shift(vector), Shift(vector.clone()), Ablate([1])}) == 2
+
+
+class NoFloat64(TorchDispatchMode):
+    """What Apple's GPUs say to float64; the device "meta" stands for them."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.is_meta and result.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return result
+
+
+def test_times_need_no_float64_of_the_device() -> None:
+    f_BTS = torch.zeros(2, 4, 3, device="meta")
+    frames = Frames.of(f_BTS, 2.0, 10.0)
+    with NoFloat64():
+        for value in (frames.within([(10.25, 10.75)]), frames.value(Curve(((10.0, 1.0), (11.0, 2.0))), f_BTS)):
+            assert value.is_meta and value.shape == (1, 4, 1)
+        assert Scale([0], Curve(((10.0, 1.0),))).change(f_BTS, frames).dtype == torch.float32
 
 
 def test_a_feature_of_too_many_digits() -> None:

@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hooks import AudioModel, Clip, Site
 from hooks.store import ActivationStore
@@ -194,6 +196,35 @@ def test_metrics_by_hand(random_sae: Callable[..., SAE]) -> None:
     spans = [(0, 100), (700, 9000)]
     some = measure(sae, x, spans)
     assert some == pytest.approx(measure(sae, torch.cat([x[a:b] for a, b in spans])), rel=1e-6)
+
+
+@pytest.mark.parametrize("normalize", ["layer_norm", "constant_norm_rescale"])
+def test_metrics_of_saes_that_normalise_each_activation(random_sae: Callable[..., SAE], normalize: str) -> None:
+    sae, x = random_sae("relu", normalize=normalize), torch.randn(500, 12) * 3
+    error, spread = (x - sae(x)).square().sum(), (x - x.mean(0)).square().sum()
+    assert measure(sae, x)["explained_variance"] == pytest.approx(float(1 - error / spread), rel=1e-4)
+
+
+def test_metrics_need_no_float64(random_sae: Callable[..., SAE], monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoFloat64(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor) and result.dtype == torch.float64:
+                raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+            return result
+
+    sae, x = random_sae("relu"), torch.randn(500, 12)
+    expected = measure(sae, x)
+    monkeypatch.setattr("steer.training.widest", lambda device: torch.float32)
+    with NoFloat64():
+        assert measure(sae, x) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_finished_sae_draws_no_random_numbers() -> None:
+    trainee = Trainee("s", CONFIG, torch.randn(50, 8), CPU)
+    before = torch.get_rng_state()
+    trainee.finished()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_mean_explains_nothing(random_sae: Callable[..., SAE]) -> None:

@@ -1,0 +1,10 @@
+"""What devices can compute."""
+
+from __future__ import annotations
+
+import torch
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The dtype for long sums on a device: float64, or float32 where there is none (Apple's GPUs)."""
+    return torch.float32 if device.type == "mps" else torch.float64
