@@ -82,6 +82,8 @@ def requirement(key: str, name: str = "") -> tuple[str, str] | None:
     return (fitting or libraries)[0], getattr(module, "EXTRA", module.__name__.rsplit(".", 1)[-1])
 
 
+# what a library draws for weights that are then read from files stays without effect on the caller's numbers
+@torch.random.fork_rng(devices=[])
 def open_model(name: str | Path, revision: str | None = None, device: str | torch.device = "cpu") -> AudioModel:
     """Open `encodec:24khz`, `hf:facebook/encodec_24khz` (with a `revision`), `starter:codec` or a folder.
 

@@ -195,6 +195,13 @@ class SAE(nn.Module):
         return check_features(features, self.d_sae)
 
     @classmethod
+    def unset(cls, *args: Any, **options: Any) -> SAE:
+        """An SAE whose weights are still to be set: no random numbers are drawn for them."""
+        with torch.device("meta"):
+            sae = cls(*args, **options)
+        return sae.to_empty(device="cpu")
+
+    @classmethod
     def load(cls, source: str | Path, k: int | None = None) -> SAE:
         """Load a folder, a file, a hub id or `starter:codec/latent`; see `steer.formats.load_sae`."""
         from steer.formats import load_sae

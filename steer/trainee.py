@@ -125,7 +125,8 @@ class Trainee:
 
     def finished(self) -> SAE:
         """A copy that takes activations as they are."""
-        sae = SAE(self.sae.d_in, self.sae.d_sae, self.config.activation, self.config.k, rms_norm=self.config.rms_norm)
+        config, like = self.config, self.sae
+        sae = SAE.unset(like.d_in, like.d_sae, config.activation, config.k, rms_norm=config.rms_norm)
         sae.load_state_dict({name: value.detach().cpu() for name, value in self.sae.state_dict().items()})
         return fold_scale(sae, self.scale).eval().requires_grad_(False)
 

@@ -52,7 +52,7 @@ def assemble(
             raise SAEError(f"{name}: {key} is not finite numbers")
     k = whole(k, "k", name) if k is not None else None
     try:
-        sae = SAE(d_in, d_sae, activation, k, center=center, normalize=normalize, rms_norm=rms_norm, info=info)
+        sae = SAE.unset(d_in, d_sae, activation, k, center=center, normalize=normalize, rms_norm=rms_norm, info=info)
     except SAEError as error:
         raise SAEError(f"{name}: {error}") from error
     sae.load_state_dict({key: tensors[key].detach().float() for key in needed})

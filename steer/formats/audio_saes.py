@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import torch
@@ -44,7 +45,14 @@ class Freud:
             return assemble(name, "relu", tensors, center=False, info=info)
         tensors = taken(state, ENCODER | {"W_dec": "W_dec", "b_dec": "b_dec"}, name)
         options = hparams.get("autoencoder_config") or hparams.get("topk_params")
-        k = checkpoint.k or (options.get("k") if isinstance(options, dict) else None) or 32  # the default of its config
+        k = checkpoint.k or (options.get("k") if isinstance(options, dict) else None)
+        if k is None:
+            k = 32
+            warnings.warn(
+                f"{name}: the file does not say k, how many features each frame has: 32 is taken, the default of "
+                "FREUD's config; pass k if it was trained with another",
+                stacklevel=2,
+            )
         return assemble(name, "topk", tensors, k, info=info)
 
 

@@ -278,3 +278,9 @@ def test_a_config_that_asks_for_far_more_than_the_weights(size: dict[str, int], 
     (tmp_path / "config.json").write_text(json.dumps(about))
     with pytest.raises(ModelError, match="asks for a model far larger than its weights"):
         open_model(tmp_path)
+
+
+def test_opening_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    open_model("starter:codec")
+    assert torch.equal(torch.get_rng_state(), before)

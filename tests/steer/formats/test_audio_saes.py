@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ def test_freud_top_k(options: dict[str, Any], tmp_path: Path) -> None:
     f = torch.zeros(len(X), F).scatter(1, places, values)
     torch.testing.assert_close(sae.encode(X), f, **CLOSE)
     torch.testing.assert_close(sae(X), f @ model["W_dec"] + model["b_dec"], **CLOSE)
+
+
+def test_freud_without_k(tmp_path: Path) -> None:
+    model = {"encoder.weight": normal(F, D), "encoder.bias": normal(F), "W_dec": normal(F, D), "b_dec": normal(D)}
+    path = freud(tmp_path / "bestval.pth", model, autoencoder_variant="topk")
+    with pytest.warns(UserWarning, match="does not say k.*32 is taken.*pass k"):
+        assert SAE.load(path).k == 32
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert SAE.load(path, k=K).k == K
 
 
 def whisper_sae() -> dict[str, Tensor]:

@@ -34,6 +34,16 @@ def test_a_package_reads_of_each_other_what_it_writes(random_sae: Callable[..., 
 
 
 @pytest.mark.parametrize("to", SAVERS)
+def test_opening_draws_no_random_numbers(random_sae: Callable[..., SAE], to: str, tmp_path: Path) -> None:
+    path = write_sae(random_sae("topk", normalize="layer_norm" if to == "openai" else None), tmp_path, to)
+    before = torch.get_rng_state()
+    sae = load_sae(path)
+    from_module(sae)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert sae.W_enc.T.is_contiguous()  # as a new one's: products are faster so
+
+
+@pytest.mark.parametrize("to", SAVERS)
 def test_a_folder_that_cannot_be_written(random_sae: Callable[..., SAE], to: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SAEError, match="could not be written"):
