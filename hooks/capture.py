@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,13 +17,13 @@ from hooks.model import AudioModel, Source
 from hooks.padding import real_frames
 from hooks.registry import wrap_model
 from hooks.rows import current_rows
-from hooks.site import Site
+from hooks.site import Site, names_of
 
 AHEAD = 8
 """So many batches are read ahead to find stretches of equal length."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Captured:
     """Activations {site: [B, T, D]} of one sound, or of one stretch of a long one that starts at `start_s` seconds.
 
@@ -89,7 +89,7 @@ class Recorder:
         return taken
 
 
-@dataclass
+@dataclass(eq=False)
 class _Stretch:
     """A stretch of a sound, before and after its run."""
 
@@ -108,11 +108,13 @@ class _Stretch:
 def capture(
     model: AudioModel | nn.Module,
     sources: Iterable[Source],
-    sites: Sequence[str],
+    sites: str | Sequence[str],
     max_s: float = 30.0,
     batch: int = 1,
 ) -> Iterator[Captured]:
-    """Run sounds through a model and give what passes at `sites`, sound by sound.
+    """Run sounds through a model and give what passes at `sites` (or at the only one), sound by sound.
+
+    A module of the user's own is put into evaluation mode for as long as sounds are taken.
 
     Sounds longer than `max_s` seconds are cut into stretches of that length. With `batch` up to so many stretches of
     equal length run at once, to which end `AHEAD` times as many are read ahead; rows of a batch do not see each other,
@@ -122,8 +124,24 @@ def capture(
         SiteError: an unknown site, or one that the model does not pass.
         AudioFileError: a sound cannot be read; those before it are given first.
     """
-    model = wrap_model(model)
-    chosen = [model.site(name) for name in sites]
+    with wrapped(model) as model:
+        yield from captured(model, sources, [model.site(name) for name in names_of(sites)], max_s, batch)
+
+
+@contextmanager
+def wrapped(model: AudioModel | nn.Module) -> Iterator[AudioModel]:
+    """`wrap_model` for a while: a module of the user's own is in evaluation mode inside, and then as it was."""
+    modes = {part: part.training for part in model.modules()} if isinstance(model, nn.Module) else {}
+    try:
+        yield wrap_model(model)
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def captured(
+    model: AudioModel, sources: Iterable[Source], chosen: Sequence[Site], max_s: float, batch: int
+) -> Iterator[Captured]:
     coming: Iterator[_Stretch] | None = stretches(model, sources, max_s)
     error: AudioSteerError | None = None
     read: deque[_Stretch] = deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -121,6 +122,11 @@ class Site:
         if not isinstance(tensor, Tensor):
             raise SiteError(f"site {self.name!r}: element {self.element!r} of {self.module!r} is no tensor")
         return tensor
+
+
+def names_of(sites: str | Sequence[str]) -> list[str]:
+    """The names of some sites, or of the only one."""
+    return [sites] if isinstance(sites, str) else list(sites)
 
 
 def check_hookable(model: nn.Module, site: Site) -> None:

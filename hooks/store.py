@@ -30,6 +30,7 @@ from hooks.shards import (
     tensors_of,
     write_index,
 )
+from hooks.site import names_of
 
 OPEN = 16
 """So many shards are kept mapped."""
@@ -45,14 +46,14 @@ class ActivationStore:
         StoreError: the folder holds no store or not these sites, or a shard is damaged, gone or of another store.
     """
 
-    def __init__(self, folder: str | Path, sites: Sequence[str] | None = None) -> None:
+    def __init__(self, folder: str | Path, sites: str | Sequence[str] | None = None) -> None:
         self.folder = Path(folder)
         self.head = read_head(self.folder)
         self.model: str = self.head["model"]
         self.sample_rate: int | None = self.head["sample_rate"]
         self.sites: dict[str, dict[str, Any]] = self.head["sites"]
         if sites is not None:
-            self.sites = {site: self._held(site) for site in sites}
+            self.sites = {site: self._held(site) for site in names_of(sites)}
         try:
             self.shards = read_shards(self.folder, self.head, read_index(self.folder, self.head))
         except OSError as error:

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hooks.capture import capture
+from hooks.capture import capture, wrapped
 from hooks.clip import Clip
 from hooks.errors import shortened
 from hooks.files import PARTIAL, whole_file
 from hooks.model import AudioModel, Source
-from hooks.registry import wrap_model
 from hooks.shards import (
     CHUNK,
     DTYPES,
@@ -40,6 +39,7 @@ from hooks.shards import (
     shard_header,
     shard_name,
 )
+from hooks.site import names_of
 from hooks.store import ActivationStore
 
 SHARD_BYTES = 2**28
@@ -47,7 +47,7 @@ LEFT_S = 3600.0
 """A file that was begun so many seconds ago and never finished belongs to a writer that was killed."""
 
 
-def head_of(model: AudioModel, sites: Sequence[str], dtype: str = "float16") -> Head:
+def head_of(model: AudioModel, sites: str | Sequence[str], dtype: str = "float16") -> Head:
     """The head of a store of these sites; their widths are not known yet.
 
     Raises:
@@ -56,7 +56,7 @@ def head_of(model: AudioModel, sites: Sequence[str], dtype: str = "float16") -> 
     """
     if dtype not in DTYPES:
         raise StoreError(f"a store holds {' or '.join(DTYPES)}, not {dtype}")
-    rates = {name: model.site(name).frame_rate for name in sites}
+    rates = {name: model.site(name).frame_rate for name in names_of(sites)}
     return {
         "model": model.name,
         "sample_rate": model.sample_rate,
@@ -188,7 +188,7 @@ def fill(
     folder: str | Path,
     model: AudioModel | nn.Module,
     sources: Iterable[Source],
-    sites: Sequence[str],
+    sites: str | Sequence[str],
     *,
     dtype: str = "float16",
     shard_bytes: int = SHARD_BYTES,
@@ -206,43 +206,44 @@ def fill(
             written, or there is neither a store nor a sound.
         SiteError, AudioFileError: as `capture`; the sounds before one that cannot be read are kept.
     """
-    model, folder = wrap_model(model), Path(folder)
-    head = head_of(model, sites, dtype)
-    shards: dict[str, Shard] = {}
-    done: set[str] = set()
-    if (folder / HEAD).exists() or (folder / INDEX).exists():
-        store = ActivationStore(folder)
-        check_head(store, head)
-        head, shards, done = store.head, store.shards, set(store.sources)
-        clear_left(folder)
-    names: dict[int, str] = {}
+    folder = Path(folder)
+    with wrapped(model) as model:
+        head = head_of(model, sites, dtype)
+        shards: dict[str, Shard] = {}
+        done: set[str] = set()
+        if (folder / HEAD).exists() or (folder / INDEX).exists():
+            store = ActivationStore(folder)
+            check_head(store, head)
+            head, shards, done = store.head, store.shards, set(store.sources)
+            clear_left(folder)
+        names: dict[int, str] = {}
 
-    def new() -> Iterator[Source]:
-        for source in sources:
-            name = source_name(source)
-            if name not in done:
-                done.add(name)
-                names[id(source)] = name
-                yield source
+        def new() -> Iterator[Source]:
+            for source in sources:
+                name = source_name(source)
+                if name not in done:
+                    done.add(name)
+                    names[id(source)] = name
+                    yield source
 
-    try:
-        writer = ShardWriter(folder, head, shard_bytes)
         try:
-            for piece in capture(model, new(), sites, max_s, batch):
-                writer.add(piece.activations)
-                if piece.last:
-                    writer.finish(names.pop(id(piece.source)))
-                if piece.last and writer.full:
-                    writer.flush()
-                    before, shards = shards, read_shards(folder, writer.head, shards)
-                    done.update(name for key in shards.keys() - before.keys() for name in shards[key].names)
-        finally:
-            writer.flush()
-    except OSError as error:
-        raise StoreError(f"{folder}: the store could not be written ({error})") from error
-    store = ActivationStore(folder)
-    store.save_index()
-    return store
+            writer = ShardWriter(folder, head, shard_bytes)
+            try:
+                for piece in capture(model, new(), sites, max_s, batch):
+                    writer.add(piece.activations)
+                    if piece.last:
+                        writer.finish(names.pop(id(piece.source)))
+                    if piece.last and writer.full:
+                        writer.flush()
+                        before, shards = shards, read_shards(folder, writer.head, shards)
+                        done.update(name for key in shards.keys() - before.keys() for name in shards[key].names)
+            finally:
+                writer.flush()
+        except OSError as error:
+            raise StoreError(f"{folder}: the store could not be written ({error})") from error
+        store = ActivationStore(folder)
+        store.save_index()
+        return store
 
 
 def clear_left(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,25 @@ def test_an_unknown_site_leaves_no_hook_on_the_others(codec: WavTokenizerCodec) 
 def test_a_model_that_takes_no_audio() -> None:
     with pytest.raises(ModelError, match="your own inputs"):
         next(capture(AudioModel(nn.Identity()), [torch.randn(1, 400)], [""]))
+
+
+def test_one_site_by_its_name(codec: WavTokenizerCodec) -> None:
+    (one,) = capture(codec, [torch.randn(1, 400)], "latent")
+    assert list(one.activations) == ["latent"]
+
+
+@pytest.mark.parametrize("site", ["latent", "nowhere"])
+def test_a_users_module_keeps_its_modes(codec: WavTokenizerCodec, site: str) -> None:
+    module, seen = codec.module.train(), []
+    module.backbone.eval()
+    before = [part.training for part in module.modules()]
+    module.register_forward_hook(lambda *_: seen.append(module.training))
+    with suppress(SiteError):
+        list(capture(module, [torch.randn(1, 400)], [site]))
+    assert seen == [False] * (site == "latent")
+    assert [part.training for part in module.modules()] == before
+
+
+def test_what_a_model_of_ours_is_in_stays(codec: WavTokenizerCodec) -> None:
+    list(capture(codec, [torch.randn(1, 400)], "latent"))
+    assert not codec.module.training

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from hooks import AudioFileError, Clip, capture
+from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.shards import HEAD, StoreError, read_head
 from hooks.store import ActivationStore, verify
 from hooks.store_writing import LEFT_S, ShardWriter, fill, head_of, write_shard
@@ -80,6 +81,16 @@ def test_bare_samples_are_known_by_their_content(tmp_path: Path) -> None:
     model, samples = tiny_model(), torch.rand(4000)
     store = fill(tmp_path, model, [samples, samples.clone(), samples * 0.5], ["fine"])
     assert len(store.sources) == 2
+
+
+def test_one_site_by_its_name(tmp_path: Path) -> None:
+    store = fill(tmp_path, tiny_model(), clips(1), "fine")
+    assert list(store.sites) == list(ActivationStore(tmp_path, "fine").sites) == ["fine"]
+
+
+def test_a_users_module_keeps_its_mode(codec: WavTokenizerCodec, tmp_path: Path) -> None:
+    fill(tmp_path, codec.module.train(), [torch.randn(1, 400)], ["latent"])
+    assert all(part.training for part in codec.module.modules())
 
 
 # --- several writers ---
