@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -101,15 +102,19 @@ class SnacCodec(Codec):
 
 
 class Noise:
-    """What the linear layer of a noise block gives, kept until the block is done."""
+    """What the linear layer of a noise block gives, kept until the block is done: one after another where the rows of
+    the batch come in several parts (`hooks.rows`)."""
+
+    def __init__(self) -> None:
+        self.scales: deque[Tensor] = deque()
 
     def hold(self, scale_BTD: Tensor) -> Tensor:
-        self.scale_BTD = scale_BTD
+        self.scales.append(scale_BTD)
         return torch.zeros_like(scale_BTD)
 
     def add(self, x_BTD: Tensor) -> Tensor:
         noise_T = torch.randn(x_BTD.shape[1], generator=torch.Generator().manual_seed(x_BTD.shape[2]))
-        return x_BTD + noise_T.to(x_BTD)[:, None] * self.scale_BTD
+        return x_BTD + noise_T.to(x_BTD)[:, None] * self.scales.popleft()
 
 
 def wrap(module: nn.Module, name: str = "") -> Codec:

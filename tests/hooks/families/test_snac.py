@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hooks import Codec, ModelError, capture, open_model, wrap_model
+from hooks import Codec, ModelError, capture, open_model, rows_at, wrap_model
 from tests.hooks.contract.snac import config_of, save
 
 snac = pytest.importorskip("snac", reason="extra snac")
@@ -76,6 +76,12 @@ class TestNoise:
             own = noisy.module(audio_BCN)[0]
         assert next(widths, None) is None
         torch.testing.assert_close(output_BCN, own, atol=1e-6, rtol=1e-5)
+
+    def test_rows_of_different_times(self, noisy: Codec) -> None:
+        audio_BCN = sound(3_000, rows=3)
+        with rows_at([(0.0, 9.0), (2.0, 9.0), (0.0, 9.0)]):
+            output_BCN = noisy.run(audio_BCN)
+        torch.testing.assert_close(output_BCN, noisy.run(audio_BCN), atol=1e-5, rtol=1e-4)
 
     def test_the_module_is_left_as_it_was(self, noisy: Codec) -> None:
         noisy.run(sound(3_000))
