@@ -74,13 +74,24 @@ class SiteEdit:
             self.features = partial(ACTIVATIONS[sae.activation], encoder)
         else:
             self.features = PickedTopK(replace(encoder, W_enc=encoder.W_enc.detach()), touched)
-        self.vectors = {}
-        for index, edit in enumerate(self.edits):
-            if isinstance(edit, Shift):
-                vector = edit.vector.to(sae.W_dec)
-                inside = vector[touched]
-                # later edits see the touched features shifted; the rest of the shift is one constant direction
-                self.vectors[index] = (inside, vector @ sae.W_dec - inside @ self.W_dec)
+        # a vector that is being trained is looked at anew each time, with gradients
+        self.vectors = {
+            index: None if edit.vector.requires_grad else self._parts(edit.vector)
+            for index, edit in enumerate(self.edits)
+            if isinstance(edit, Shift)
+        }
+
+    def _parts(self, vector_F: Tensor) -> tuple[Tensor, Tensor]:
+        """The touched features [S] of a shift, which later edits see, and the direction [D] that the rest of it is."""
+        W_dec_FD = self.sae.W_dec.detach()  # type: ignore[attr-defined]
+        vector_F = vector_F.to(W_dec_FD)
+        inside_S = vector_F[self.touched.to(vector_F.device)]
+        return inside_S, vector_F @ W_dec_FD - inside_S @ self.W_dec
+
+    def _shift(self, index: int) -> tuple[Tensor, Tensor]:
+        edit = self.edits[index]
+        assert isinstance(edit, Shift)
+        return self.vectors[index] or self._parts(edit.vector)
 
     def __call__(self, x_BTD: Tensor, frames: Frames) -> Tensor:
         """New activations, in the dtype of `x_BTD`."""
@@ -92,7 +103,7 @@ class SiteEdit:
         """The feature edits and shifts one after another, on all features or on the touched ones."""
         for index, edit in enumerate(self.edits):
             if isinstance(edit, Shift):
-                vector = edit.vector.to(f_BTS) if everything else self.vectors[index][0]
+                vector = edit.vector.to(f_BTS) if everything else self._shift(index)[0]
                 new_BTS = f_BTS + frames.value(edit.strength, f_BTS) * vector
             else:
                 assert isinstance(edit, FeatureEdit)
@@ -126,8 +137,8 @@ class SiteEdit:
             # the change is made in the activation's own scale
             change_BTS = change_BTS if scale_BT1 is None else change_BTS * scale_BT1
             new_BTD = plus_decoded(new_BTD, change_BTS, self.W_dec)
-        for index, (_, direction_D) in self.vectors.items():
-            edit = self.edits[index]
+        for index in self.vectors:
+            edit, (_, direction_D) = self.edits[index], self._shift(index)
             assert isinstance(edit, Shift)
             amount = frames.value(edit.strength, direction_D)
             if edit.during is not None:

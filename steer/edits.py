@@ -209,7 +209,10 @@ class Scale(FeatureEdit):
 
 @dataclass(frozen=True, eq=False)
 class Shift(Edit):
-    """Add `strength` times a vector [d_sae] (or a `ControlVector`) to the features of every frame."""
+    """Add `strength` times a vector [d_sae] (or a `ControlVector`) to the features of every frame.
+
+    Gradients reach a vector that requires them, as they reach strengths, factors and values.
+    """
 
     vector: Tensor
     strength: Value = 1.0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evaluation.benchmark.timing import peak_bytes
 from steer.delta import Mode, SiteEdit
@@ -242,6 +242,48 @@ def test_no_gradient_into_the_sae(random_sae: Callable[..., SAE], activation: st
     assert x.grad is not None
     assert sae.W_enc.grad is None
     assert sae.W_dec.grad is None
+
+
+@pytest.mark.parametrize("mode", ["delta", "reconstruct"])
+def test_gradients_reach_vectors_strengths_factors_and_values(any_sae: SAE, mode: Mode) -> None:
+    def parameters() -> list[nn.Parameter]:
+        return [nn.Parameter(value.clone()) for value in (V, ROWS[:1], torch.tensor([3.0, 2.0]), torch.tensor(1.5))]
+
+    def edits(vector: Tensor, strength: Tensor, factors: Tensor, value: Tensor) -> list[Edit]:
+        scales = [Scale([feature], factor) for feature, factor in zip((3, 17), factors, strict=True)]
+        return [*scales, Shift(vector, strength + 2), Clamp([5], value), Shift(vector, 0.5, during=(1.3, 2.2))]
+
+    ours, theirs = parameters(), parameters()
+    weight = torch.randn(X.shape)
+    edit = SiteEdit(any_sae, edits(*ours), mode)
+    edited = edit(X, FRAMES)
+    (edited * weight).sum().backward()
+    f, new = reference_features(any_sae, X, edits(*theirs))
+    expected = X + any_sae.decode(new) - any_sae.decode(f) if mode == "delta" else any_sae.decode(new)
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(edited, expected, atol=1e-5, rtol=1e-5)
+    for one, other in zip(ours, theirs, strict=True):
+        assert other.grad is not None and other.grad.abs().max() > 0
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-4)  # sums over all frames
+
+
+def test_a_vector_that_is_trained_is_looked_at_each_time(random_sae: Callable[..., SAE]) -> None:
+    sae, vector = random_sae("topk"), nn.Parameter(torch.zeros(F))
+    edit = SiteEdit(sae, [Shift(vector), Scale([3], 2.0)])
+    target = X + V @ sae.W_dec
+    optimizer = torch.optim.SGD([vector], lr=0.1)
+    losses = []
+    for _ in range(5):
+        loss = (edit(X, FRAMES) - target).square().mean()
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        vector.zero_()
+        assert float((edit(X, FRAMES) - target).square().mean()) == losses[0]
 
 
 class Foreign:

@@ -319,6 +319,15 @@ def test_any_module_by_path(random_sae: MakeSAE) -> None:
     assert changed.tolist() == [False, True, True, False, False, False, False]
 
 
+def test_gradients_reach_a_shift_through_the_model(random_sae: MakeSAE) -> None:
+    model, sae, x = Bare(), random_sae("relu"), torch.randn(2, 7, 5)
+    vector = nn.Parameter(VECTOR.clone())
+    with SteeredModel(model, sae, "first").edit(Shift(vector, 3.0)) as steered:
+        steered(x).sum().backward()
+    expected = 3.0 * 2 * 7 * sae.W_dec @ model.second.weight.sum(0)
+    torch.testing.assert_close(vector.grad, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_the_sae_may_say_where_it_belongs(codec: AudioModel, random_sae: MakeSAE) -> None:
     sae = random_sae("relu")
     with pytest.raises(SAEError, match="pass site"):
