@@ -82,6 +82,7 @@ def attach(model: nn.Module, site: Site, change: Change) -> Handle:
             return None
         return (args, value) if by_name else (value, kwargs)
 
+    on_output.token = on_input.token = token  # type: ignore[attr-defined]
     with _lock:
         if site.port == "output":
             torch_handle = module.register_forward_hook(on_output, with_kwargs=True)
@@ -89,6 +90,17 @@ def attach(model: nn.Module, site: Site, change: Change) -> Handle:
             torch_handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
     _alive.set(_alive.get() | {token})
     return Handle(torch_handle, token)
+
+
+def attached(module: nn.Module) -> bool:
+    """Whether this context has attached something to a module or a part of it; hooks of others do not count."""
+    alive = _alive.get()
+    with _lock:
+        return any(
+            getattr(hook, "token", None) in alive
+            for part in module.modules()
+            for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
+        )
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import at_time, attach, current_time
+from hooks.attach import at_time, attached, current_time
 from hooks.clip import as_clip
 from hooks.errors import ModelError, one_line, require
 from hooks.model import Source, Transcriber, Transcript
@@ -99,8 +99,9 @@ class Whisper(Transcriber):
     def run(self, audio_BCN: Tensor) -> Tensor:
         """Through the encoder, window by window: what the decoder reads [B, T, D], without the padding.
 
-        Only where a site of the decoder is attached, that is run too, on the token that starts every transcript; then
-        it gives the logits [B, windows, V]. For activations along a transcript call `transcribe` in a `Recorder`.
+        Only where this context has attached something to the decoder, that is run too, on the token that starts every
+        transcript; then it gives the logits [B, windows, V]. For activations along a transcript call `transcribe` in a
+        `Recorder`.
         """
         start_s = current_time() or 0.0
         end_s = start_s + audio_BCN.shape[-1] / SAMPLE_RATE
@@ -110,7 +111,7 @@ class Whisper(Transcriber):
             padded_BN = nn.functional.pad(piece_BN, (0, self.window - piece_BN.shape[-1]))
             with window(start_s + start / SAMPLE_RATE, end_s):
                 encoded_BTD = self._encode(padded_BN)
-                if self._decoder_is_wanted():
+                if attached(self.module.get_submodule(self.decoder_path)):
                     outputs.append(self._start(encoded_BTD))
                 else:
                     outputs.append(encoded_BTD[:, : real_frames(encoded_BTD.shape[1], FRAME_RATE)])
@@ -127,14 +128,6 @@ class Whisper(Transcriber):
             raise ValueError(f"{audio_BN.shape[-1]} samples are more than a window of {self.window}")
         with window(0.0, audio_BN.shape[-1] / SAMPLE_RATE):
             return self._decode(tokens_BL, self._encode(nn.functional.pad(audio_BN.float(), (0, rest))))
-
-    def _decoder_is_wanted(self) -> bool:
-        """Whether one of our hooks sits there; the libraries' own (for `output_hidden_states`) do not count."""
-        return any(
-            getattr(hook, "__module__", "") == attach.__module__
-            for module in self.module.get_submodule(self.decoder_path).modules()
-            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        )
 
     def _encode(self, audio_BN: Tensor) -> Tensor:
         """What the encoder gives [B, T, D] for one window."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks import Handle, Site, SiteError, at_time, attach
-from hooks.attach import current_carry, current_time
+from hooks.attach import attached, current_carry, current_time
 
 Pair = namedtuple("Pair", ["hidden", "cache"])
 
@@ -217,6 +217,19 @@ def test_a_hook_does_not_act_in_a_thread_that_did_not_attach_it(model: Model, x_
         thread.start()
         thread.join()
     assert torch.equal(seen[0], plain)
+
+
+def test_only_what_this_context_attached_counts_as_attached(model: Model) -> None:
+    model.second.linear.register_forward_hook(lambda module, args, output: None)
+    assert not attached(model)
+    for port in ("output", "input"):
+        with attach(model, Site("s", "first", port=port), double):  # type: ignore[arg-type]
+            assert attached(model) and attached(model.first)
+            assert not attached(model.second) and not attached(model.first.linear)
+            assert not contextvars.Context().run(attached, model)
+            copied = contextvars.copy_context()
+            assert copied.run(attached, model)
+        assert not attached(model) and not copied.run(attached, model)
 
 
 def test_a_copied_context_carries_the_hook_along(model: Model, x_BTD: Tensor) -> None:

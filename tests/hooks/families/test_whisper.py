@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hooks import Clip, ModelError, at_time, attach, capture, open_model, wrap_model, write_clip
 from hooks.attach import current_time
+from hooks.capture import Recorder
 from hooks.families.whisper import Whisper, WhisperPackage
 from hooks.families.whisper_export import to_transformers, tokenizer_of
 from hooks.families.whisper_hf import WhisperTransformers
@@ -168,6 +169,30 @@ def test_hidden_states_asked_for_before_do_not_count_as_a_wish_for_the_decoder(h
     tokens_BL = torch.tensor([[50_258]])
     hf.module(mel_of(noise(1.0))[None], decoder_input_ids=tokens_BL, output_hidden_states=True)
     assert hf.run(hf.prepare(noise(1.0))).shape == (1, 50, WIDTH)
+
+
+@pytest.mark.parametrize("site", ["decoder.0", "decoder.1"])
+def test_what_another_thread_attaches_to_the_decoder_is_no_wish_of_this_one(
+    model: Whisper, sae: SAE, site: str
+) -> None:
+    steered = SteeredModel(model, {site: sae, "encoder.1": sae}, check=False)
+    audio_BCN = model.prepare(noise(1.0))
+    plain = model.run(audio_BCN)
+    assert plain.shape == (1, 50, WIDTH)
+    (captured,) = capture(model, [noise(1.0)], ["encoder.norm"])
+    with ThreadPoolExecutor(1) as other:
+        ours = steered.edit(Ablate([1]), site=site)
+        with ours, steered.edit(Ablate([3]), site="encoder.1"):
+            # edits are of this thread; the other one runs and captures as if they were not there
+            assert torch.equal(other.submit(model.run, audio_BCN).result(), plain)
+            (seen,) = other.submit(lambda: list(capture(model, [noise(1.0)], ["encoder.norm"]))).result()
+            assert torch.equal(seen.activations["encoder.norm"], captured.activations["encoder.norm"])
+            assert model.run(audio_BCN).shape == (1, 1, VOCABULARY)
+        stream = capture(model, [noise(1.0)], [site])
+        with Recorder(model.module, [model.site(site)]):
+            assert torch.equal(other.submit(model.run, audio_BCN).result(), plain)
+        assert next(stream).activations[site].shape == (1, 1, WIDTH)
+    assert torch.equal(model.run(audio_BCN), plain)
 
 
 # --- time and padding ---
