@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hooks import Site, Transcriber, Transcript
 from hooks.model import Source
 from hooks.networks.source_filter import SourceFilter
+from tests.real_weights import UNAVAILABLE, VARIABLE, WEIGHTS
 from tests.tiny_codec import codec_folder, sae_folder, sound  # noqa: F401 - fixtures
 
 # several workers share the cores
@@ -45,6 +46,19 @@ def recordings() -> Path:
     if not RECORDINGS.is_dir():
         pytest.skip("the recordings are not on this machine (../shared/audio)")
     return RECORDINGS
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """The folder of OpenAI's own weights that `python -m tests.real_weights` filled; only a registry without them is a
+    reason to skip where the folder is named."""
+    if not os.environ.get(VARIABLE):
+        pytest.skip(f"OpenAI's weights: run `python -m tests.real_weights DIR`, and set {VARIABLE} to DIR")
+    folder = Path(os.environ[VARIABLE])
+    if (folder / UNAVAILABLE).is_file():
+        pytest.skip((folder / UNAVAILABLE).read_text())
+    assert all((folder / f"{name}.pt").is_file() for name in WEIGHTS), f"{folder}: run `python -m tests.real_weights`"
+    return folder
 
 
 @pytest.fixture(scope="session")

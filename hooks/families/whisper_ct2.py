@@ -152,11 +152,14 @@ def weights(content: Content) -> Iterator[tuple[str, Tensor]]:
         yield from pair(content, f"{part}/layer_norm", f"{part}.{norm}")
         for i in range(layers(content, part)):
             yield from layer_weights(content, f"{part}/layer_{i}", f"{part}.blocks.{i}", crossed=part == "decoder")
-    embedding_VD = content.floats("decoder/embeddings/weight")
-    yield "decoder.token_embedding.weight", embedding_VD
-    output = "decoder/projection/weight"
-    if output in content.variables and not torch.equal(content.floats(output), embedding_VD):
-        raise Damaged(f"{output} is not the same as decoder/embeddings/weight, as in a Whisper")
+    embedding, output = "decoder/embeddings/weight", "decoder/projection/weight"
+    yield "decoder.token_embedding.weight", content.floats(embedding)
+    # in most files the second is another name of the first; its scale may lack there
+    stored = content.variables.get(output, content.variables[embedding])
+    if stored is not content.variables[embedding] and not torch.equal(
+        content.floats(output), content.floats(embedding)
+    ):
+        raise Damaged(f"{output} is not the same as {embedding}, as in a Whisper")
 
 
 def layer_weights(content: Content, theirs: str, ours: str, *, crossed: bool) -> Iterator[tuple[str, Tensor]]:
