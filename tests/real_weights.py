@@ -30,7 +30,8 @@ from hooks.files import whole_file
 
 VARIABLE = "AUDIOSTEER_REAL_WEIGHTS"
 UNAVAILABLE, MADE = "unavailable.txt", "made.json"
-GONE = ("No matching distribution found", "Could not find a version")
+GONE, OFFLINE = ("No matching distribution found", "Could not find a version"), "connection broken"
+"""What pip says of a package that the registry does not have, and before that of a registry that cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,10 @@ def download(packages: Sequence[Package], folder: Path) -> None:
     )
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["ERROR: pip failed"]
-        if any(reason in line for line in errors for reason in GONE):
+        # without a network pip says the same in the end
+        if OFFLINE not in done.stderr and any(reason in line for line in errors for reason in GONE):
             raise Unavailable(errors[-1].removeprefix("ERROR: "))
-        raise RuntimeError(" ".join(done.stderr.split())[-500:])
+        raise RuntimeError(" ".join(done.stderr.split())[-2000:])
 
 
 def unpack(wheels: Sequence[Path], files: Mapping[str, tuple[str, ...]], folder: Path) -> None:

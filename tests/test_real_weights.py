@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,15 @@ class TestTheScript:
             script.download([Package("thing", "1.0", "0" * 64)], tmp_path / "out")
         script.download([Package("thing", "1.0", script.digest(wheel))], tmp_path / "out")
         assert (tmp_path / "out" / wheel.name).is_file()
+
+    def test_a_registry_that_cannot_be_reached_is_no_reason(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+        monkeypatch.setenv("PIP_RETRIES", "1")
+        with pytest.raises(RuntimeError, match="connection broken"):
+            script.download([Package("thing", "1.0", "0" * 64)], tmp_path)
 
     def test_a_call_without_a_folder(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert script.main([]) == 2
