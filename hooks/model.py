@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ from hooks.site import Site
 Source = Clip | str | Path | Tensor | np.ndarray
 """Whatever names a sound: a clip, a file, or samples at the model's own rate."""
 
+CHAINED = {"to", "cpu", "cuda", "half", "float", "double", "bfloat16", "type", "eval", "train", "requires_grad_"}
+"""Methods that change a module and give it back; what wraps the module gives itself back."""
+
 
 class AudioModel:
     """A module in evaluation mode, its sites by name, and its sampling rate (Hz) and channels where it takes audio.
 
-    Calling it is the module's own forward, and attributes that are not here are the module's own.
+    Calling it is the module's own forward, and attributes that are not here are read and set as the module's own.
+    `to`, `half`, `eval` and the like give the model back.
     """
 
     kind = "model"
@@ -38,12 +43,13 @@ class AudioModel:
         sample_rate: int | None = None,
         channels: int = 1,
     ) -> None:
-        # transformers builds models in training mode (LayerDrop, masking): activations would be random
-        self.module = module.eval()
         self.sites = {site.name: site for site in sites}
         self.name = name or type(module).__name__
         self.sample_rate = sample_rate
         self.channels = channels
+        # transformers builds models in training mode (LayerDrop, masking): activations would be random.
+        # Last: from now on what is not set yet is the module's
+        self.module = module.eval()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
@@ -51,7 +57,15 @@ class AudioModel:
     def __getattr__(self, name: str) -> Any:
         if name == "module":  # not yet set: without this, copying an AudioModel would recurse
             raise AttributeError(name)
-        return getattr(self.module, name)
+        value = getattr(self.module, name)
+        return chained(value, self) if name in CHAINED else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        mine = "module" not in vars(self) or name in vars(self) or hasattr(type(self), name)
+        if mine or not hasattr(self.module, name):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.module, name, value)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self.sites)} sites, {self.sample_rate} Hz)"
@@ -98,6 +112,17 @@ class AudioModel:
     def run(self, audio_BCN: Tensor) -> Any:
         """One pass over prepared audio, through every site."""
         return self.module(audio_BCN)
+
+
+def chained(call: Callable[..., Any], whole: Any) -> Callable[..., Any]:
+    """`call`, but `whole` comes back."""
+
+    @wraps(call)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        call(*args, **kwargs)
+        return whole
+
+    return called
 
 
 class Encoder(AudioModel):

@@ -127,6 +127,8 @@ class SiteEdit:
         return self._edited(f_BTS, frames, everything=False) - f_BTS
 
     def _apply_touched(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        if self.W_dec.device != x_BTD.device:  # the model was moved, and its SAEs with it
+            self._gather(self.sae)  # type: ignore[arg-type]
         # only the change is rounded where the SAE is of fewer digits than the model
         new_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, self.W_dec.dtype))
         seen_BTD, scale_BT1 = x_BTD.to(self.W_dec.dtype), None

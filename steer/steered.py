@@ -15,7 +15,7 @@ from hooks import AudioModel, Handle, Site, SiteError, attach, wrap_model
 from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.errors import require
-from hooks.model import Source
+from hooks.model import CHAINED, Source
 from hooks.padding import real_frames
 from steer.delta import Mode, SiteEdit
 from steer.edits import Edit, FeatureEdit, Frames, Shift
@@ -42,10 +42,10 @@ class EditHandle:
 class SteeredModel:
     """A model and an SAE for one of its sites, or {site: SAE}.
 
-    Calling it is the model's own forward, and every attribute that is not here is the model's own; inside
-    `with steered.edit(...)` all of that runs edited, outside it is untouched, bit for bit. `site` may be left out where
-    the SAE says where it belongs; SAEs are moved to the model's device. At a module of no known family, a site is a
-    module path or a `Site`.
+    Calling it is the model's own forward, and every attribute that is not here is read and set as the model's own;
+    inside `with steered.edit(...)` all of that runs edited, outside it is untouched, bit for bit. `site` may be left
+    out where the SAE says where it belongs; SAEs are moved to the model's device. At a module of no known family, a
+    site is a module path or a `Site`.
 
     With `check` (and a model that takes audio) every site is proven on a second of noise: it is passed, its width fits
     the SAE, and a change there changes the output.
@@ -81,7 +81,30 @@ class SteeredModel:
     def __getattr__(self, name: str) -> Any:
         if name == "model":
             raise AttributeError(name)
+        if name in CHAINED:
+            return partial(self._all, name)
         return getattr(self.model, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        mine = name in ("model", "saes", "sites") or hasattr(type(self), name)
+        if mine or not hasattr(self.model, name):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.model, name, value)
+
+    def _all(self, method: str, *args: Any, **kwargs: Any) -> SteeredModel:
+        """A method of `nn.Module` for the model and for its SAEs."""
+        for one in (self.model, *self.saes.values()):
+            if isinstance(one, AudioModel | nn.Module):
+                getattr(one, method)(*args, **kwargs)
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> SteeredModel:
+        """Put the model and its SAEs on a device, in a dtype or both, as `nn.Module.to`; edits that are on come along.
+
+        An SAE that shall keep more digits than the model is put back by itself: `steered.saes[site].float()`.
+        """
+        return self._all("to", *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"SteeredModel({self.model.name!r}, sites {', '.join(self.sites)})"

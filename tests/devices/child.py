@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 import traceback
@@ -38,17 +37,16 @@ def run_family(case: Case) -> dict[str, Any]:
     _, passed = listened(case, model, ways_of(case)["run"])
     saes = {name: random_sae(passed[name][0].shape[2]) for name in few(list(model.sites))}
 
-    def edited() -> list[Tensor]:
+    def run() -> list[Tensor]:
         far.done.clear()
-        steered = SteeredModel(model, copy.deepcopy(saes), check=False)
-        with steered.edit(
-            {name: Clamp([0], 3.0, during=(0.0, 0.2) if model.sites[name].frame_rate else None) for name in saes}
-        ):
-            return tensors(seeded(model.run, case.audio(model)))
+        return tensors(seeded(model.run, case.audio(model)))
 
-    near = edited()
-    model.module.to("far")
-    away = edited()
+    steered = SteeredModel(model, saes, check=False)
+    edits = {name: Clamp([0], 3.0, during=(0.0, 0.2) if model.sites[name].frame_rate else None) for name in saes}
+    with steered.edit(edits):
+        near = run()
+        steered.to("far")  # edits that are on come along
+        away = run()
     apart = [float((one.cpu() - other).abs().max() / other.std()) for one, other in zip(away, near, strict=True)]
     return {"products": far.products(), "apart": max(apart)}
 

@@ -41,6 +41,32 @@ def test_other_attributes_are_the_modules_own(model: AudioModel) -> None:
         _ = model.bitter
 
 
+def test_other_attributes_are_set_on_the_module(model: AudioModel) -> None:
+    model.flavour = "sour"
+    assert model.flavour == model.module.flavour == "sour"
+    model.name, model.sample_rate, model.note = "mine", 16_000, "ours"
+    assert not any(hasattr(model.module, name) for name in ("name", "sample_rate", "note"))
+    model.run = len  # type: ignore[method-assign, assignment]
+    assert "run" not in vars(model.module)
+
+
+def test_what_a_module_gives_back_of_itself_is_the_model(model: AudioModel) -> None:
+    assert model.to(torch.float64) is model
+    assert model.dtype == torch.float64
+    assert model.half().float() is model
+    assert model.train() is model and model.module.training
+    assert model.eval() is model and not model.module.training
+    assert model.requires_grad_(False) is model
+    assert model.to("meta") is model and model.device == torch.device("meta")
+
+
+def test_a_modules_own_attributes_of_the_same_name_stay() -> None:
+    module = Net()
+    module.sample_rate, module.name = 99, "theirs"
+    AudioModel(module, name="ours", sample_rate=8_000)
+    assert (module.sample_rate, module.name) == (99, "theirs")
+
+
 def test_it_can_be_copied(model: AudioModel) -> None:
     other = copy.deepcopy(model)
     assert other.module is not model.module

@@ -214,6 +214,54 @@ def test_apply_stays_until_it_is_removed(steered: SteeredModel) -> None:
     assert torch.equal(steered.run(AUDIO), plain)
 
 
+# --- as one with its model ---
+
+
+def test_it_moves_with_its_saes(steered: SteeredModel) -> None:
+    saes = steered.saes
+    with steered.edit(Ablate([3]), Shift(VECTOR)):
+        plain = steered.run(AUDIO)
+        assert steered.to(torch.float64) is steered
+        assert steered.saes is saes and steered.dtype == saes["latent"].W_dec.dtype == torch.float64
+        edited = steered.run(AUDIO.double())  # by what was gathered in float32 before
+    with steered.edit(Ablate([3]), Shift(VECTOR)):
+        exact = steered.run(AUDIO.double())
+    for one in (edited, exact):
+        assert one.dtype == torch.float64
+        torch.testing.assert_close(one.float(), plain, atol=1e-4, rtol=1e-4)
+    assert steered.float() is steered and saes["latent"].W_dec.dtype == torch.float32
+    assert steered.cpu() is steered
+    assert steered.train() is steered and steered.module.training
+    assert steered.eval() is steered and not steered.module.training
+    assert steered.to("meta") is steered
+    assert {steered.device, saes["latent"].W_dec.device} == {torch.device("meta")}
+
+
+def test_an_sae_that_is_no_module_stays_where_it_is(codec: AudioModel, random_sae: MakeSAE) -> None:
+    class Plain:
+        def __init__(self, sae: SAE) -> None:
+            self.encode, self.decode = sae.encode, sae.decode
+
+    steered = SteeredModel(codec, Plain(random_sae("relu")), "latent").to(torch.float64)
+    with steered.edit(Ablate([3])):
+        assert steered.run(AUDIO.double()).dtype == torch.float64
+
+
+def test_what_is_set_on_it_is_set_on_the_model(steered: SteeredModel) -> None:
+    plain = steered.run(AUDIO)
+    steered.quantize = True
+    assert steered.model.quantize and "quantize" not in vars(steered)
+    assert not torch.equal(steered.run(AUDIO), plain)
+    steered.sites = dict(steered.sites)
+    assert steered.sites is not steered.model.sites
+    steered.note = "mine"
+    assert steered.note == "mine" and not hasattr(steered.model, "note")
+    module = steered.module
+    module.flavour = "sweet"
+    steered.flavour = "sour"
+    assert module.flavour == "sour"
+
+
 # --- several at once ---
 
 
