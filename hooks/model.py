@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hooks.clip import Clip, as_clip
 from hooks.errors import ModelError, SiteError
+from hooks.random_numbers import seeded
 from hooks.site import Site
 
 Source = Clip | str | Path | Tensor | np.ndarray
@@ -167,8 +168,7 @@ class Transcriber(AudioModel):
         def heard(source: Source) -> Transcript:
             if seed is None:
                 return self.transcribe(source, **options)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with seeded(seed, self.device):
                 return self.transcribe(source, **options)
 
         return [heard(source) for source in sources]

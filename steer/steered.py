@@ -17,6 +17,7 @@ from hooks.capture import Recorder
 from hooks.errors import require
 from hooks.model import CHAINED, Source
 from hooks.padding import real_frames
+from hooks.random_numbers import seeded
 from steer.delta import Mode, SiteEdit
 from steer.edits import Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError, SAEError
@@ -319,8 +320,7 @@ def prove(model: AudioModel, sites: Mapping[str, Site], saes: Mapping[str, Encod
 
 def seeded_outputs(model: AudioModel, audio_BCN: Tensor) -> list[Tensor]:
     """One pass with a fixed seed, since some models are random even in evaluation mode; the caller's seed stays."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0, model.device):
         return tensors_in(model.run(audio_BCN))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hooks import ModelError, at_time
 from hooks.model import Codec
+from hooks.random_numbers import seeded
 from steer.errors import EditError
 from steer.steered import SteeredModel
 
@@ -236,8 +237,7 @@ def measured_lookahead_s(codec: Codec) -> float:
     past_CN, one_CN, other_CN = 0.1 * torch.randn(3, codec.channels, half, generator=generator)
     outputs = []
     for future_CN in (one_CN, other_CN):
-        with torch.random.fork_rng(devices=[]):  # some models are random even in evaluation mode
-            torch.manual_seed(0)
+        with seeded(0, codec.device):  # some models are random even in evaluation mode
             outputs.append(round_trip(codec, torch.cat([past_CN, future_CN], dim=1))[:, :half])
     heard_N = (outputs[0] - outputs[1]).abs().amax(0) > UNHEARD * outputs[0].abs().max()
     if heard_N[: half // 4].any():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hooks.random_numbers import seeded
 from steer.objectives import OBJECTIVES, auxiliary, follow_threshold
 from steer.parallel import ALONE, Group
 from steer.sae import SAE
@@ -55,8 +56,7 @@ class Trainee:
         self.site, self.config, self.group = site, config, group
         width = sample_ND.shape[1]
         self.scale = math.sqrt(width) / float(sample_ND.norm(dim=1).mean().clamp(min=1e-12))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+        with seeded(config.seed):
             sae = SAE(width, width * config.expansion, config.activation, config.k, rms_norm=config.rms_norm)
         sae.requires_grad_(True)
         with torch.no_grad():

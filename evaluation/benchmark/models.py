@@ -14,6 +14,7 @@ from evaluation.benchmark.settings import Settings
 from hooks import AudioModel, wrap_model
 from hooks.capture import Recorder
 from hooks.errors import require
+from hooks.random_numbers import seeded
 from steer import kernels
 from steer.sae import SAE
 
@@ -114,8 +115,7 @@ def stock_kernels() -> Iterator[None]:
 
 def random_sae(d_in: int, d_sae: int, activation: str, k: int, seed: int = 0) -> SAE:
     """Random directions, and small random biases."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         sae = SAE(d_in, d_sae, activation, k).requires_grad_(False)
         sae.b_enc.normal_(std=0.1)
         sae.b_dec.normal_(std=0.1)

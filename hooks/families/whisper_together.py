@@ -22,6 +22,7 @@ from hooks.attach import current_time
 from hooks.errors import require
 from hooks.families.whisper import MEL_RATE, CutOut, OnTime, WhisperPackage, turn_of, window
 from hooks.model import Source, Transcript
+from hooks.random_numbers import seeded
 from hooks.rows import rows_at
 from hooks.threads import be_single
 
@@ -56,7 +57,7 @@ class Meeting:
 
     def __init__(self, module: Any, threads: int, seed: int | None = None) -> None:
         self.module, self.at_work, self.seed = module, threads, seed
-        self.drawn: dict[int, Tensor] = {}
+        self.drawn: dict[int, list[Tensor]] = {number: [] for number in range(threads)}
         self.waiting: dict[int, Request] = {}
         self.last: dict[int, Request] = {}
         self.closed = False
@@ -135,12 +136,8 @@ class Meeting:
             yield
             return
         (number,) = group
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            if number in self.drawn:
-                torch.set_rng_state(self.drawn[number])
+        with seeded(self.seed, self.module.device, self.drawn[number]):
             yield
-            self.drawn[number] = torch.get_rng_state()
 
     def _asked(self) -> dict[int, Request]:
         """What everybody asks, in the order of the sounds."""
