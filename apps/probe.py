@@ -34,7 +34,10 @@ def probe(
     as_json: Json = False,
     force: Force = False,
 ) -> None:
-    """Train linear probes on the features of sounds; a fifth of the sounds is held out to test them."""
+    """Train linear probes on the features of sounds; a fifth of the sounds is held out to test them.
+
+    Of fewer than five sounds the last fifth of each is, which is easier to read than other sounds are.
+    """
     from apps.features import features_of
     from apps.files import to_json
     from apps.flags import recipe_of
@@ -75,10 +78,11 @@ def probe(
         report[name] = scores(probes[name], tested[0], tested[1][name])
     save_probes(probes, out)
     if as_json:
-        print(to_json({"probes": str(out), **report}))
+        print(to_json({"probes": str(out), "tested_on": tested_on(len(sounds)), **report}))
         return
     for name, numbers in report.items():
         print(f"{name}: {', '.join(f'{key} {value:.3g}' for key, value in numbers.items())}")
+    print(f"tested on {tested_on(len(sounds))}")
 
 
 def read_labels(text: str) -> tuple[dict[Path, int], list[str]]:
@@ -138,6 +142,14 @@ def bins_for(name: str, values_N: Tensor) -> Bins:
     return pitch_bins() if name == "pitch" else linear_bins(name, units[name], values_N)
 
 
+FEWEST, OTHERS, THE_SAME = 5, "other sounds", "the same sounds, the last fifth of each: other sounds are harder to read"
+
+
+def tested_on(sounds: int) -> str:
+    """What `split` leaves of so many sounds to test on."""
+    return OTHERS if sounds >= FEWEST else THE_SAME
+
+
 def split(sounds: Sequence[Sample], frames: int) -> tuple[Sample, Sample]:
     """Frames to train on (`frames` at most) and to test on: every fifth sound or, of few, the last fifth of each."""
     import torch
@@ -146,7 +158,7 @@ def split(sounds: Sequence[Sample], frames: int) -> tuple[Sample, Sample]:
         keys: Mapping[str, Any] = parts[0][1]
         return torch.cat([f for f, _ in parts]), {key: torch.cat([values[key] for _, values in parts]) for key in keys}
 
-    if len(sounds) >= 5:
+    if tested_on(len(sounds)) == OTHERS:
         train, test = [s for i, s in enumerate(sounds) if i % 5 != 4], [s for i, s in enumerate(sounds) if i % 5 == 4]
     else:
         cuts = [4 * len(f) // 5 for f, _ in sounds]

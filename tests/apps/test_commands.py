@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from apps.probe import OTHERS, split, tested_on
 from steer.probes import load_probes
 
 Write = Callable[..., Path]
@@ -74,6 +75,28 @@ def test_probe_of_labels(steer: Run, sound: Write, sae_folder: Path, tmp_path: P
     )
     assert code == 2
     assert "needs rows with the columns path and whom" in err
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 11])
+def test_a_probe_is_tested_on_other_sounds_or_says_that_it_is_not(count: int) -> None:
+    sounds = [(torch.full((10, 3), float(i)), {"loudness": torch.full((10,), float(i))}) for i in range(count)]
+    trained, tested = (set(values["loudness"].tolist()) for _, values in split(sounds, 1_000))
+    assert (len(trained & tested) > 0) == (count < 5)
+    assert (tested_on(count) == OTHERS) == (count >= 5)
+    assert trained | tested == set(range(count))
+
+
+@pytest.mark.parametrize(("count", "expected"), [(4, "the same sounds"), (5, "other sounds")])
+def test_what_a_probe_was_tested_on_is_told(
+    steer: Run, sound: Write, sae_folder: Path, tmp_path: Path, count: int, expected: str
+) -> None:
+    pytest.importorskip("sklearn", reason="probes are fitted by scikit-learn")
+    for number in range(count):
+        sound(f"in/{number}.wav", 1.0)
+    given = ("probe", tmp_path / "in", "--sae", sae_folder, "--attributes", "loudness")
+    assert expected in json.loads(steer(*given, "-o", tmp_path / "a", "--json")[1])["tested_on"]
+    assert f"tested on {expected}" in steer(*given, "-o", tmp_path / "b")[1]
+    assert "fewer than five" in " ".join(steer("probe", "--help")[1].split())
 
 
 def test_probe_needs_something_to_read(steer: Run, sae_folder: Path, tmp_path: Path) -> None:
