@@ -9,18 +9,26 @@ from sae_lens.registry import get_sae_training_class
 from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
 from safetensors.torch import load_file, save_file
 
+from steer.delta import SiteEdit
+from steer.edits import Frames, Scale
 from steer.sae import SAE as OurSAE
 
 folder = Path(sys.argv[1])
 x = load_file(folder / "x.safetensors")["x"]
+frames = Frames.of(x[None], 50.0, 0.0)
 
 
 @torch.no_grad()
 def answer(sae, name):
     f = sae.encode(x)
     if name.startswith("theirs"):
-        torch.testing.assert_close(OurSAE.from_module(sae).encode(x), f, atol=1e-5, rtol=1e-5)
+        ours = OurSAE.from_module(sae)
+        torch.testing.assert_close(ours.encode(x), f, atol=1e-5, rtol=1e-5)
     save_file({"f": f.contiguous(), "x": sae.decode(f).contiguous()}, folder / f"{name}.safetensors")
+    if name.startswith("theirs"):
+        # edits decode twice, and some of theirs keep the scale of an activation for one time
+        edited, expected = (SiteEdit(one, [Scale([1, 3], 2.0)])(x[None], frames) for one in (sae, ours))
+        torch.testing.assert_close(edited, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
