@@ -202,7 +202,12 @@ class Editor:
             AudioFileError: as `edit_file`; or the source was changed while it was read.
             EditError: as `edit_file`.
         """
-        report = report or (lambda stage, share: None)
+        try:
+            return self._edit(excerpts, force, report or (lambda stage, share: None))
+        except EditError as error:
+            raise EditError(f"{excerpts.info.path}: {error}") from error
+
+    def _edit(self, excerpts: Excerpts, force: bool, report: Report) -> Edited:
         report("searching strengths" if self.recipe.wanted else "reading", 0.0)
         renderer = Renderer(self.steered, self.chunk_s)
         manner = self.manner(renderer, excerpts)

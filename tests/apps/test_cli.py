@@ -114,9 +114,8 @@ def test_a_pitch_goal_without_a_pitch(edit: Callable[..., Ran], sound: Write, tm
     sound("in/a.wav", 0.5)
     noise = 0.1 * np.random.default_rng(0).standard_normal(12_000)
     soundfile.write(tmp_path / "in" / "noise.wav", noise, 24_000)
-    assert "no pitch to move" in only_line(
-        edit(tmp_path / "in" / "noise.wav", "-o", tmp_path / "out.wav", "--pitch", "+2st")
-    )
+    line = only_line(edit(tmp_path / "in" / "noise.wav", "-o", tmp_path / "out.wav", "--pitch", "+2st"))
+    assert "noise.wav: there is no pitch to move" in line
     assert not (tmp_path / "out.wav").exists()
     ran = edit(tmp_path / "in", "-o", tmp_path / "out", "--pitch", "+2st", "--json")
     assert ran.code == 1
