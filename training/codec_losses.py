@@ -87,14 +87,3 @@ def band_error_ratio(
 def log_angle(x_BN: Tensor, y_BN: Tensor) -> Tensor:
     """log(1 - cosine) of the waveforms, [B]. It does not know levels, so it cannot be lowered by falling silent."""
     return (1 - cosine_similarity(x_BN, y_BN, dim=1, eps=1e-4) + 1e-3).log()
-
-
-def tilt(x_BN: Tensor, slope_B: Tensor, sample_rate: int) -> Tensor:
-    """Spectra tilted by `slope` dB per octave, the RMS level kept: brighter above 0, duller below."""
-    spectrum = torch.fft.rfft(x_BN, 2 * x_BN.shape[1])
-    frequency = torch.linspace(0, sample_rate / 2, spectrum.shape[1])
-    octaves = 0.5 * ((frequency.square() + 100.0**2) / 1000.0**2).log2()
-    gain = 10 ** (slope_B[:, None] * octaves / 20)
-    tilted = torch.fft.irfft(spectrum * gain)[:, : x_BN.shape[1]]
-    before, after = (x.square().mean(1, keepdim=True).sqrt() for x in (x_BN, tilted))
-    return tilted * before / after.clamp(min=1e-7)

@@ -31,8 +31,9 @@ from torch import Tensor
 
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from hooks.networks.weight_norm import WeightNormConv1d
-from training.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, tilt
+from training.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio
 from training.sounds import Sound, cached
+from training.source_filter_losses import tilt
 from training.timed import TimedTraining
 
 CONFIG = WavTokenizerConfig(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, mel_filters, tilt
+from training.codec_losses import SpectralDistance, band_error_ratio, log_angle, log_error_ratio, mel_filters
 
 pytest.importorskip("librosa", reason="mel filters are librosa's (extra eval)")
 
@@ -43,16 +43,6 @@ def test_band_errors_count_alike_however_quiet_their_band_is() -> None:
     # one of four bands is right (0.001 by the guard against infinity), one lost (1), and two are silent (1 as well)
     assert missing.item() == pytest.approx(0.25 * math.log(1e-3), abs=0.01)
     assert log_error_ratio(low_BN + high_BN, low_BN).item() == pytest.approx(math.log(0.01), abs=0.2)
-
-
-@pytest.mark.parametrize("slope", [-4.0, 4.0])
-def test_tilt_changes_octaves_by_its_slope_and_keeps_the_level(slope: float) -> None:
-    mixed_BN = tone(1000.0) + tone(2000.0)
-    tilted_BN = tilt(mixed_BN, torch.tensor([slope]), RATE)
-    assert tilted_BN.square().mean() == pytest.approx(mixed_BN.square().mean().item(), rel=1e-3)
-    low, high = ((tilted_BN * tone(hz)).sum() / (mixed_BN * tone(hz)).sum() for hz in (1000.0, 2000.0))
-    # the slope flattens a little below some hundred Hz
-    assert 20 * (high / low).log10().item() == pytest.approx(slope, abs=0.1)
 
 
 def test_mel_filters_pass_flat_spectra_as_they_are() -> None:
