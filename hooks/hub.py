@@ -9,13 +9,15 @@ import errno
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hooks.errors import AudioSteerError, one_line, require
+from hooks.errors import AudioSteerError, ModelError, one_line, require
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+FOREIGN_WEIGHTS = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", "*.mlmodel")
+"""Files of a hub repository that are for other frameworks, as large as the weights themselves."""
 
 
 class HubError(AudioSteerError):
@@ -52,6 +54,30 @@ def snapshot(
     if spoiled:
         raise HubError(repository, "downloaded", f"{spoiled[0]} came with a wrong checksum", "try again")
     return folder
+
+
+def download(repository: str, revision: str | None = None, only: list[str] | None = None) -> Path:
+    """Folder of a hub repository, or `only` the files of these patterns, from the local cache or the network."""
+    try:
+        return snapshot(repository, revision, only=only, without=FOREIGN_WEIGHTS)
+    except HubError as error:
+        raise ModelError(str(error)) from error
+
+
+def published_path(rest: str, name: str, published: Mapping[str, tuple[str, str]]) -> Path:
+    """What stands behind a family's prefix: a file or folder, or a published model, {name: (hub repository, file)}.
+
+    Raises:
+        ModelError: there is neither, or it cannot be downloaded.
+    """
+    if Path(rest).exists():
+        return Path(rest)
+    scheme = name.partition(":")[0]
+    if rest not in published:
+        known = ", ".join(f"{scheme}:{one}" for one in published)
+        raise ModelError(f"unknown model {name!r}; there are {known}, or {scheme}: and a path")
+    repository, file = published[rest]
+    return download(repository, only=[file]) / file
 
 
 def check_sums(folder: Path, since: float) -> list[Path]:

@@ -6,7 +6,7 @@ import importlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,7 +21,7 @@ from torch.nn.modules.module import (
 )
 
 from hooks.errors import AudioSteerError, ModelError, one_line, shortened
-from hooks.hub import HubError, snapshot
+from hooks.hub import download
 from hooks.model import AudioModel
 from hooks.site import Site
 from hooks.weights import check_finite, check_folder, refusal
@@ -52,9 +52,6 @@ FAMILIES: dict[str, str] = {
 
 BY_FILE = {"model.bin": "ct2"}
 """Formats told by a file where no `config.json` names a type, {file: family}; the family checks what is in it."""
-
-FOREIGN_WEIGHTS = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", "*.mlmodel")
-"""Files of a hub repository that are for other frameworks, as large as the weights themselves."""
 
 HUB_LIBRARIES = ("transformers", "diffusers")
 """Libraries whose models are folders with a `config.json`; others are opened by a family's own names."""
@@ -200,30 +197,6 @@ def untyped(config: dict[str, Any]) -> str | None:
         if knows is not None and knows(config):
             return name
     return None
-
-
-def download(repository: str, revision: str | None = None, only: list[str] | None = None) -> Path:
-    """Folder of a hub repository, or `only` the files of these patterns, from the local cache or the network."""
-    try:
-        return snapshot(repository, revision, only=only, without=FOREIGN_WEIGHTS)
-    except HubError as error:
-        raise ModelError(str(error)) from error
-
-
-def published_path(rest: str, name: str, published: Mapping[str, tuple[str, str]]) -> Path:
-    """What stands behind a family's prefix: a file or folder, or a published model, {name: (hub repository, file)}.
-
-    Raises:
-        ModelError: there is neither, or it cannot be downloaded.
-    """
-    if Path(rest).exists():
-        return Path(rest)
-    scheme = name.partition(":")[0]
-    if rest not in published:
-        known = ", ".join(f"{scheme}:{one}" for one in published)
-        raise ModelError(f"unknown model {name!r}; there are {known}, or {scheme}: and a path")
-    repository, file = published[rest]
-    return download(repository, only=[file]) / file
 
 
 def wrap_model(

@@ -11,18 +11,17 @@ encoder.state_dict(), "generator": decoder.state_dict()})` and `wrap_model`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hooks.errors import ModelError, one_line
+from hooks.families.conv_sites import children_of, conv_sites
+from hooks.hub import published_path
 from hooks.model import Codec
 from hooks.networks.bigcodec import BigCodec, BigCodecConfig, flat
-from hooks.networks.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
-from hooks.registry import published_path
 from hooks.site import Site
 from hooks.weights import checked, read_checkpoint, weight_files
 
@@ -30,18 +29,6 @@ CLASSES = ("hooks.networks.bigcodec.BigCodec",)
 PUBLISHED = {"16khz": ("Alethia/BigCodec", "bigcodec.pt")}
 """Hub repository and file of the published model."""
 NAMES = tuple(f"bigcodec:{size}" for size in PUBLISHED)
-
-
-def stack_sites(stack: nn.Sequential, side: str, path: str, rate: float) -> Iterator[Site]:
-    """A site for each layer, with the width and the frame rate that its convolutions make."""
-    width = None
-    for index, layer in enumerate(stack):
-        for module in layer.modules():
-            if isinstance(module, WeightNormConv1d):
-                width, rate = len(module.bias), rate / module.stride
-            elif isinstance(module, WeightNormConvTranspose1d):
-                width, rate = len(module.bias), rate * module.stride
-        yield Site(f"{side}.{index}", f"{path}.{index}", "BDT", width=width, frame_rate=rate)
 
 
 class BigCodecCodec(Codec):
@@ -54,10 +41,10 @@ class BigCodecCodec(Codec):
         self.hop_length = config.hop_length
         coded: dict[str, Any] = {"width": config.dimension, "frame_rate": config.frame_rate}
         sites = [
-            *stack_sites(module.encoder.block, "encoder", "encoder.block", config.sample_rate),
+            *conv_sites(module, "encoder", children_of(module, "encoder.block"), config.sample_rate),
             Site("latent", "encoder", "BDT", **coded),
             Site("decoder_input", "decoder.model", "BDT", "input", 0, **coded),
-            *stack_sites(module.decoder.model, "decoder", "decoder.model", config.frame_rate),
+            *conv_sites(module, "decoder", children_of(module, "decoder.model"), config.sample_rate, config.hop_length),
         ]
         super().__init__(module, sites, name=name or "bigcodec", sample_rate=config.sample_rate)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 import zipfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks.errors import ModelError, one_line, require
+from hooks.families.conv_sites import children_of, conv_sites
 from hooks.model import Codec
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
@@ -29,20 +29,6 @@ from hooks.weights import checked, read_checkpoint
 CLASSES = ("dac.model.dac.DAC", "transformers.models.dac.modeling_dac.DacModel")
 SIZES = ("16khz", "24khz", "44khz", "44khz-16kbps")
 NAMES = (*(f"dac:{size}" for size in SIZES), *(f"hf:descript/dac_{size}" for size in SIZES[:3]))
-
-
-def layer_sites(module: nn.Module, side: str, paths: Iterable[str], sample_rate: int, hop: int = 1) -> Iterator[Site]:
-    """A site for each layer, with the width and frame rate that its convolutions make.
-
-    Before the first of them `hop` samples make a frame.
-    """
-    width = None
-    for index, path in enumerate(paths):
-        for part in module.get_submodule(path).modules():
-            if isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
-                stride, width = part.stride[0], part.out_channels
-                hop = hop // stride if isinstance(part, nn.ConvTranspose1d) else hop * stride
-        yield Site(f"{side}.{index}", path, "BDT", width=width, frame_rate=sample_rate / hop)
 
 
 def fitted(audio_BCN: Tensor, samples: int) -> Tensor:
@@ -71,10 +57,10 @@ class _Dac(Codec):
         encoder, decoder = layers
         rate = sample_rate / hop_length
         sites = [
-            *layer_sites(module, "encoder", encoder, sample_rate),
+            *conv_sites(module, "encoder", encoder, sample_rate),
             Site("latent", "encoder", "BDT", width=width, frame_rate=rate),
             Site("decoder_input", "decoder", "BDT", "input", 0, width, rate),
-            *layer_sites(module, "decoder", decoder, sample_rate, hop_length),
+            *conv_sites(module, "decoder", decoder, sample_rate, hop_length),
         ]
         super().__init__(module, sites, name=name, sample_rate=sample_rate)
 
@@ -114,10 +100,7 @@ class DacPackage(_Dac):
     """`dac.DAC`."""
 
     def __init__(self, module: Any, name: str = "") -> None:
-        layers = (
-            [f"encoder.block.{index}" for index in range(len(module.encoder.block))],
-            [f"decoder.model.{index}" for index in range(len(module.decoder.model))],
-        )
+        layers = children_of(module, "encoder.block"), children_of(module, "decoder.model")
         name = name or f"dac:{module.sample_rate // 1000}khz"
         super().__init__(module, name, module.latent_dim, int(module.hop_length), module.sample_rate, layers)
 

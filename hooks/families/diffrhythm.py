@@ -37,9 +37,9 @@ from torch import Tensor, nn
 from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, one_line
 from hooks.families.oobleck import MeanSite
+from hooks.hub import download
 from hooks.model import Codec
 from hooks.padding import sound_until
-from hooks.registry import download
 from hooks.site import Site
 from hooks.weights import check_finite
 

@@ -8,7 +8,6 @@ normalised by its own level; its sites are passed once per chunk.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, one_line, require
+from hooks.families.conv_sites import children_of, conv_sites
 from hooks.model import Codec
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
@@ -26,18 +26,6 @@ CLASSES = ("encodec.model.EncodecModel", "transformers.models.encodec.modeling_e
 NAMES = ("encodec:24khz", "encodec:48khz", "hf:facebook/encodec_24khz", "hf:facebook/encodec_48khz")
 CHECKPOINTS = {"24khz": "encodec_24khz-d7cc33bc.th", "48khz": "encodec_48khz-7e698e3e.th"}
 """The package's own files, with the beginning of their SHA-256."""
-
-
-def stack_sites(model: nn.Module, stack: str, rate: float, chunk_s: float | None) -> Iterator[Site]:
-    """A site for each layer of a SEANet stack, with the frame rate that its strides make."""
-    for index, layer in enumerate(model.get_submodule(stack).children()):
-        for module in layer.modules():
-            if isinstance(module, nn.ConvTranspose1d):
-                rate *= module.stride[0]
-            elif isinstance(module, nn.Conv1d):
-                rate /= module.stride[0]
-        side = stack.split(".")[0]
-        yield Site(f"{side}.{index}", f"{stack}.{index}", "BDT", frame_rate=rate, chunk_s=chunk_s)
 
 
 class _Encodec(Codec):
@@ -55,10 +43,10 @@ class _Encodec(Codec):
         rate = sample_rate / hop_length
         encoder, decoder = self.stacks
         sites = [
-            *stack_sites(module, encoder, sample_rate, chunk_s),
+            *conv_sites(module, "encoder", children_of(module, encoder), sample_rate, chunk_s=chunk_s),
             Site("latent", "encoder", "BDT", width=width, frame_rate=rate, chunk_s=chunk_s),
             Site("decoder_input", "decoder", "BDT", "input", 0, width, rate, chunk_s),
-            *stack_sites(module, decoder, rate, chunk_s),
+            *conv_sites(module, "decoder", children_of(module, decoder), sample_rate, hop_length, chunk_s),
         ]
         super().__init__(module, sites, name=name, sample_rate=sample_rate, channels=channels)
 

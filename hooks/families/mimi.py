@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks.errors import ModelError, require
-from hooks.families.encodec import stack_sites
+from hooks.families.conv_sites import children_of, conv_sites
 from hooks.model import Codec
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
@@ -66,7 +66,8 @@ class MimiCodec(Codec):
         self.paths = dict(zip(PARTS, NESTED if hasattr(module.encoder, "encoder_seanet") else PARTS, strict=True))
         config = module.config
         width, sample_rate = config.hidden_size, config.sampling_rate
-        inner_rate = sample_rate / math.prod(config.upsampling_ratios)
+        inner_hop = math.prod(config.upsampling_ratios)
+        inner_rate = sample_rate / inner_hop
         rate = inner_rate / module.get_submodule(self.paths["downsample"]).conv.stride[0]
         self.hop_length, self.context_s = round(sample_rate / rate), config.sliding_window / inner_rate
 
@@ -76,13 +77,15 @@ class MimiCodec(Codec):
                 yield Site(f"{part}.{index}", path, width=width, frame_rate=inner_rate)
 
         sites = [
-            *stack_sites(module, f"{self.paths['encoder']}.layers", sample_rate, None),
+            *conv_sites(module, "encoder", children_of(module, f"{self.paths['encoder']}.layers"), sample_rate),
             *layers("encoder_transformer"),
             Site("latent", self.paths["downsample"], "BDT", width=width, frame_rate=rate),
             # the first that the decoder does, in both layouts
             Site("decoder_input", self.paths["upsample"], "BDT", "input", width=width, frame_rate=rate),
             *layers("decoder_transformer"),
-            *stack_sites(module, f"{self.paths['decoder']}.layers", inner_rate, None),
+            *conv_sites(
+                module, "decoder", children_of(module, f"{self.paths['decoder']}.layers"), sample_rate, inner_hop
+            ),
         ]
         super().__init__(module, sites, name=name, sample_rate=sample_rate, channels=config.audio_channels)
         self._marks: list[tuple[Any, ...]] = []

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,10 @@ from torch import Tensor, nn
 
 from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, SiteError, one_line, require
+from hooks.families.conv_sites import children_of, conv_sites
+from hooks.hub import download
 from hooks.model import Codec
 from hooks.padding import sound_until
-from hooks.registry import download
 from hooks.site import Site
 from hooks.weights import read_state
 
@@ -77,11 +78,15 @@ class OobleckVAE(Codec):
         if hasattr(module, "use_tiling"):  # which may be turned on at any time; older releases cannot
             encoder_s = (module.tile_sample_min_length - 2 * module.tile_sample_overlap) / sample_rate
             decoder_s = (module.tile_latent_min_length - 2 * module.tile_latent_overlap) / rate
+        encoder, decoder = (
+            [f"{side}.conv1", *children_of(module, f"{side}.block"), f"{side}.snake1", f"{side}.conv2"]
+            for side in ("encoder", "decoder")
+        )
         sites = [
-            *stack_sites(module, "encoder", config.audio_channels, sample_rate, encoder_s),
+            *conv_sites(module, "encoder", encoder, sample_rate, chunk_s=encoder_s),
             MeanSite("latent", "encoder", "BDT", width=width, frame_rate=rate, chunk_s=encoder_s),
             Site("decoder_input", "decoder", "BDT", "input", 0, width, rate, decoder_s),
-            *stack_sites(module, "decoder", width, rate, decoder_s),
+            *conv_sites(module, "decoder", decoder, sample_rate, self.hop_length, decoder_s),
         ]
         super().__init__(module, sites, name=name or "oobleck", sample_rate=sample_rate, channels=config.audio_channels)
 
@@ -118,18 +123,6 @@ class OobleckVAE(Codec):
         assert self.sample_rate is not None
         with sound_until((current_time() or 0.0) + samples / self.sample_rate):
             return self.decode(self.encode(audio_BCN))[..., :samples]
-
-
-def stack_sites(model: nn.Module, side: str, width: int, rate: float, chunk_s: float | None) -> Iterator[Site]:
-    """A site for each layer of a stack that gets `width` numbers at `rate` Hz, with the width and rate it makes."""
-    blocks = [f"block.{number}" for number, _ in enumerate(model.get_submodule(f"{side}.block").children())]
-    for index, path in enumerate(["conv1", *blocks, "snake1", "conv2"]):
-        for part in model.get_submodule(f"{side}.{path}").modules():
-            if isinstance(part, nn.ConvTranspose1d):
-                width, rate = part.out_channels, rate * part.stride[0]
-            elif isinstance(part, nn.Conv1d):
-                width, rate = part.out_channels, rate / part.stride[0]
-        yield Site(f"{side}.{index}", f"{side}.{path}", "BDT", width=width, frame_rate=rate, chunk_s=chunk_s)
 
 
 def in_tiles(

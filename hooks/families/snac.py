@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks import registry
 from hooks.attach import attach, current_time
 from hooks.errors import ModelError, one_line, require
-from hooks.families.dac import layer_sites
+from hooks.families.conv_sites import children_of, conv_sites
+from hooks.hub import download
 from hooks.model import Codec
 from hooks.padding import sound_until
 from hooks.site import Site
@@ -53,13 +53,11 @@ class SnacCodec(Codec):
         # convolutions reach 0.42 s at 24 kHz; two rounds of attention with convolutions between them see three windows
         self.context_s = max(0.5, 3 * self.chunk_s)
         rate = sample_rate / self.hop_length
-        encoder = [f"encoder.block.{index}" for index in range(len(module.encoder.block))]
-        decoder = [f"decoder.model.{index}" for index in range(len(module.decoder.model))]
         sites = [
-            *layer_sites(module, "encoder", encoder, sample_rate),
+            *conv_sites(module, "encoder", children_of(module, "encoder.block"), sample_rate),
             Site("latent", "encoder", "BDT", width=width, frame_rate=rate),
             Site("decoder_input", "decoder", "BDT", "input", 0, width, rate),
-            *layer_sites(module, "decoder", decoder, sample_rate, self.hop_length),
+            *conv_sites(module, "decoder", children_of(module, "decoder.model"), sample_rate, self.hop_length),
         ]
         super().__init__(module, sites, name=name or f"snac:{sample_rate // 1000}khz", sample_rate=sample_rate)
 
@@ -134,7 +132,7 @@ def open_name(size: str, name: str) -> Codec:
     """
     if size not in SIZES:
         raise ModelError(f"unknown model {name!r}; there are {', '.join(NAMES)}")
-    return open_folder(registry.download(f"hubertsiuzdak/snac_{size}"), name)
+    return open_folder(download(f"hubertsiuzdak/snac_{size}"), name)
 
 
 def open_folder(folder: Path, name: str) -> Codec:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from hooks.errors import ModelError, one_line, require
-from hooks.families.encodec import stack_sites
+from hooks.families.conv_sites import children_of, conv_sites
+from hooks.hub import download
 from hooks.model import Codec
-from hooks.registry import download
 from hooks.site import Site
 from hooks.weights import read_state
 
@@ -45,11 +45,11 @@ class SpeechTokenizerCodec(Codec):
         sample_rate, width = module.sample_rate, module.encoder.dimension
         rate = sample_rate / self.hop_length
         sites = [
-            *stack_sites(module, "encoder.model", sample_rate, None),
+            *conv_sites(module, "encoder", children_of(module, "encoder.model"), sample_rate),
             Site("latent", "encoder", "BDT", width=width, frame_rate=rate),
             Site("semantic", "quantizer.vq.layers.0", "BDT", element=0, width=width, frame_rate=rate),
             Site("decoder_input", "decoder", "BDT", "input", width=width, frame_rate=rate),
-            *stack_sites(module, "decoder.model", rate, None),
+            *conv_sites(module, "decoder", children_of(module, "decoder.model"), sample_rate, self.hop_length),
         ]
         super().__init__(module, sites, name=name or "speechtokenizer", sample_rate=sample_rate)
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line
+from hooks.families.conv_sites import children_of, conv_sites
+from hooks.hub import published_path
 from hooks.model import Codec
-from hooks.networks.seanet import PaddedConv1d
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from hooks.registry import published_path
 from hooks.site import Site
 from hooks.weights import read_state
 
@@ -52,14 +52,8 @@ class WavTokenizerCodec(Codec):
     def __init__(self, module: WavTokenizer, name: str = "", quantize: bool = True) -> None:
         config = module.config
         self.hop_length, self.quantize = config.hop_length, quantize
-        rate = float(config.sample_rate)
-        stages = []
-        for index, layer in enumerate(module.encoder.model):
-            if isinstance(layer, PaddedConv1d):
-                rate /= layer.stride
-            stages.append(Site(f"encoder.{index}", f"{ENCODER}.model.{index}", "BDT", frame_rate=rate))
         sites = [
-            *stages,
+            *conv_sites(module, "encoder", children_of(module, f"{ENCODER}.model"), config.sample_rate),
             Site("latent", ENCODER, "BDT", width=config.dimension, frame_rate=config.frame_rate),
             Site("decoder_input", "backbone", "BDT", "input", 0, config.dimension, config.frame_rate),
             *(

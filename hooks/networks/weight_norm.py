@@ -39,6 +39,7 @@ class WeightNormConv1d(_WeightNorm):
         self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, dilation: int = 1, padding: int = 0
     ) -> None:
         super().__init__(nn.Conv1d(c_in, c_out, kernel_size))
+        self.out_channels = c_out
         self.stride, self.dilation, self.padding = stride, dilation, padding
 
     def forward(self, x_BCT: Tensor) -> Tensor:
@@ -50,6 +51,7 @@ class WeightNormConvTranspose1d(_WeightNorm):
         self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, padding: int = 0, output_padding: int = 0
     ) -> None:
         super().__init__(nn.ConvTranspose1d(c_in, c_out, kernel_size))
+        self.out_channels = c_out
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
 
     def forward(self, x_BCT: Tensor) -> Tensor:

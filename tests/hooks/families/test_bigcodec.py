@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hooks import ModelError, attach, capture, open_model, registry, wrap_model
+from hooks import ModelError, attach, capture, open_model, wrap_model
 from hooks.families.bigcodec import BigCodecCodec
 from hooks.networks.bigcodec import BigCodec
 from tests.hooks.contract.bigcodec import SMALL, build
@@ -148,7 +148,7 @@ class TestOpening:
             asked.append((repository, only))
             return tmp_path
 
-        monkeypatch.setattr(registry, "download", download)
+        monkeypatch.setattr("hooks.hub.download", download)
         assert open_model("bigcodec:16khz").name == "bigcodec:16khz"
         assert asked == [("Alethia/BigCodec", ["bigcodec.pt"])]
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hooks import ModelError, attach, capture, open_model, registry
+from hooks import ModelError, attach, capture, open_model
 from hooks.families.wavtokenizer import PUBLISHED, WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 
@@ -193,7 +193,7 @@ class TestPublishedFiles:
             (folder / only[0]).symlink_to(file)
             return folder
 
-        monkeypatch.setattr(registry, "download", download)
+        monkeypatch.setattr("hooks.hub.download", download)
         for name, (repository, published) in PUBLISHED.items():
             open_model(f"wavtokenizer:{name}")
             assert asked.pop() == (repository, [published])
