@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import steer.starter as _starter  # noqa: F401 - registers the names starter:...
 from hooks import AudioSteerError, Clip, Site, capture, open_model, read_clip, wrap_model, write_clip
 from steer.calibrate import Calibration, calibrate
-from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift
+from steer.directions import directions_from_labels, directions_from_pairs
+from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, Scale, Shift
 from steer.errors import EditError, RecipeError, SAEError, TrainingError
 from steer.sae import SAE, SAEInfo
 from steer.steered import SteeredModel
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SAE",
     "Ablate",
+    "AddDirection",
     "AudioSteerError",
     "Calibration",
     "Clamp",
@@ -49,6 +51,8 @@ __all__ = [
     "calibrate",
     "capture",
     "difference_of_means",
+    "directions_from_labels",
+    "directions_from_pairs",
     "edit_sound",
     "from_direction",
     "from_pairs",

@@ -12,19 +12,45 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from steer.activations import ACTIVATIONS
-from steer.edits import Edit, FeatureEdit, Frames, Shift
+from steer.edits import AddDirection, Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError
 from steer.kernels import plus_decoded
 from steer.picked import PickedTopK
 from steer.sae import SAE, EncodesAndDecodes, check_features, decoded, moved, rms_normalized
 
 Mode = Literal["delta", "reconstruct"]
+Step = Callable[[Tensor, Frames], Tensor]
+"""New activations [B, T, D] from old ones."""
+
+
+def steps_of(sae: EncodesAndDecodes | None, edits: Sequence[Edit], mode: Mode = "delta") -> list[Step]:
+    """The edits of one site in their order; those of features that follow each other are one step.
+
+    The activation is reconstructed once: with the first edits of features, or before all where there are none.
+
+    Raises:
+        EditError: an edit of features, or a reconstruction, without an SAE; and as `SiteEdit`.
+    """
+    steps: list[Step] = []
+    runs = [(direct, list(some)) for direct, some in groupby(edits, lambda edit: isinstance(edit, AddDirection))]
+    if mode == "reconstruct" and all(direct for direct, _ in runs):
+        runs.insert(0, (False, []))
+    for direct, some in runs:
+        if direct:
+            steps += [edit.applied for edit in some if isinstance(edit, AddDirection)]
+        elif sae is None:
+            raise EditError("there is no SAE here: without one there is AddDirection alone")
+        else:
+            steps.append(SiteEdit(sae, some, mode))
+            mode = "delta"
+    return steps
 
 
 class SiteEdit:

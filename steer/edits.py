@@ -1,4 +1,5 @@
 """Edits: what to do with features. `Ablate`, `Clamp`, `Scale` act on chosen features, `Shift` moves along a vector.
+`AddDirection` changes the activation itself and needs no SAE.
 
 A value (of a clamp, a factor, a strength) is a number, a [batch] tensor with a number per row, or a `Curve` over time.
 `during` limits an edit to spans in seconds; elsewhere features stay what they were.
@@ -225,3 +226,44 @@ class Shift(Edit):
             raise EditError("a control vector is one finite number per feature")
         object.__setattr__(self, "vector", vector)
         check_value(self.strength, "the strength of a shift")
+
+
+@dataclass(frozen=True, eq=False)
+class AddDirection(Edit):
+    """Add `strength` times a direction [D] to the activation of every frame; this needs no SAE.
+
+    The direction may be a `ControlVector` as `steer.directions` fits them. With `keep_norm` each frame then gets the length back that it had. Frames to which nothing is
+    added stay what they were, bit for bit. Gradients reach a vector that requires them.
+    """
+
+    vector: Tensor
+    strength: Value = 1.0
+    keep_norm: bool = False
+    kind: ClassVar[str] = "add_direction"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        vector = torch.as_tensor(getattr(self.vector, "vector", self.vector))
+        if vector.ndim != 1 or not torch.isfinite(vector).all():
+            raise EditError("a direction is one finite number for each coordinate of the activation")
+        object.__setattr__(self, "vector", vector)
+        check_value(self.strength, "the strength of a direction")
+
+    def applied(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        """New activations, in the dtype of `x_BTD`.
+
+        Raises:
+            EditError: the activation is not as wide as the vector is long.
+        """
+        if len(self.vector) != x_BTD.shape[2]:
+            raise EditError(f"the direction has {len(self.vector)} numbers, the activation is {x_BTD.shape[2]} wide")
+        old_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
+        added_BTD = frames.value(self.strength, old_BTD) * self.vector.to(old_BTD)
+        new_BTD = old_BTD + added_BTD
+        if self.keep_norm:
+            length_BT1 = new_BTD.norm(dim=2, keepdim=True).clamp(min=torch.finfo(old_BTD.dtype).tiny)
+            new_BTD = new_BTD * (old_BTD.norm(dim=2, keepdim=True) / length_BT1)
+        moves_BT1 = (added_BTD != 0).any(dim=2, keepdim=True)
+        if self.during is not None:
+            moves_BT1 = moves_BT1 & frames.within(self.during)  # type: ignore[arg-type]
+        return torch.where(moves_BT1, new_BTD.to(x_BTD.dtype), x_BTD)

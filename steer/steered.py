@@ -18,8 +18,8 @@ from hooks.errors import require
 from hooks.model import CHAINED, Source
 from hooks.padding import real_frames
 from hooks.random_numbers import seeded
-from steer.delta import Mode, SiteEdit
-from steer.edits import Edit, FeatureEdit, Frames, Shift
+from steer.delta import Mode, Step, steps_of
+from steer.edits import AddDirection, Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError, SAEError
 from steer.sae import SAE, EncodesAndDecodes
 
@@ -41,7 +41,7 @@ class EditHandle:
 
 
 class SteeredModel:
-    """A model and an SAE for one of its sites, or {site: SAE}.
+    """A model and an SAE for one of its sites, or {site: SAE}; or none, for edits that need none (`AddDirection`).
 
     Calling it is the model's own forward, and every attribute that is not here is read and set as the model's own;
     inside `with steered.edit(...)` all of that runs edited, outside it is untouched, bit for bit. `site` may be left
@@ -57,12 +57,19 @@ class SteeredModel:
     """
 
     def __init__(
-        self, model: AudioModel | nn.Module, sae: SAEs, site: str | Site | None = None, *, check: bool = True
+        self,
+        model: AudioModel | nn.Module,
+        sae: SAEs | None = None,
+        site: str | Site | None = None,
+        *,
+        check: bool = True,
     ) -> None:
         self.model = wrap_model(model)
         if isinstance(site, Site):
             wrap_model(self.model, site)
             site = site.name
+        if sae is None:
+            sae = {}
         if not isinstance(sae, Mapping):
             site = site or getattr(getattr(sae, "info", None), "site", "")
             if not site:
@@ -73,7 +80,7 @@ class SteeredModel:
         for one in self.saes.values():
             if isinstance(one, nn.Module):
                 one.to(self.model.device)
-        if check and self.model.sample_rate is not None:
+        if check and self.sites and self.model.sample_rate is not None:
             prove(self.model, self.sites, self.saes)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -121,19 +128,21 @@ class SteeredModel:
     ) -> EditHandle:
         """Turn edits on in this thread (or task) until the handle's `remove()`.
 
-        With SAEs at several sites say which with `site`, or pass {site: edit or [edits]}. `mode="reconstruct"` puts
+        With SAEs at several sites say which with `site`, or pass {site: edit or [edits]}; an `AddDirection` may be at
+        any site of the model. Edits of a site act in their order. `mode="reconstruct"` puts
         decode(f') in place of the activation, so that what the SAE cannot explain is lost. `padding=False` leaves the
         frames of a model's window that hold no sound as they are.
 
         Raises:
-            EditError: a feature that is not there, or a site without an SAE.
+            EditError: a feature that is not there, or an edit of features at a site without an SAE.
+            SiteError: no such site.
         """
         if in_trace():
             raise EditError("inside a trace edits are made with tracer.edit(...), or with steered.edit(...) around it")
         handles: list[Handle] = []
         for name, change in self.changes(*edits, site=site, mode=mode, padding=padding).items():
             try:
-                handles.append(attach(self.model.module, self.sites[name], change))
+                handles.append(attach(self.model.module, self.model.site(name), change))
             except BaseException:
                 EditHandle(handles).remove()
                 raise
@@ -166,9 +175,10 @@ class SteeredModel:
         for name, some in self._by_site(edits, site, mode).items():
             if some or mode == "reconstruct":
                 try:
-                    changes[name] = self._change(name, SiteEdit(self.saes[name], some, mode), padding)
+                    steps = steps_of(self.saes.get(name), some, mode)
                 except EditError as error:
-                    raise EditError(f"{error}{renamed(self.model, self.saes[name], some)}") from error
+                    raise EditError(f"{error}{renamed(self.model, self.saes.get(name), some)}") from error
+                changes[name] = self._change(name, steps, any(edit.timed for edit in some), padding)
         return changes
 
     def _by_site(self, edits: tuple[Any, ...], site: str | None, mode: Mode) -> dict[str, list[Edit]]:
@@ -182,19 +192,21 @@ class SteeredModel:
                     (name, one) for name, some in edit.items() for one in ([some] if isinstance(some, Edit) else some)
                 ]
             else:
-                if site is None and len(self.saes) > 1:
-                    raise EditError(f"this model has SAEs at {', '.join(self.saes)}: say which with site=...")
+                if site is None and len(self.saes) != 1:
+                    raise EditError(f"this model has SAEs at {self._with_saes()}: say which site with site=...")
                 pairs = [(site or next(iter(self.saes)), edit)]
             for name, one in pairs:
-                if name not in self.saes:
-                    raise EditError(f"there is no SAE at {name!r}; there are SAEs at {', '.join(self.saes)}")
+                if name not in self.saes and not isinstance(one, AddDirection):
+                    raise EditError(f"there is no SAE at {name!r}; there are SAEs at {self._with_saes()}")
                 chosen.setdefault(name, []).append(one)
         return chosen
 
-    def _change(self, name: str, site_edit: SiteEdit, padding: bool) -> Callable[[Tensor], Tensor]:
-        site = self.sites[name]
-        timed = any(edit.timed for edit in site_edit.edits)
-        width = width_of(self.saes[name])
+    def _with_saes(self) -> str:
+        return ", ".join(self.saes) or "no site"
+
+    def _change(self, name: str, steps: Sequence[Step], timed: bool, padding: bool) -> Callable[[Tensor], Tensor]:
+        site = self.model.site(name)
+        width = width_of(self.saes[name]) if name in self.saes else None
 
         def change(x_BTD: Tensor) -> Tensor:
             if width not in (None, x_BTD.shape[2]):
@@ -214,7 +226,10 @@ class SteeredModel:
             if not count:
                 return x_BTD
             sound_BTD = x_BTD if count == x_BTD.shape[1] else x_BTD[:, :count]
-            edited_BTD = site_edit(sound_BTD, Frames.of(sound_BTD, site.frame_rate or 1.0, start_s or 0.0))
+            frames = Frames.of(sound_BTD, site.frame_rate or 1.0, start_s or 0.0)
+            edited_BTD = sound_BTD
+            for step in steps:
+                edited_BTD = step(edited_BTD, frames)
             return edited_BTD if sound_BTD is x_BTD else torch.cat([edited_BTD, x_BTD[:, count:]], dim=1)
 
         return change
@@ -284,7 +299,7 @@ def misfit(model: AudioModel, site: str, sae: EncodesAndDecodes, width: int) -> 
     )
 
 
-def renamed(model: AudioModel, sae: EncodesAndDecodes, edits: Sequence[Edit]) -> str:
+def renamed(model: AudioModel, sae: EncodesAndDecodes | None, edits: Sequence[Edit]) -> str:
     """What to add to an error about edits that may have been made for the former `starter:codec`."""
     features = (max(edit.features) + 1 for edit in edits if isinstance(edit, FeatureEdit))
     lengths = (len(edit.vector) for edit in edits if isinstance(edit, Shift))

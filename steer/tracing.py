@@ -142,8 +142,10 @@ class SiteTracer(InterleavingTracer):
 
         Raises:
             EditError: as there; at the end of the trace, if the site had been passed before and was not passed again.
+            SiteError: a direction at a module that is no named site.
         """
         for name, change in self._steered.changes(*edits, site=site, mode=mode, padding=padding).items():
+            _ = self.sites[name]  # what is not there would never be served
             self._changes[name].append(change)
             if name in self._passed:
                 self._late.add(name)

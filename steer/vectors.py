@@ -27,7 +27,10 @@ from steer.errors import EditError
 
 @dataclass(frozen=True, eq=False)
 class ControlVector(ByValue):
-    """`vector` [d_sae]; `unit` says what a strength of +1 does ("1 dB louder"), as far as that is known."""
+    """`vector` [d_sae], or [D] where it is a direction of the activation (`steer.directions`).
+
+    `unit` says what a strength of +1 does ("1 dB louder"), as far as that is known.
+    """
 
     vector: Tensor
     name: str = "vector"

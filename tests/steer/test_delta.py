@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.benchmark.timing import peak_bytes
-from steer.delta import Mode, SiteEdit
-from steer.edits import Ablate, Clamp, Curve, Edit, FeatureEdit, Frames, Scale, Shift
+from steer.delta import Mode, SiteEdit, steps_of
+from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, FeatureEdit, Frames, Scale, Shift
 from steer.errors import EditError
 from steer.picked import PickedTopK
 from steer.sae import SAE, moved, rms_normalized
@@ -398,3 +398,37 @@ def test_an_edit_is_closer_to_fp64_than_the_dtype_can_tell(
     f, new = reference_features(sae.double(), x.double(), edits)
     expected = x.double() + sae.decode(new) - sae.decode(f)
     torch.testing.assert_close(edited.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-5)
+
+
+# --- with edits of the activation itself ---
+
+
+def applied(sae: SAE | None, edits: Sequence[Edit], mode: Mode = "delta") -> Tensor:
+    x_BTD = X
+    for step in steps_of(sae, edits, mode):
+        x_BTD = step(x_BTD, FRAMES)
+    return x_BTD
+
+
+def test_directions_and_features_are_edited_in_their_order(any_sae: SAE) -> None:
+    v_D = torch.linspace(-1, 1, D)
+    edits = [AddDirection(v_D), Ablate([3]), Scale([3, 5], 2.0), AddDirection(v_D, -1.0)]
+    expected = SiteEdit(any_sae, [Ablate([3]), Scale([3, 5], 2.0)])(X + v_D, FRAMES) - v_D
+    torch.testing.assert_close(applied(any_sae, edits), expected)
+    assert len(steps_of(any_sae, edits)) == 3
+    assert torch.equal(applied(None, edits[:1]), X + v_D)
+
+
+def test_an_activation_is_reconstructed_once(random_sae: Callable[..., SAE]) -> None:
+    sae, add = random_sae("relu"), AddDirection(torch.linspace(-1, 1, D))
+    added = add.applied
+    torch.testing.assert_close(applied(sae, [add], "reconstruct"), added(sae(X), FRAMES))
+    first = SiteEdit(sae, [Ablate([3])], "reconstruct")(X, FRAMES)
+    expected = SiteEdit(sae, [Ablate([4])])(added(first, FRAMES), FRAMES)
+    torch.testing.assert_close(applied(sae, [Ablate([3]), add, Ablate([4])], "reconstruct"), expected)
+
+
+def test_without_an_sae_there_is_nothing_else() -> None:
+    for edits, mode in (([Ablate([3])], "delta"), ([], "reconstruct")):
+        with pytest.raises(EditError, match="no SAE here"):
+            steps_of(None, edits, mode)  # type: ignore[arg-type]

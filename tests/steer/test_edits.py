@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from steer.edits import Ablate, Clamp, Curve, Frames, Scale, Shift, as_spans
+from steer.edits import Ablate, AddDirection, Clamp, Curve, Frames, Scale, Shift, as_spans
 from steer.errors import EditError
 from steer.vectors import ControlVector
 
@@ -130,3 +130,54 @@ def test_a_feature_of_too_many_digits() -> None:
     for feature in (2**63, -(2**63), 10**5000):
         with pytest.raises(EditError, match="no SAE has so many"):
             Ablate([feature])
+
+
+# --- of the activation itself ---
+
+X = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(6))
+V = torch.linspace(-1, 1, 9)
+
+
+def test_a_direction_is_added_to_every_frame() -> None:
+    expected = X + 2 * V
+    assert torch.equal(AddDirection(V, 2.0).applied(X, FRAMES), expected)
+    assert torch.equal(AddDirection(ControlVector(V), torch.tensor([0.0, 2.0])).applied(X, FRAMES)[1], expected[1])
+    curve = AddDirection(V, Curve(((10.25, 0.0), (11.75, 3.0)))).applied(X, FRAMES)
+    torch.testing.assert_close(curve - X, torch.tensor([0.0, 1, 2, 3])[:, None] * V.expand(2, 4, 9), atol=1e-6, rtol=0)
+    assert AddDirection(V, Curve(((0.0, 1.0),))).timed and not AddDirection(V).timed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("keep_norm", [False, True])
+def test_frames_to_which_nothing_is_added_stay_bit_for_bit(keep_norm: bool, dtype: torch.dtype) -> None:
+    x = X.to(dtype)
+    x[0, 0, 0] = -0.0
+    for edit in (AddDirection(V, 0.0, keep_norm), AddDirection(0 * V, 1.0, keep_norm)):
+        assert edit.applied(x, FRAMES).view(torch.uint8).equal(x.view(torch.uint8))
+    edited = AddDirection(V, torch.tensor([0.0, 1.0]), keep_norm, during=(10.5, 11.5)).applied(x, FRAMES)
+    assert edited.dtype == dtype
+    changed = (edited != x).any(-1)
+    assert changed.tolist() == [[False] * 4, [False, True, True, False]]
+
+
+def test_a_frame_may_keep_its_length() -> None:
+    edited = AddDirection(V, 5.0, keep_norm=True).applied(X, FRAMES)
+    torch.testing.assert_close(edited.norm(dim=2), X.norm(dim=2))
+    assert torch.nn.functional.cosine_similarity(edited, X + 5 * V, dim=2).min() > 0.99999
+    assert torch.isfinite(AddDirection(V, keep_norm=True).applied(-V.expand(2, 4, 9), FRAMES)).all()
+
+
+def test_gradients_reach_a_direction() -> None:
+    vector = V.clone().requires_grad_()
+    AddDirection(vector, 3.0).applied(X, FRAMES).sum().backward()
+    torch.testing.assert_close(vector.grad, torch.full((9,), 3.0 * 8))
+
+
+def test_directions_that_cannot_be() -> None:
+    with pytest.raises(EditError, match="has 8 numbers, the activation is 9 wide"):
+        AddDirection(V[1:]).applied(X, FRAMES)
+    for bad in (torch.ones(2, 9), torch.tensor([math.nan])):
+        with pytest.raises(EditError, match="one finite number"):
+            AddDirection(bad)
+    with pytest.raises(EditError, match="finite"):
+        AddDirection(V, math.inf)

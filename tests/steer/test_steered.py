@@ -11,7 +11,7 @@ from hooks import AudioModel, Site, SiteError, at_time
 from hooks.capture import Recorder
 from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from steer.edits import Ablate, Clamp, Curve, Scale, Shift
+from steer.edits import Ablate, AddDirection, Clamp, Curve, Scale, Shift
 from steer.errors import EditError, SAEError
 from steer.sae import SAE, SAEInfo
 from steer.steered import SteeredModel
@@ -203,6 +203,38 @@ def test_several_sites(codec: AudioModel, random_sae: MakeSAE) -> None:
     with pytest.raises(EditError, match="no SAE at 'encoder.0'"):
         steered.apply(Ablate([3]), site="encoder.0")
     assert set(steered.features(AUDIO[0])) == {"latent", "decoder_input"}
+
+
+def test_directions_at_any_site_with_and_without_saes(codec: AudioModel, random_sae: MakeSAE) -> None:
+    plain, v_D = codec.run(AUDIO), VECTOR[:12]
+    bare, steered = SteeredModel(codec), SteeredModel(codec, random_sae("relu"), "latent")
+    outputs = []
+    for one in (bare, steered):
+        with one.edit({"latent": [AddDirection(v_D)], "decoder_input": AddDirection(v_D, -2.0, keep_norm=True)}):
+            outputs.append(one.run(AUDIO))
+        with one.edit({"latent": AddDirection(v_D, 0.0)}):
+            assert torch.equal(one.run(AUDIO), plain)
+        assert torch.equal(one.run(AUDIO), plain)
+    assert torch.equal(*outputs) and not torch.equal(outputs[0], plain)
+    before = at_latent(steered)
+    with steered.edit(AddDirection(v_D, Curve(((0.1, 0.0), (0.2, 1.0))), during=(0.0, 0.2))):
+        after = at_latent(steered)
+    assert torch.equal(after[:, :20], before[:, :20]) and torch.equal(after[:, 40:], before[:, 40:])
+    torch.testing.assert_close(after[:, 39], before[:, 39] + 0.975 * v_D)
+    assert not bare.features(AUDIO[0])
+
+
+def test_directions_that_are_nowhere(steered: SteeredModel) -> None:
+    bare = SteeredModel(steered.model)
+    with pytest.raises(EditError, match="SAEs at no site: say which"):
+        bare.apply(AddDirection(VECTOR))
+    with pytest.raises(EditError, match="SAEs at no site"):
+        bare.apply(Ablate([3]), site="latent")
+    with pytest.raises(SiteError, match="no site 'nowhere'"):
+        bare.apply(AddDirection(VECTOR), site="nowhere")
+    with bare.edit(AddDirection(VECTOR), site="latent"), pytest.raises(EditError, match="40 numbers.*12 wide"):
+        bare.run(AUDIO)
+    assert hooks_of(bare.model) == 0
 
 
 def test_apply_stays_until_it_is_removed(steered: SteeredModel) -> None:

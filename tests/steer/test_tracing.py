@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hooks import MissingExtraError, ModelError, Site, SiteError, attach, wrap_model
 from hooks.capture import Recorder
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from steer import SAE, Ablate, Clamp, Scale, Shift, SteeredModel
+from steer import SAE, Ablate, AddDirection, Clamp, Scale, Shift, SteeredModel
 from steer.errors import EditError, SAEError
 from steer.steered import tensors_in
 
@@ -568,6 +568,8 @@ def test_edits_that_cannot_be(steered: SteeredModel) -> None:
     with pytest.raises(EditError, match="inside a trace.*tracer.edit"), steered.trace(inputs(steered)) as tracer:
         tracer.sites["encoder.0"].activation.save()
         steered.apply(Ablate([3]), site="encoder.1")
+    with pytest.raises(SiteError, match="module but no site"), steered.trace(inputs(steered)) as tracer:
+        tracer.edit(AddDirection(torch.ones(16)), site="encoder.layers.1.attention.q_proj")
     assert hooks_of(steered.module) == 0
 
 
