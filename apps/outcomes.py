@@ -48,10 +48,18 @@ def kept_lines(outcome: Outcome, spans: str = "--during") -> list[str]:
     if outcome.kept.get("outside_unchanged"):
         lines.append(f"outside {spans}: unchanged")
     if outcome.limited_db:
-        lines.append(f"limiter: peaks turned down by {outcome.limited_db:.2f} dB at most")
+        lines.append(f"limiter: peaks turned down by {outcome.limited_db:.2f} dB at most{no_headroom(outcome)}")
     if outcome.clipped:
         lines.append(f"clipped at full scale: {outcome.clipped} samples")
     return [*lines, *channel_lines(outcome.channels)]
+
+
+def no_headroom(outcome: Outcome) -> str:
+    """Why a goal of loudness was missed, where the limiter is the reason."""
+    goal, measured = outcome.requested.get("loudness"), outcome.measured.get("loudness")
+    if goal is None or measured is None or measured > goal or met("loudness", goal, measured):
+        return ""
+    return f"; the file has no headroom for {shown('loudness', goal)}"
 
 
 def voice_lines(voice: Mapping[str, Heard]) -> list[str]:

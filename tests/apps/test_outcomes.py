@@ -56,6 +56,16 @@ def test_what_else_changed_has_a_line_each() -> None:
     assert kept_lines(outcome(kept={"stoi": None, "above_band_db": None, "outside_unchanged": False})) == []
 
 
+def test_a_file_without_headroom() -> None:
+    quieter = outcome(measured={**MEASURED, "loudness": 3.4}, met=False, limited_db=5.0)
+    (line,) = kept_lines(quieter)
+    assert line == "limiter: peaks turned down by 5.00 dB at most; the file has no headroom for +6.00 dB"
+    # louder than asked for: not by the limiter
+    assert kept_lines(outcome(measured={**MEASURED, "loudness": 8.0}, met=False, limited_db=5.0)) == [
+        "limiter: peaks turned down by 5.00 dB at most"
+    ]
+
+
 @pytest.mark.parametrize(
     ("channels", "lines"),
     [
