@@ -94,8 +94,10 @@ def main(
         for semitones in MOVES:
             edited = edit_sound(clip, steered, goals={"pitch": semitones}, vectors=vectors)
             sounds[f"{semitones:+g} semitones"] = Clip(edited.samples.float(), edited.sample_rate)
-        draw(name, sounds).savefig(out / f"{name}.png")
-        print(out / f"{name}.png")
+        path = out / f"{name}.png"
+        draw(name, sounds).savefig(path)
+        Image.open(path).quantize(256).save(path, optimize=True)  # less than half the size
+        print(path)
 
 
 if __name__ == "__main__":
