@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from PIL import Image
 from torch import Tensor
 
 from hooks import Clip, open_model, read_clip
