@@ -19,7 +19,7 @@ def export(
     """Write a Whisper as model.pt for openai-whisper and as a folder for transformers, which `--model` takes too."""
     from apps.files import to_json
     from hooks import ModelError
-    from hooks.families import whisper_export
+    from hooks.families.whisper import export as whisper_export
     from steer import open_model  # which knows the names starter:...
 
     # told before a model is opened

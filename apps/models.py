@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apps.options import Json
+
+if TYPE_CHECKING:
+    from hooks.family import Family
 
 
 def models(as_json: Json = False) -> None:
@@ -51,32 +54,25 @@ def cell(value: Any) -> str:
 
 def known_models() -> list[dict[str, Any]]:
     """The models that ship with the package, with their SAEs, and what each family opens by name."""
-    from hooks.registry import FAMILIES, family
+    from hooks.registry import FAMILIES, family_of
     from steer import starter
 
     rows = []
     for name in starter.models():
         config = json.loads((starter.model_folder(name.removeprefix("starter:")) / "config.json").read_text())
-        key = config.get("architecture") or config["model_type"]
-        rows.append({"model": name, "family": "starter", **needed(key, name), "SAEs": starter.saes(name)})
-    for module in dict.fromkeys(FAMILIES.values()):
-        keys = [key for key in FAMILIES if FAMILIES[key] == module]
-        names = list(family(keys[0]).NAMES)
-        if hasattr(family(keys[0]), "open_folder"):
-            names.append(f"a folder ({', '.join(keys)})")
-        rows += [
-            {"model": name, "family": module.rsplit(".", 1)[-1], **needed(keys[0], name), "SAEs": []} for name in names
-        ]
+        family = family_of(config.get("architecture") or config["model_type"])
+        rows.append({"model": name, "family": "starter", **needed(family, name), "SAEs": starter.saes(name)})
+    for family in FAMILIES:
+        names = [*family.names, *([f"a folder ({', '.join(family.types)})"] if family.open_folder else [])]
+        rows += [{"model": name, "family": family.name, **needed(family, name), "SAEs": []} for name in names]
     return rows
 
 
-def needed(family: str, name: str) -> dict[str, Any]:
+def needed(family: Family | None, name: str) -> dict[str, Any]:
     """What has to be installed to open a name: `extra` is None where nothing has."""
     from importlib.util import find_spec
 
-    from hooks.registry import requirement
-
-    needs = requirement(family, name)
+    needs = family.needs(name) if family else None
     if needs is None:
         return {"needs": None, "installed": True}
     library, extra = needs

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,62 +19,50 @@ from torch.nn.modules.module import (
 )
 
 from hooks.errors import AudioSteerError, ModelError, one_line, shortened
+from hooks.families import (
+    ast,
+    bigcodec,
+    crepe,
+    dac,
+    diffrhythm,
+    encodec,
+    mimi,
+    oobleck,
+    snac,
+    source_filter,
+    speechtokenizer,
+    ssl,
+    wavtokenizer,
+    whisper,
+)
+from hooks.family import Family
 from hooks.hub import download
 from hooks.model import AudioModel
 from hooks.site import Site
+from hooks.starter import model_folder
 from hooks.weights import check_finite, check_folder, refusal
 
-FAMILIES: dict[str, str] = {
-    "encodec": "hooks.families.encodec",
-    "wavtokenizer": "hooks.families.wavtokenizer",
-    "bigcodec": "hooks.families.bigcodec",
-    "source_filter": "hooks.families.source_filter",
-    "whisper": "hooks.families.whisper",
-    "whisper_compact": "hooks.families.whisper_compact",
-    "ct2": "hooks.families.whisper_ct2",
-    "hubert": "hooks.families.ssl",
-    "wavlm": "hooks.families.ssl",
-    "wav2vec2": "hooks.families.ssl",
-    "mert_model": "hooks.families.ssl",
-    "mimi": "hooks.families.mimi",
-    "speechtokenizer": "hooks.families.speechtokenizer",
-    "oobleck": "hooks.families.oobleck",
-    "AutoencoderOobleck": "hooks.families.oobleck",
-    "diffrhythm": "hooks.families.diffrhythm",
-    "dac": "hooks.families.dac",
-    "snac": "hooks.families.snac",
-    "audio-spectrogram-transformer": "hooks.families.ast",
-    "crepe": "hooks.families.crepe",
-}
-"""Name of the family, as in `encodec:24khz` and in a folder's `config.json`, and where it lives."""
-
-BY_FILE = {"model.bin": "ct2"}
-"""Formats told by a file where no `config.json` names a type, {file: family}; the family checks what is in it."""
-
-HUB_LIBRARIES = ("transformers", "diffusers")
-"""Libraries whose models are folders with a `config.json`; others are opened by a family's own names."""
-
-SCHEMES: dict[str, Callable[[str], Path]] = {}
-"""Prefixes that stand for a folder: `starter:codec` is resolved by whoever registered `starter`."""
+FAMILIES: tuple[Family, ...] = (
+    encodec.FAMILY,
+    wavtokenizer.FAMILY,
+    bigcodec.FAMILY,
+    source_filter.FAMILY,
+    *whisper.FAMILIES,
+    ssl.FAMILY,
+    mimi.FAMILY,
+    speechtokenizer.FAMILY,
+    oobleck.FAMILY,
+    diffrhythm.FAMILY,
+    dac.FAMILY,
+    snac.FAMILY,
+    ast.FAMILY,
+    crepe.FAMILY,
+)
 
 
-def family(name: str) -> ModuleType:
-    return importlib.import_module(FAMILIES[name])
-
-
-def requirement(key: str, name: str = "") -> tuple[str, str] | None:
-    """The library that a family needs to open a name or a folder, and the extra that brings it; None if it needs none.
-
-    Told from the family's `CLASSES` (or `LIBRARIES`, if those are not its own) and its file's name (or `EXTRA`).
-    """
-    module = family(key)
-    libraries = [path.split(".")[0] for path in getattr(module, "LIBRARIES", module.CLASSES)]
-    libraries = [library for library in libraries if library not in ("hooks", "torch")]
-    if not libraries:
-        return None
-    by_own_name = name.partition(":")[0] == key
-    fitting = [library for library in libraries if (library in HUB_LIBRARIES) != by_own_name]
-    return (fitting or libraries)[0], getattr(module, "EXTRA", module.__name__.rsplit(".", 1)[-1])
+def family_of(kind: str | None) -> Family | None:
+    """The family with a type of that name."""
+    return next((family for family in FAMILIES if kind in family.types), None)
 
 
 # what a library draws for weights that are then read from files stays without effect on the caller's numbers
@@ -117,43 +103,42 @@ def find_model(name: str | Path, revision: str | None) -> AudioModel:
     if isinstance(name, Path) or os.path.exists(text):
         return open_folder(Path(name), text)
     scheme, _, rest = text.partition(":")
-    if scheme in SCHEMES:
-        return open_folder(SCHEMES[scheme](rest), text)
+    if scheme == "starter":
+        return open_folder(model_folder(rest), text)
     if scheme == "hf" and rest:
         return open_folder(download(rest, revision), text)
-    if scheme in FAMILIES and rest:
-        module = family(scheme)
-        if hasattr(module, "open_name"):
-            return module.open_name(rest, text)
-        return open_folder(Path(rest), text)
-    own = [name for name in FAMILIES if name.islower() and hasattr(family(name), "open_name")]
-    known = ", ".join([*(f"{name}:..." for name in (*own, *SCHEMES)), "hf:owner/name", "a folder"])
+    family = family_of(scheme)
+    if family is not None and rest:
+        return family.open_name(rest, text) if family.open_name else open_folder(Path(rest), text)
+    own = [family.types[0] for family in FAMILIES if family.open_name]
+    known = ", ".join([*(f"{name}:..." for name in (*own, "starter")), "hf:owner/name", "a folder"])
     raise ModelError(f"there is no model {shortened(text)!r}; a model is one of {known}")
 
 
 def open_folder(folder: Path, name: str) -> AudioModel:
     """Open a folder by `architecture`, `model_type` or (diffusers) `_class_name` in its `config.json`, or by a file."""
     path = folder / "config.json"
-    by_file = next((kind for file, kind in BY_FILE.items() if (folder / file).is_file()), None)
-    if not path.is_file() and by_file is None:
+    has_config = path.is_file()
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if has_config else {}
+        kind = config.get("architecture") or config.get("model_type") or config.get("_class_name")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{name}: {path} is not a JSON object ({error}); fetch it again") from error
+    family = family_of(kind) if kind else next((one for one in FAMILIES if one.knows(folder, config)), None)
+    if family is None and not has_config:
         hint = ""
         if folder.is_file():
             hint = f"; a file of weights opens behind the name of its family, as in whisper:{name}"
         elif (folder / "model_index.json").is_file():
             hint = f"; the VAE of a pipeline opens as oobleck:{name.removeprefix('hf:')}"
         raise ModelError(f"{name}: {folder} has no config.json, so it is not known what model that is{hint}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        kind = config.get("architecture") or config.get("model_type") or config.get("_class_name") or untyped(config)
-        kind = kind or by_file
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{name}: {path} is not a JSON object ({error}); fetch it again") from error
-    if kind not in FAMILIES or not hasattr(family(kind), "open_folder"):
-        raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {', '.join(FAMILIES)}")
-    if kind not in BY_FILE.values():
+    if family is None or family.open_folder is None:
+        known = ", ".join(kind for one in FAMILIES for kind in one.types)
+        raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {known}")
+    if not family.own_format:
         check_folder(folder)
     with room_for(folder):
-        return family(kind).open_folder(folder, name)
+        return family.open_folder(folder, name)
 
 
 SPARE_NUMBERS, SPARE_PARTS = 2**27, 10_000
@@ -190,15 +175,6 @@ def room_for(folder: Path) -> Iterator[None]:
             handle.remove()
 
 
-def untyped(config: dict[str, Any]) -> str | None:
-    """The family that knows a configuration although no type is named in it."""
-    for name in FAMILIES:
-        knows = getattr(family(name), "knows", None)
-        if knows is not None and knows(config):
-            return name
-    return None
-
-
 def wrap_model(
     module: nn.Module | AudioModel | Any, *sites: Site, sample_rate: int | None = None, channels: int = 1
 ) -> AudioModel:
@@ -224,11 +200,9 @@ def wrap_model(
         model = AudioModel(module, sample_rate=sample_rate, channels=channels)
         # torch.package puts its own name before that of a module: <torch_package_0>.dac.model.dac
         parents = {f"{cls.__module__.rpartition('>.')[2]}.{cls.__qualname__}" for cls in type(module).__mro__}
-        for name in FAMILIES:
-            candidate = family(name)
-            if parents & set(candidate.CLASSES):
-                model = candidate.wrap(module)
-                break
+        family = next((one for one in FAMILIES if parents & set(one.classes)), None)
+        if family is not None and family.wrap is not None:
+            model = family.wrap(module)
     if envoy is not None:
         model.envoy = envoy
     for site in sites:

@@ -15,7 +15,7 @@ import torch
 
 from hooks import open_model, read_clip
 from hooks.families.whisper import WhisperPackage
-from hooks.families.whisper_export import export
+from hooks.families.whisper.export import export
 from steer import SAE, Ablate, SteeredModel
 from tests import real_weights as script
 from tests.ct2_files import ct2_folder, tiny_module

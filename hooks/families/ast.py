@@ -28,13 +28,12 @@ from torch import Tensor, nn
 from hooks.attach import at_time, current_time
 from hooks.clip import as_clip
 from hooks.errors import ModelError, require
+from hooks.family import Family
 from hooks.model import Encoder, Source
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
 
 TRANSFORMERS = "transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer"
-CLASSES = (f"{TRANSFORMERS}.ASTModel", f"{TRANSFORMERS}.ASTForAudioClassification")
-NAMES = ("hf:MIT/ast-finetuned-audioset-10-10-0.4593", "hf:MIT/ast-finetuned-speech-commands-v2")
 EXTRA_TOKENS = 2
 
 
@@ -143,3 +142,15 @@ def extractor(origin: str) -> Any:
         return part.from_pretrained(origin, local_files_only=True) if origin else None
     except (OSError, ValueError):
         return None
+
+
+FAMILY = Family(
+    "ast",
+    types=("audio-spectrogram-transformer",),
+    names=("hf:MIT/ast-finetuned-audioset-10-10-0.4593", "hf:MIT/ast-finetuned-speech-commands-v2"),
+    classes=(f"{TRANSFORMERS}.ASTModel", f"{TRANSFORMERS}.ASTForAudioClassification"),
+    libraries=("transformers",),
+    extra="ast",
+    wrap=wrap,
+    open_folder=open_folder,
+)

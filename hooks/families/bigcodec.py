@@ -19,16 +19,15 @@ from torch import Tensor
 
 from hooks.errors import ModelError, one_line
 from hooks.families.conv_sites import children_of, conv_sites
+from hooks.family import Family
 from hooks.hub import published_path
 from hooks.model import Codec
 from hooks.networks.bigcodec import BigCodec, BigCodecConfig, flat
 from hooks.site import Site
 from hooks.weights import checked, read_checkpoint, weight_files
 
-CLASSES = ("hooks.networks.bigcodec.BigCodec",)
 PUBLISHED = {"16khz": ("Alethia/BigCodec", "bigcodec.pt")}
 """Hub repository and file of the published model."""
-NAMES = tuple(f"bigcodec:{size}" for size in PUBLISHED)
 
 
 class BigCodecCodec(Codec):
@@ -93,3 +92,14 @@ def open_weights(path: Path, name: str) -> Codec:
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{name}: not a BigCodec that can be opened ({one_line(error)})") from error
     return BigCodecCodec(module, name)
+
+
+FAMILY = Family(
+    "bigcodec",
+    types=("bigcodec",),
+    names=tuple(f"bigcodec:{size}" for size in PUBLISHED),
+    classes=("hooks.networks.bigcodec.BigCodec",),
+    wrap=wrap,
+    open_name=open_name,
+    open_folder=open_folder,
+)

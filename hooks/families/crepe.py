@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from hooks.attach import at_time, attach, current_time
 from hooks.clip import as_clip
 from hooks.errors import ModelError, SiteError, one_line, require
+from hooks.family import Family
 from hooks.model import Encoder, Source
 from hooks.site import Site
 from hooks.weights import read_state
 
-CLASSES = ("torchcrepe.model.Crepe",)
 NAMES = ("crepe:tiny", "crepe:full")
 SAMPLE_RATE, LAYERS, MAPS = 16_000, 6, 4
 PADDING = (31, 32)
@@ -169,3 +169,15 @@ def open_name(size: str, name: str) -> Encoder:
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"{name}: the weights are not those of a CREPE ({one_line(error)})") from error
     return CrepeEncoder(module, name)
+
+
+FAMILY = Family(
+    "crepe",
+    types=("crepe",),
+    names=NAMES,
+    classes=("torchcrepe.model.Crepe",),
+    libraries=("torchcrepe",),
+    extra="crepe",
+    wrap=wrap,
+    open_name=open_name,
+)

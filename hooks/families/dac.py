@@ -21,14 +21,13 @@ from torch import Tensor, nn
 
 from hooks.errors import ModelError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
+from hooks.family import Family
 from hooks.model import Codec
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
 from hooks.weights import checked, read_checkpoint
 
-CLASSES = ("dac.model.dac.DAC", "transformers.models.dac.modeling_dac.DacModel")
 SIZES = ("16khz", "24khz", "44khz", "44khz-16kbps")
-NAMES = (*(f"dac:{size}" for size in SIZES), *(f"hf:descript/dac_{size}" for size in SIZES[:3]))
 
 
 def fitted(audio_BCN: Tensor, samples: int) -> Tensor:
@@ -200,3 +199,16 @@ def open_folder(folder: Path, name: str) -> Codec:
     """A folder that `DacModel.save_pretrained` wrote, or its hub cache."""
     transformers = require("transformers", "dac")
     return DacTransformers(from_pretrained(transformers.DacModel, folder, name), name)
+
+
+FAMILY = Family(
+    "dac",
+    types=("dac",),
+    names=(*(f"dac:{size}" for size in SIZES), *(f"hf:descript/dac_{size}" for size in SIZES[:3])),
+    classes=("dac.model.dac.DAC", "transformers.models.dac.modeling_dac.DacModel"),
+    libraries=("dac", "transformers"),
+    extra="dac",
+    wrap=wrap,
+    open_name=open_name,
+    open_folder=open_folder,
+)

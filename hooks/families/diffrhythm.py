@@ -37,14 +37,13 @@ from torch import Tensor, nn
 from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, one_line
 from hooks.families.oobleck import MeanSite
+from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
 from hooks.padding import sound_until
 from hooks.site import Site
 from hooks.weights import check_finite
 
-CLASSES = ("hooks.families.diffrhythm.ScriptedVAE", "torch.jit._script.ScriptModule")
-NAMES = ("diffrhythm:ASLP-lab/DiffRhythm-vae",)
 FILE = "vae_model.pt"
 METHODS = ("encode_export", "decode_export")
 SAMPLE_RATE, CHANNELS, HOP_LENGTH, WIDTH = 44_100, 2, 2048, 64
@@ -187,3 +186,13 @@ def check_script(path: Path, name: str) -> None:
         raise ModelError(f"{name}: {path} holds no TorchScript code; DiffRhythm's VAE is published as {FILE}")
     if word:
         raise ModelError(f"{name}: {path} holds code that does more than compute ({word!r}); it is not opened")
+
+
+FAMILY = Family(
+    "diffrhythm",
+    types=("diffrhythm",),
+    names=("diffrhythm:ASLP-lab/DiffRhythm-vae",),
+    classes=("hooks.families.diffrhythm.ScriptedVAE", "torch.jit._script.ScriptModule"),
+    wrap=wrap,
+    open_name=open_name,
+)

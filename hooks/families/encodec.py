@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
+from hooks.family import Family
 from hooks.model import Codec
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
 from hooks.weights import read_state
 
-CLASSES = ("encodec.model.EncodecModel", "transformers.models.encodec.modeling_encodec.EncodecModel")
-NAMES = ("encodec:24khz", "encodec:48khz", "hf:facebook/encodec_24khz", "hf:facebook/encodec_48khz")
 CHECKPOINTS = {"24khz": "encodec_24khz-d7cc33bc.th", "48khz": "encodec_48khz-7e698e3e.th"}
 """The package's own files, with the beginning of their SHA-256."""
 
@@ -194,3 +193,16 @@ def open_folder(folder: Path, name: str) -> Codec:
     """A folder that `EncodecModel.save_pretrained` wrote, or its hub cache."""
     transformers = require("transformers", "encodec")
     return EncodecTransformers(from_pretrained(transformers.EncodecModel, folder, name), name)
+
+
+FAMILY = Family(
+    "encodec",
+    types=("encodec",),
+    names=("encodec:24khz", "encodec:48khz", "hf:facebook/encodec_24khz", "hf:facebook/encodec_48khz"),
+    classes=("encodec.model.EncodecModel", "transformers.models.encodec.modeling_encodec.EncodecModel"),
+    libraries=("encodec", "transformers"),
+    extra="encodec",
+    wrap=wrap,
+    open_name=open_name,
+    open_folder=open_folder,
+)

@@ -25,13 +25,10 @@ from torch import Tensor, nn
 
 from hooks.errors import ModelError, require
 from hooks.families.conv_sites import children_of, conv_sites
+from hooks.family import Family
 from hooks.model import Codec
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
-
-CLASSES = ("transformers.models.mimi.modeling_mimi.MimiModel",)
-NAMES = ("hf:kyutai/mimi",)
-
 
 PARTS = ("encoder", "encoder_transformer", "downsample", "upsample", "decoder_transformer", "decoder")
 """The networks that a sound passes, with the quantiser between the two in the middle."""
@@ -149,3 +146,15 @@ def open_folder(folder: Path, name: str) -> Codec:
     """
     transformers = require("transformers", "mimi")
     return MimiCodec(from_pretrained(transformers.MimiModel, folder, name), name)
+
+
+FAMILY = Family(
+    "mimi",
+    types=("mimi",),
+    names=("hf:kyutai/mimi",),
+    classes=("transformers.models.mimi.modeling_mimi.MimiModel",),
+    libraries=("transformers",),
+    extra="mimi",
+    wrap=wrap,
+    open_folder=open_folder,
+)

@@ -34,15 +34,12 @@ from torch import Tensor, nn
 from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, SiteError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
+from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
 from hooks.padding import sound_until
 from hooks.site import Site
 from hooks.weights import read_state
-
-CLASSES = ("diffusers.models.autoencoders.autoencoder_oobleck.AutoencoderOobleck",)
-NAMES = ("oobleck:stabilityai/stable-audio-open-1.0",)
-EXTRA = "vae"
 
 
 @dataclass(frozen=True)
@@ -190,3 +187,16 @@ def open_folder(folder: Path, name: str) -> Codec:
     except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise ModelError(f"{name}: not an AutoencoderOobleck that can be opened ({one_line(error)})") from error
     return OobleckVAE(module, name)
+
+
+FAMILY = Family(
+    "oobleck",
+    types=("oobleck", "AutoencoderOobleck"),
+    names=("oobleck:stabilityai/stable-audio-open-1.0",),
+    classes=("diffusers.models.autoencoders.autoencoder_oobleck.AutoencoderOobleck",),
+    libraries=("diffusers",),
+    extra="vae",
+    wrap=wrap,
+    open_name=open_name,
+    open_folder=open_folder,
+)

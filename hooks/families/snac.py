@@ -29,13 +29,13 @@ from torch import Tensor, nn
 from hooks.attach import attach, current_time
 from hooks.errors import ModelError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
+from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
 from hooks.padding import sound_until
 from hooks.site import Site
 from hooks.weights import read_state
 
-CLASSES = ("snac.snac.SNAC",)
 SIZES = ("24khz", "32khz", "44khz")
 NAMES = tuple(f"snac:{size}" for size in SIZES)
 
@@ -119,7 +119,7 @@ def wrap(module: nn.Module, name: str = "") -> Codec:
     return SnacCodec(module, name)
 
 
-def knows(config: dict[str, Any]) -> bool:
+def knows(folder: Path, config: dict[str, Any]) -> bool:
     """SNAC's own `config.json`, which does not say what it is of."""
     return {"sampling_rate", "encoder_rates", "decoder_rates", "vq_strides"} <= config.keys()
 
@@ -150,3 +150,17 @@ def open_folder(folder: Path, name: str) -> Codec:
     except (TypeError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise ModelError(f"{name}: not a SNAC that can be opened ({one_line(error)})") from error
     return SnacCodec(module, name)
+
+
+FAMILY = Family(
+    "snac",
+    types=("snac",),
+    names=NAMES,
+    classes=("snac.snac.SNAC",),
+    libraries=("snac",),
+    extra="snac",
+    wrap=wrap,
+    open_name=open_name,
+    open_folder=open_folder,
+    knows=knows,
+)

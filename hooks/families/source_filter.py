@@ -15,14 +15,12 @@ from torch import Tensor
 
 from hooks.attach import current_carry, current_time
 from hooks.errors import ModelError, one_line
+from hooks.family import Family
 from hooks.model import Codec
 from hooks.networks.pitch_net import WINDOWS
 from hooks.networks.source_filter import MIDI_CENTRE, MIDI_STEP, N_FFT, SourceFilter, SourceFilterConfig
 from hooks.site import Site
 from hooks.weights import read_state
-
-CLASSES = ("hooks.networks.source_filter.SourceFilter",)
-NAMES: tuple[str, ...] = ()
 
 
 class SourceFilterCodec(Codec):
@@ -106,3 +104,12 @@ def open_folder(folder: Path, name: str) -> Codec:
         return SourceFilterCodec(module, name)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ModelError(f"{name}: not a source-filter codec that can be opened ({one_line(error)})") from error
+
+
+FAMILY = Family(
+    "source_filter",
+    types=("source_filter",),
+    classes=("hooks.networks.source_filter.SourceFilter",),
+    wrap=wrap,
+    open_folder=open_folder,
+)

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from hooks.errors import ModelError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
+from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
 from hooks.site import Site
 from hooks.weights import read_state
 
-CLASSES = ("speechtokenizer.model.SpeechTokenizer",)
 RELEASES = {
     "hubert_avg": ("fnlp/SpeechTokenizer", "speechtokenizer_hubert_avg/SpeechTokenizer.pt"),
     "snake": ("fnlp/AnyGPT-speech-modules", "speechtokenizer/ckpt.dev"),
@@ -72,7 +72,7 @@ def wrap(module: nn.Module, name: str = "") -> Codec:
     return SpeechTokenizerCodec(module, name)
 
 
-def knows(config: dict[str, Any]) -> bool:
+def knows(folder: Path, config: dict[str, Any]) -> bool:
     """Whether a configuration is one of the package's, which name no type."""
     return {"n_q", "strides", "semantic_dimension"} <= config.keys()
 
@@ -113,3 +113,17 @@ def load(config: Path, weights: Path, name: str) -> Codec:
     except (TypeError, AttributeError, ValueError, RuntimeError, OSError) as error:
         raise ModelError(f"{name}: not a SpeechTokenizer that can be opened ({one_line(error)})") from error
     return SpeechTokenizerCodec(module, name)
+
+
+FAMILY = Family(
+    "speechtokenizer",
+    types=("speechtokenizer",),
+    names=NAMES,
+    classes=("speechtokenizer.model.SpeechTokenizer",),
+    libraries=("speechtokenizer",),
+    extra="speechtokenizer",
+    wrap=wrap,
+    open_name=open_name,
+    open_folder=open_folder,
+    knows=knows,
+)

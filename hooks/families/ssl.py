@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from hooks.clip import as_clip
 from hooks.errors import ModelError, require
+from hooks.family import Family
 from hooks.model import Encoder, Source
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
@@ -40,20 +41,6 @@ PREFIXES = {"hubert": "Hubert", "wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "mert_
 MERT's own code is never run: it is a HuBERT, with post layer norm (95M), or with pre layer norm behind a front with
 group norm (330M). Its `attention_relax` only guards a softmax in half precision and changes nothing.
 """
-CLASSES = tuple(
-    f"transformers.models.{kind}.modeling_{kind}.{PREFIXES[kind]}{head}"
-    for kind in ("hubert", "wavlm", "wav2vec2")
-    for head in ("Model", "ForCTC")
-)
-NAMES = (
-    "hf:facebook/hubert-base-ls960",
-    "hf:facebook/hubert-large-ll60k",
-    "hf:microsoft/wavlm-base-plus",
-    "hf:microsoft/wavlm-large",
-    "hf:facebook/wav2vec2-base-960h",
-    "hf:m-a-p/MERT-v1-95M",
-    "hf:m-a-p/MERT-v1-330M",
-)
 
 
 class SpeechEncoder(Encoder):
@@ -159,3 +146,27 @@ def extractor(folder: Path) -> dict[str, Any]:
         return {}
     found = require("transformers", "ssl").Wav2Vec2FeatureExtractor.from_pretrained(folder)
     return {"normalize": found.do_normalize, "sample_rate": found.sampling_rate}
+
+
+FAMILY = Family(
+    "ssl",
+    types=tuple(PREFIXES),
+    names=(
+        "hf:facebook/hubert-base-ls960",
+        "hf:facebook/hubert-large-ll60k",
+        "hf:microsoft/wavlm-base-plus",
+        "hf:microsoft/wavlm-large",
+        "hf:facebook/wav2vec2-base-960h",
+        "hf:m-a-p/MERT-v1-95M",
+        "hf:m-a-p/MERT-v1-330M",
+    ),
+    classes=tuple(
+        f"transformers.models.{kind}.modeling_{kind}.{PREFIXES[kind]}{head}"
+        for kind in ("hubert", "wavlm", "wav2vec2")
+        for head in ("Model", "ForCTC")
+    ),
+    libraries=("transformers",),
+    extra="ssl",
+    wrap=wrap,
+    open_folder=open_folder,
+)

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from hooks.errors import ModelError, one_line
 from hooks.families.conv_sites import children_of, conv_sites
+from hooks.family import Family
 from hooks.hub import published_path
 from hooks.model import Codec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from hooks.site import Site
 from hooks.weights import read_state
 
-CLASSES = ("hooks.networks.wavtokenizer.WavTokenizer",)
 PUBLISHED = {
     "small-320-24k-4096": ("novateur/WavTokenizer", "WavTokenizer_small_320_24k_4096.ckpt"),
     "small-600-24k-4096": ("novateur/WavTokenizer", "WavTokenizer_small_600_24k_4096.ckpt"),
@@ -40,7 +40,6 @@ PUBLISHED = {
     "large-unify-600-24k": ("novateur/WavTokenizer-large-unify-40token", "wavtokenizer_large_unify_600_24k.ckpt"),
 }
 """Hub repository and file of the published models: 320 samples a frame are 75 Hz, 600 are 40 Hz."""
-NAMES = tuple(f"wavtokenizer:{size}" for size in PUBLISHED)
 ENCODER = "feature_extractor.encodec.encoder"
 
 
@@ -129,3 +128,14 @@ def fitting(name: str) -> Iterator[None]:
         yield
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{name}: not a WavTokenizer that can be opened ({one_line(error)})") from error
+
+
+FAMILY = Family(
+    "wavtokenizer",
+    types=("wavtokenizer",),
+    names=tuple(f"wavtokenizer:{size}" for size in PUBLISHED),
+    classes=("hooks.networks.wavtokenizer.WavTokenizer",),
+    wrap=wrap,
+    open_name=open_name,
+    open_folder=open_folder,
+)

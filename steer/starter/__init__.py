@@ -10,36 +10,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hooks import ModelError
-from hooks.registry import SCHEMES as MODEL_SCHEMES
+from hooks import starter as shipped
+from hooks.starter import FOLDER, model_folder, models
 from steer.errors import RecipeError, SAEError
 from steer.formats import SCHEMES as SAE_SCHEMES
 
-FOLDER = Path(__file__).parent
 ATLAS = "atlas.safetensors"
-
-
-def models() -> list[str]:
-    """Names of the models that are here."""
-    return [f"starter:{path.parent.name}" for path in sorted(FOLDER.glob("*/config.json"))]
 
 
 def saes(model: str) -> list[str]:
     """Names of the SAEs that are here for a model such as `starter:codec`."""
-    root = FOLDER / model.removeprefix("starter:")
+    root = shipped.FOLDER / model.removeprefix("starter:")
     return [f"{model}/{path.parent.relative_to(root)}" for path in sorted(root.glob("*/cfg.json"))]
 
 
 def recipes() -> list[str]:
     """Names of the recipes that are here."""
-    return [f"starter:{path.parent.name}/{path.stem}" for path in sorted(FOLDER.glob("*/*.yaml"))]
+    return [f"starter:{path.parent.name}/{path.stem}" for path in sorted(shipped.FOLDER.glob("*/*.yaml"))]
 
 
 def recipe_file(name: str) -> Path:
     """Raises RecipeError if there is no such recipe."""
     if name not in recipes():
         raise RecipeError(f"there is no starter recipe {name!r}; there are {', '.join(recipes()) or 'none'}")
-    return FOLDER / f"{name.removeprefix('starter:')}.yaml"
+    return shipped.FOLDER / f"{name.removeprefix('starter:')}.yaml"
 
 
 def atlas_file(name: str) -> Path:
@@ -47,20 +41,14 @@ def atlas_file(name: str) -> Path:
     return sae_folder(name.removeprefix("starter:")) / ATLAS
 
 
-def model_folder(name: str) -> Path:
-    folder = FOLDER / name
-    if f"starter:{name}" not in models():
-        raise ModelError(f"there is no starter model {name!r}; there are {', '.join(models())}")
-    return folder
-
-
 def sae_folder(name: str) -> Path:
-    folder = FOLDER / name
+    folder = shipped.FOLDER / name
     known = [sae for model in models() for sae in saes(model)]
     if f"starter:{name}" not in known:
         raise SAEError(f"there is no starter SAE {name!r}; there are {', '.join(known)}")
     return folder
 
 
-MODEL_SCHEMES["starter"] = model_folder
 SAE_SCHEMES["starter"] = sae_folder
+
+__all__ = ["ATLAS", "FOLDER", "atlas_file", "model_folder", "models", "recipe_file", "recipes", "sae_folder", "saes"]

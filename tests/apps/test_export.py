@@ -15,8 +15,8 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
-from hooks.families.whisper_compact import EMBEDDING, SINUSOIDS
-from steer import SAE, SAEInfo, starter
+from hooks.families.whisper.compact import EMBEDDING, SINUSOIDS
+from steer import SAE, SAEInfo
 
 model = pytest.importorskip("whisper.model", reason="extra whisper")
 pytest.importorskip("transformers", reason="extra whisper")
@@ -42,7 +42,7 @@ def asr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     SAE(64, 64, "relu", info=SAEInfo(site="encoder.0")).save(folder / "encoder.0")
     save_file(state | {"vocabulary": torch.tensor([SAID, END])}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"architecture": "whisper_compact", **asdict(module.dims)}))
-    monkeypatch.setattr(starter, "FOLDER", tmp_path / "starter")
+    monkeypatch.setattr("hooks.starter.FOLDER", tmp_path / "starter")
     return folder
 
 

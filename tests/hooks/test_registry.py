@@ -3,9 +3,10 @@ from __future__ import annotations
 import errno
 import json
 import sys
-import tomllib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -17,7 +18,7 @@ from hooks import AudioModel, ModelError, Site, SiteError, open_model, wrap_mode
 from hooks.errors import MissingExtraError
 from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from hooks.registry import FAMILIES, requirement
+from hooks.registry import FAMILIES
 from tests.endpoint import a_hub
 
 
@@ -223,6 +224,12 @@ class TestPackagesOwnCaches:
             open_model("encodec:24khz")
 
 
+def replaced(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Changes what the family of WavTokenizer does."""
+    changed = tuple(replace(one, **changes) if one.name == "wavtokenizer" else one for one in FAMILIES)
+    monkeypatch.setattr("hooks.registry.FAMILIES", changed)
+
+
 def test_numbers_that_are_not_finite_are_refused_whatever_the_family(
     config: WavTokenizerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,7 +237,7 @@ def test_numbers_that_are_not_finite_are_refused_whatever_the_family(
     folder, spoiled = save(WavTokenizer(config), tmp_path / "model"), WavTokenizer(config)
     with torch.no_grad():
         spoiled.head.out.bias[0] = torch.nan
-    monkeypatch.setattr("hooks.families.wavtokenizer.open_folder", lambda folder, name: wrap_model(spoiled))
+    replaced(monkeypatch, open_folder=lambda folder, name: wrap_model(spoiled))
     with pytest.raises(ModelError, match=r"head\.out\.bias has values that are not finite"):
         open_model(folder)
 
@@ -243,7 +250,7 @@ def test_whatever_a_library_raises_is_one_line(
         raise ZeroDivisionError("several\nlines")
 
     folder = save(WavTokenizer(config), tmp_path / "model")
-    monkeypatch.setattr(f"hooks.families.wavtokenizer.{opener}", opened, raising=False)
+    replaced(monkeypatch, **{opener: opened})
     name = f"wavtokenizer:{folder}" if opener == "open_name" else str(folder)
     with pytest.raises(ModelError, match=rf"^{name}: could not be opened \(several lines\); check its config.json"):
         open_model(name)
@@ -260,14 +267,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("key", FAMILIES)
-def test_what_a_family_needs_is_an_extra_of_the_package(key: str) -> None:
-    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    for name in ("", f"{key}:x", "hf:x/y"):
-        needs = requirement(key, name)
-        assert needs is None or needs[1] in extras
+def test_names_and_types_are_of_one_family_each() -> None:
+    for of in (lambda family: [family.name], lambda family: family.types, lambda family: family.classes):
+        all_of_them = [one for family in FAMILIES for one in of(family)]
+        assert len(all_of_them) == len(set(all_of_them))
 
 
 @pytest.mark.parametrize("size", [{"width": 10**5, "hidden": 10**5}, {"num_layers": 10**9}, {"bins": 10**9}])

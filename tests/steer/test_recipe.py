@@ -95,7 +95,7 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
 
 
 def test_recipes_that_ship_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starter, "FOLDER", tmp_path)
+    monkeypatch.setattr("hooks.starter.FOLDER", tmp_path)
     with pytest.raises(RecipeError, match="no starter recipe 'starter:ear/warmer'; there are none"):
         Recipe.load("starter:ear/warmer")
     (tmp_path / "ear").mkdir()
@@ -138,7 +138,7 @@ def test_a_checkpoint_is_relative_to_the_recipe_too(tmp_path: Path, monkeypatch:
 
 
 def test_a_starter_brings_its_own_saes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starter, "FOLDER", tmp_path)
+    monkeypatch.setattr("hooks.starter.FOLDER", tmp_path)
     for name in ("asr/config.json", "asr/encoder.0/cfg.json", "asr/encoder.1/cfg.json", "other/x/cfg.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

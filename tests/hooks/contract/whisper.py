@@ -16,7 +16,7 @@ whisper = pytest.importorskip("whisper", reason="extra whisper")
 transformers = pytest.importorskip("transformers", reason="extra whisper")
 
 from hooks import attach  # noqa: E402
-from hooks.families.whisper_export import to_transformers, tokenizer_of  # noqa: E402
+from hooks.families.whisper.export import to_transformers, tokenizer_of  # noqa: E402
 
 WIDTH, HEADS, LAYERS = (384, 6, 4) if PUBLISHED else (32, 2, 2)
 SOT = (50_258, 50_259, 50_359, 50_363)

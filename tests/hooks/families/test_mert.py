@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hooks import Clip, ModelError, capture, open_model, wrap_model
-from hooks.families.ssl import NAMES, SpeechEncoder
+from hooks.families.ssl import FAMILY, SpeechEncoder
 from tests.hooks.contract.ssl import MERT, MERT_COMMON, build_mert, save_mert
 
 transformers = pytest.importorskip("transformers", reason="extra ssl")
@@ -45,7 +45,7 @@ def test_published_sizes(size: str) -> None:
         module = transformers.HubertModel(transformers.HubertConfig(**MERT[size], **MERT_COMMON))
     model = wrap_model(module)
     assert sum(weight.numel() for weight in module.parameters()) == parameters
-    assert (model.sample_rate, f"hf:m-a-p/MERT-v1-{size}" in NAMES) == (24_000, True)
+    assert (model.sample_rate, f"hf:m-a-p/MERT-v1-{size}" in FAMILY.names) == (24_000, True)
     sites = [site for name, site in model.sites.items() if name.startswith("encoder.")]
     assert len(sites) == layers + (size == "330M")  # the final norm, where layer norms come first
     assert {(site.width, site.frame_rate) for site in sites} == {(width, 75.0)}

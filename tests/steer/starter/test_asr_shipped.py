@@ -85,7 +85,7 @@ def test_it_is_the_same_model_in_both_libraries(
     model: Transcriber, clips: list[tuple[Path, str]], tmp_path: Path
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="extra whisper")
-    from hooks.families.whisper_export import CHECKPOINT, export
+    from hooks.families.whisper.export import CHECKPOINT, export
 
     export(model, tmp_path)
     package = whisper.load_model(str(tmp_path / CHECKPOINT), device="cpu")

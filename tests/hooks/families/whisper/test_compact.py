@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hooks import ModelError, open_model
-from hooks.families.whisper_compact import EMBEDDING, SINUSOIDS, whole_vocabulary
+from hooks.families.whisper.compact import EMBEDDING, SINUSOIDS, whole_vocabulary
 
 model = pytest.importorskip("whisper.model", reason="opens into the package's own module (extra whisper)")
 N_VOCAB = 51_864

@@ -16,11 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line, require
-from hooks.families.whisper import WhisperPackage
+from hooks.families.whisper.package import WhisperPackage
+from hooks.family import Family
 
-CLASSES: tuple[str, ...] = ()
-NAMES: tuple[str, ...] = ()
-LIBRARIES, EXTRA = ("whisper",), "whisper"
 EMBEDDING = "decoder.token_embedding.weight"
 SINUSOIDS = "encoder.positional_embedding"
 """Not in the file: the module makes them."""
@@ -53,3 +51,8 @@ def whole_vocabulary(rows_UD: Tensor, ids_U: Tensor, size: int) -> Tensor:
     table_VD = rows_UD[-1].repeat(size, 1)
     table_VD[ids_U] = rows_UD[:-1]
     return table_VD
+
+
+FAMILY = Family(
+    "whisper_compact", types=("whisper_compact",), libraries=("whisper",), extra="whisper", open_folder=open_folder
+)

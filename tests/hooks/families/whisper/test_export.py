@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hooks import AudioModel, ModelError, open_model, wrap_model
-from hooks.families.whisper_export import CHECKPOINT, export, to_transformers, tokenizer_of
-from hooks.families.whisper_hf import WhisperTransformers
+from hooks.families.whisper.export import CHECKPOINT, export, to_transformers, tokenizer_of
+from hooks.families.whisper.hf import WhisperTransformers
 
 whisper = pytest.importorskip("whisper", reason="extra whisper")
 transformers = pytest.importorskip("transformers", reason="extra whisper")

@@ -22,8 +22,8 @@ from hooks import Clip, ModelError, at_time, attach, capture, open_model, wrap_m
 from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.families.whisper import Whisper, WhisperPackage
-from hooks.families.whisper_export import to_transformers, tokenizer_of
-from hooks.families.whisper_hf import WhisperTransformers
+from hooks.families.whisper.export import to_transformers, tokenizer_of
+from hooks.families.whisper.hf import WhisperTransformers
 from hooks.model import Transcriber, Transcript
 from hooks.padding import real_frames
 from steer import SAE, Ablate, EditError, Shift, SteeredModel

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hooks.attach import current_time
 from hooks.errors import ModelError, require
-from hooks.families.whisper import MEL_RATE, SAMPLE_RATE, Whisper, window
+from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.model import Source, Transcript
 from hooks.pretrained import from_pretrained
 

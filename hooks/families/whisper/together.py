@@ -20,7 +20,8 @@ from torch import Tensor
 
 from hooks.attach import current_time
 from hooks.errors import require
-from hooks.families.whisper import MEL_RATE, CutOut, OnTime, WhisperPackage, turn_of, window
+from hooks.families.whisper.base import MEL_RATE, window
+from hooks.families.whisper.on_time import CutOut, OnTime, turn_of
 from hooks.model import Source, Transcript
 from hooks.random_numbers import seeded
 from hooks.rows import rows_at
@@ -188,18 +189,20 @@ class Asking(OnTime):
 
 
 def transcribe_together(
-    model: WhisperPackage, sources: Sequence[Source], options: dict[str, Any], seed: int | None = None
+    module: Any, transcribe: Callable[[OnTime, Source], Transcript], sources: Sequence[Source], seed: int | None = None
 ) -> list[Transcript]:
-    """`WhisperPackage.transcribe_all` without times of words. No thread outlives it, whatever happens."""
+    """What `transcribe` finds in each of the sounds with what stands in for the module of the package.
+
+    No thread outlives it, whatever happens.
+    """
     require("whisper", "whisper")
-    start_s, meeting = current_time() or 0.0, Meeting(model.module, len(sources), seed)
+    start_s, meeting = current_time() or 0.0, Meeting(module, len(sources), seed)
     found: list[Transcript | BaseException] = [Dismissed()] * len(sources)
 
     def work(number: int) -> None:
         try:
             be_single()  # for the spectrogram, which is all that is computed here
-            module = Asking(model.module, start_s, meeting, number)
-            found[number] = model.transcribe_by(module, sources[number], **options)
+            found[number] = transcribe(Asking(module, start_s, meeting, number), sources[number])
         except BaseException as error:  # raised where the caller is
             found[number] = error
         finally:

@@ -20,12 +20,10 @@ from torch import Tensor
 
 from hooks.ctranslate2 import AGAIN, FILE, Content, Damaged, read_model
 from hooks.errors import ModelError, one_line, require
-from hooks.families.whisper import WhisperPackage
+from hooks.families.whisper.package import WhisperPackage
+from hooks.family import Family
 from hooks.text import read_text
 
-CLASSES: tuple[str, ...] = ()
-NAMES = ("ct2:DIR",)
-LIBRARIES, EXTRA = ("whisper",), "whisper"
 KIND = "WhisperSpec"
 HEAD_WIDTH = 64
 """Of all Whispers; files made before the number of heads was stored do not say it."""
@@ -220,3 +218,16 @@ def alignment_heads(path: Path, module: Any) -> Tensor | None:
     except (OSError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError(f"{path}: not what CTranslate2 writes ({one_line(error)}); fetch it again") from error
     return found
+
+
+FAMILY = Family(
+    "whisper_ct2",
+    types=("ct2",),
+    names=("ct2:DIR",),
+    libraries=("whisper",),
+    extra="whisper",
+    open_name=open_name,
+    open_folder=open_folder,
+    knows=lambda folder, config: (folder / FILE).is_file(),
+    own_format=True,
+)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from hooks.errors import ModelError, one_line, require
-from hooks.families.whisper import WhisperPackage
+from hooks.families.whisper.package import WhisperPackage
 from hooks.files import whole_file
 from hooks.model import AudioModel
 

@@ -1,0 +1,103 @@
+"""Whisper of the `openai-whisper` package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hooks.attach import current_time
+from hooks.errors import ModelError, one_line, require
+from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper
+from hooks.families.whisper.on_time import CutOut, OnTime, turn_of
+from hooks.families.whisper.together import transcribe_together
+from hooks.model import Source, Transcript
+from hooks.weights import check_file
+
+
+class WhisperPackage(Whisper):
+    """`whisper.model.Whisper`. Threads that share one take turns, window by window."""
+
+    layers, norm = "blocks", "ln_post"
+
+    def __init__(self, module: Any, name: str = "") -> None:
+        super().__init__(module, name or "whisper", "", module.dims.n_audio_ctx, module.dims.n_audio_state)
+        self.vocabulary = module.dims.n_vocab
+
+    def transcribe(self, source: Source, **options: Any) -> Transcript:
+        """What is said, as `whisper.transcribe` finds it, with all its `options`; `fp16` is off on a CPU."""
+        # for the times of words the package's hooks stay on the decoder between its calls
+        with turn_of(self.module) if options.get("word_timestamps") else nullcontext():
+            return self.transcribe_by(OnTime(self.module, current_time() or 0.0), source, **options)
+
+    def transcribe_by(self, module: OnTime, source: Source, **options: Any) -> Transcript:
+        """`transcribe` with what stands in for the module."""
+        whisper = require("whisper", "whisper")
+        audio_N = self.prepare(source)[0, 0].cpu().as_subclass(CutOut)
+        audio_N.span = (0, len(audio_N) * MEL_RATE // SAMPLE_RATE)
+        options.setdefault("fp16", self.device.type != "cpu")
+        result = whisper.transcribe(module, audio_N, **options)
+        return Transcript(result["text"].strip(), result["segments"], result["language"])
+
+    def transcribe_all(self, sources: Sequence[Source], seed: int | None = None, **options: Any) -> list[Transcript]:
+        """What is said in each of the sounds, as `transcribe` finds it: windows are encoded as one batch and once each,
+        not once a temperature, and those that are alike are decoded as one.
+
+        All sounds are heard at once, so give as many as memory has room for. A row of a batch may round in another
+        order than alone. What is drawn at random (a temperature above 0) is, without a `seed`, drawn in another order
+        than one by one. With `word_timestamps` it is one by one.
+
+        What is raised is the error of the first sound that had one, after the others have ended.
+        """
+        if options.get("word_timestamps") or not sources:
+            return super().transcribe_all(sources, seed, **options)
+
+        def transcribe(module: OnTime, source: Source) -> Transcript:
+            return self.transcribe_by(module, source, **options)
+
+        return transcribe_together(self.module, transcribe, sources, seed)
+
+    def _encode(self, audio_BN: Tensor) -> Tensor:
+        whisper = require("whisper", "whisper")
+        # one by one: the spectrogram is limited to 80 dB under the loudest moment of all that it is made from
+        mels = [whisper.log_mel_spectrogram(audio_N, self.module.dims.n_mels) for audio_N in audio_BN]
+        return self.module.encoder(torch.stack(mels).to(self.dtype))
+
+    def _decode(self, tokens_BL: Tensor, encoded_BTD: Tensor) -> Tensor:
+        with turn_of(self.module):
+            return self.module.decoder(tokens_BL, encoded_BTD)
+
+    def _start(self, encoded_BTD: Tensor) -> Tensor:
+        languages = {"num_languages": self.module.num_languages}
+        sot = require("whisper.tokenizer", "whisper").get_tokenizer(self.module.is_multilingual, **languages).sot
+        return self._decode(torch.full((len(encoded_BTD), 1), sot, device=self.device), encoded_BTD)
+
+
+def open_name(size: str, name: str) -> WhisperPackage:
+    """`whisper:tiny` (the package's own download) or `whisper:/path/model.pt`, on the CPU.
+
+    Raises:
+        ModelError: an unknown name, weights that can be had neither from the cache nor from the network, or a file that
+            is no Whisper.
+    """
+    whisper = require("whisper", "whisper")
+    path = Path(size)
+    if not path.is_file() and size not in whisper.available_models():
+        known = ", ".join(f"whisper:{one}" for one in whisper.available_models())
+        raise ModelError(f"unknown model {name!r}; there are {known}, or whisper: and the path of a .pt file")
+    try:
+        if path.is_file():
+            check_file(path)  # the library then unpickles tensors only
+        module = whisper.load_model(size, device="cpu")
+    except Exception as error:  # there is no end to what a torn download or a damaged pickle raises
+        if path.is_file():
+            raise ModelError(f"{name}: not a Whisper checkpoint that can be opened ({one_line(error)})") from error
+        raise ModelError(
+            f"{name}: the weights could not be downloaded ({one_line(error)}); fetch {size}.pt once where there is a "
+            f"network, with whisper.load_model({size!r}), and open it as whisper:/path/{size}.pt"
+        ) from error
+    return WhisperPackage(module, name)
