@@ -38,7 +38,7 @@ def probe(
 
     Of fewer than five sounds the last fifth of each is, which is easier to read than other sounds are.
     """
-    from apps.features import features_of
+    from apps.feature_lists import features_of
     from apps.files import to_json
     from apps.flags import recipe_of
     from apps.inputs import sounds_of

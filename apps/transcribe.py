@@ -10,15 +10,9 @@ import typer
 from apps.options import MEANS, Cluster, Device, Force, Journal, Json, Reports, RetryFailed, Sounds, Workers
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
-    from hooks.model import AudioModel, Transcriber, Transcript
-    from steer.edits import Edit
     from steer.recipe import Recipe
 
 FAILED = 1
-TOGETHER, TOGETHER_S = 8, 240.0
-"""So many files go through the model at once, of so many seconds together."""
-TOLD = ("start", "end", "text", "avg_logprob", "no_speech_prob")
-"""What JSON says of a segment, as far as the model's library tells it."""
 
 
 def transcribe(
@@ -51,7 +45,7 @@ def transcribe(
     from apps.batch.recipes import own_recipes
     from apps.batch.report import BatchReport, check_names
     from apps.batch.run import How, do_batch
-    from apps.batch.transcribe_work import TranscribeTask
+    from apps.batch.transcribe_work import TOGETHER, TOGETHER_S, TranscribeTask
     from apps.files import to_json
     from apps.flags import RECOGNISER, anywhere, recogniser_recipe
     from apps.inputs import inputs_of
@@ -91,53 +85,3 @@ def transcribe(
         report.save(path)
     report.complain()
     raise typer.Exit(FAILED if report.failed else 0)
-
-
-def said(transcript: Transcript) -> dict[str, Any]:
-    """Plain values of a transcript."""
-    segments = [{key: segment[key] for key in TOLD if key in segment} for segment in transcript.segments]
-    return {"text": str(transcript), "language": transcript.language, "segments": segments}
-
-
-def edits_of(recipe: Recipe) -> dict[str, list[Edit]]:
-    """{site: edits} for a transcription.
-
-    Raises:
-        RecipeError: goals, which are for sounds.
-        EditError: edits that make no sense.
-    """
-    from steer.errors import RecipeError
-
-    if recipe.voice.active:
-        raise RecipeError("voice is for edited sounds; a transcription takes edits")
-    if recipe.wanted:
-        raise RecipeError(f"goals ({', '.join(recipe.wanted)}) are for edited sounds; a transcription takes edits")
-    return recipe.edits_for()
-
-
-def recogniser(model: AudioModel) -> Transcriber:
-    """The same model; raises ModelError where it writes no words."""
-    from hooks import ModelError
-    from hooks.model import Transcriber
-
-    if not isinstance(model, Transcriber):
-        raise ModelError(f"{model.name} is a {model.kind} and writes no words; pass a recogniser, such as starter:asr")
-    return model
-
-
-def language_option(model: Transcriber, language: str | None) -> dict[str, str]:
-    """What tells the model the language; one that knows English alone cannot be told.
-
-    Raises:
-        ModelError: another language for such a model.
-    """
-    from hooks import ModelError
-
-    if language is None:
-        return {}
-    # transformers keeps it there, openai-whisper's module says it itself
-    if getattr(getattr(model.module, "generation_config", model.module), "is_multilingual", True):
-        return {"language": language}
-    if language.lower() not in ("en", "english"):
-        raise ModelError(f"{model.name} knows English alone; leave out --language {language}")
-    return {}

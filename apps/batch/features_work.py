@@ -13,12 +13,15 @@ from torch import Tensor
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
 from apps.batch.worker import Done, Worker
-from apps.features import features_of_all, lists_of
+from apps.feature_lists import features_of_all, lists_of
 from apps.files import make_folder, write_result
 from evaluation.atlas import Atlas
 from hooks import Clip, read_clip
 from steer.recipe import Recipe
 from steer.steered import SteeredModel
+
+TOGETHER, TOGETHER_S = 8, 16.0
+"""So many files go through the model at once, of so many seconds together: more is no faster on a CPU."""
 
 
 @dataclass(frozen=True)

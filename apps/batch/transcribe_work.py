@@ -12,10 +12,13 @@ from apps.batch.jobs import Job
 from apps.batch.opened import Opened
 from apps.batch.worker import Done, Worker
 from apps.files import make_folder, write_result
-from apps.transcribe import edits_of, language_option, recogniser, said
+from apps.transcripts import edits_of, language_option, recogniser, said
 from hooks import Clip, open_model, read_clip
 from hooks.model import Transcriber, Transcript
 from steer.recipe import Recipe
+
+TOGETHER, TOGETHER_S = 8, 240.0
+"""So many files go through the model at once, of so many seconds together."""
 
 
 @dataclass(frozen=True)

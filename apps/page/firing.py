@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apps.features import features_of, strongest
+from apps.feature_lists import features_of, strongest
 from apps.page.feature_run import label_text, told
 from apps.page.pictures import INK, on_any_ground
 from apps.plot import FLOOR_DB, HERTZ, SHOWN_S, mel, require_plots, spectrogram_db

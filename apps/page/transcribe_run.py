@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from apps.flags import RECOGNISER
-from apps.transcribe import edits_of, language_option, recogniser
+from apps.transcripts import edits_of, language_option, recogniser
 from evaluation.transcripts import defaults
 from hooks.attach import attach, current_time
 from hooks.clip import as_clip

@@ -16,7 +16,7 @@ from apps.page.shared import BAR, Shared
 from apps.page.style import note, picture_html, table_html
 from apps.page.transcribe_run import FALSE_ALARMS, Heard, Transcribed, shipped, transcribe_three
 from apps.page.words import marked
-from apps.transcribe import edits_of
+from apps.transcripts import edits_of
 from hooks import AudioFileError
 from steer.recipe import Recipe
 

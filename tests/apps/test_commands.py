@@ -115,12 +115,3 @@ def test_evaluate_is_wired(steer: Run) -> None:
     code, out, _ = steer("evaluate", "acoustics", "--help")
     assert code == 0
     assert "--audio" in out
-
-
-def test_shape_of_top_features() -> None:
-    from apps.features import strongest
-
-    f_TF = torch.zeros(10, 4)
-    f_TF[3, 2], f_TF[:, 1] = 5.0, 1.0
-    assert [row["feature"] for row in strongest(f_TF, 75.0, 4)] == [1, 2]  # silent ones are not listed
-    assert strongest(f_TF, None, 1)[0]["peak_s"] is None

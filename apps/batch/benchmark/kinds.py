@@ -9,17 +9,17 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from apps.batch.edit_work import EditTask
+from apps.batch.features_work import TOGETHER as LISTENED
+from apps.batch.features_work import TOGETHER_S as LISTENED_S
 from apps.batch.features_work import FeaturesTask
 from apps.batch.jobs import Job, Row, plan
 from apps.batch.run import How, do_batch
-from apps.batch.transcribe_work import TranscribeTask
+from apps.batch.transcribe_work import TOGETHER, TOGETHER_S, TranscribeTask
 from apps.batch.worker import Task
-from apps.features import TOGETHER as LISTENED
-from apps.features import TOGETHER_S as LISTENED_S
-from apps.features import features_of
+from apps.feature_lists import features_of
 from apps.flags import RECOGNISER
 from apps.inputs import inputs_of
-from apps.transcribe import TOGETHER, TOGETHER_S, recogniser
+from apps.transcripts import recogniser
 from hooks import open_model
 from steer.editing.editor import Editor
 from steer.recipe import Recipe

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from apps.batch.features_work import FeaturesTask
 from apps.batch.jobs import Job
 from apps.batch.worker import run
-from apps.features import features_of
+from apps.feature_lists import features_of
 from hooks import read_clip
 from steer.recipe import Recipe
 
