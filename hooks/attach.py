@@ -1,7 +1,8 @@
 """The one place that registers torch hooks.
 
-A hook acts only in the context (thread or task) that attached it: which hooks are alive is held in a ContextVar, so
-one shared model can run with different edits at the same time. Removing the handle leaves the module as it was.
+A hook acts only in the context (thread or task) that attached it, so that one shared model can run with different edits
+at the same time (which hooks are alive is held in a ContextVar), or `everywhere` in the process. Removing the handle
+leaves the module as it was.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Around = Callable[[Site, Change, Tensor], Tensor | None]
 """Calls a change, once or for parts of the activation, and gives what the change as a whole gives."""
 
 _alive: ContextVar[frozenset[int]] = ContextVar("audiosteer_alive_hooks", default=frozenset())
+_everywhere: set[int] = set()
+_apart: ContextVar[bool] = ContextVar("audiosteer_apart", default=False)
 _clock: ContextVar[tuple[float, dict[str, Any] | None] | None] = ContextVar("audiosteer_clock", default=None)
 around: ContextVar[Around | None] = ContextVar("audiosteer_around_changes", default=None)
 """How changes are called in this context, where that is not once with the whole activation (`hooks.rows`)."""
@@ -41,6 +44,7 @@ class Handle:
     def remove(self) -> None:
         with _lock:
             self._torch_handle.remove()
+            _everywhere.discard(self._token)
         _alive.set(_alive.get() - {self._token})
 
     def __enter__(self) -> Handle:
@@ -52,8 +56,9 @@ class Handle:
         self.remove()
 
 
-def attach(model: nn.Module, site: Site, change: Change) -> Handle:
-    """Call `change` with the activation [B, T, D] whenever `site` is passed in this context.
+def attach(model: nn.Module, site: Site, change: Change, *, everywhere: bool = False) -> Handle:
+    """Call `change` with the activation [B, T, D] whenever `site` is passed in this context, or `everywhere` in the
+    process: in every thread and task, also in those that start later.
 
     Raises:
         SiteError: no such module, or one that takes no hooks (TorchScript, compiled); in the forward pass, if the
@@ -70,10 +75,10 @@ def attach(model: nn.Module, site: Site, change: Change) -> Handle:
 
     # torch calls a hook that another thread has just removed without the kwargs it was registered for: *rest is shorter
     def on_output(module: nn.Module, args: Any, *rest: Any) -> Any:
-        return apply(rest[-1]) if token in _alive.get() else None
+        return apply(rest[-1]) if acts(token) else None
 
     def on_input(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
-        if token not in _alive.get() or not rest:
+        if not rest or not acts(token):
             return None
         (kwargs,) = rest
         by_name = isinstance(site.element, str) or not args
@@ -88,16 +93,34 @@ def attach(model: nn.Module, site: Site, change: Change) -> Handle:
             torch_handle = module.register_forward_hook(on_output, with_kwargs=True)
         else:
             torch_handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
-    _alive.set(_alive.get() | {token})
+        if everywhere:
+            _everywhere.add(token)
+    if not everywhere:
+        _alive.set(_alive.get() | {token})
     return Handle(torch_handle, token)
 
 
+def acts(token: int | None) -> bool:
+    """Whether the hook acts in this context."""
+    return token in _alive.get() or (token in _everywhere and not _apart.get())
+
+
+@contextmanager
+def unhooked() -> Iterator[None]:
+    """Inside, no hook acts that was attached before, those of the whole process neither."""
+    alive, apart = _alive.set(frozenset()), _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(apart)
+        _alive.reset(alive)
+
+
 def attached(module: nn.Module) -> bool:
-    """Whether this context has attached something to a module or a part of it; hooks of others do not count."""
-    alive = _alive.get()
+    """Whether something that acts in this context is attached to a module or to a part of it."""
     with _lock:
         return any(
-            getattr(hook, "token", None) in alive
+            acts(getattr(hook, "token", None))
             for part in module.modules()
             for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
         )

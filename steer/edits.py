@@ -232,8 +232,9 @@ class Shift(Edit):
 class AddDirection(Edit):
     """Add `strength` times a direction [D] to the activation of every frame; this needs no SAE.
 
-    The direction may be a `ControlVector` as `steer.directions` fits them. With `keep_norm` each frame then gets the length back that it had. Frames to which nothing is
-    added stay what they were, bit for bit. Gradients reach a vector that requires them.
+    The direction may be a `ControlVector` as `steer.directions` fits them. With `keep_norm` each frame then gets the
+    length back that it had. Frames to which nothing is added stay what they were, bit for bit. Gradients reach a vector
+    that requires them.
     """
 
     vector: Tensor

@@ -126,7 +126,8 @@ class SteeredModel:
         mode: Mode = "delta",
         padding: bool = True,
     ) -> EditHandle:
-        """Turn edits on in this thread (or task) until the handle's `remove()`.
+        """Turn edits on in the whole process until the handle's `remove()`: in every thread and task, those that start
+        later among them (a server's, a streamer's, the next notebook cell's).
 
         With SAEs at several sites say which with `site`, or pass {site: edit or [edits]}; an `AddDirection` may be at
         any site of the model. Edits of a site act in their order. `mode="reconstruct"` puts
@@ -137,12 +138,15 @@ class SteeredModel:
             EditError: a feature that is not there, or an edit of features at a site without an SAE.
             SiteError: no such site.
         """
+        return self._attached(self.changes(*edits, site=site, mode=mode, padding=padding), everywhere=True)
+
+    def _attached(self, changes: Mapping[str, Callable[[Tensor], Tensor]], everywhere: bool) -> EditHandle:
         if in_trace():
             raise EditError("inside a trace edits are made with tracer.edit(...), or with steered.edit(...) around it")
         handles: list[Handle] = []
-        for name, change in self.changes(*edits, site=site, mode=mode, padding=padding).items():
+        for name, change in changes.items():
             try:
-                handles.append(attach(self.model.module, self.model.site(name), change))
+                handles.append(attach(self.model.module, self.model.site(name), change, everywhere=everywhere))
             except BaseException:
                 EditHandle(handles).remove()
                 raise
@@ -156,8 +160,11 @@ class SteeredModel:
         mode: Mode = "delta",
         padding: bool = True,
     ) -> Iterator[SteeredModel]:
-        """`apply` for the length of a with-block."""
-        handle = self.apply(*edits, site=site, mode=mode, padding=padding)
+        """Turn edits on for the length of a with-block, in this thread (or task) alone; as `apply` in all else.
+
+        Others that run the same model meanwhile do not see them; threads that start inside are others too.
+        """
+        handle = self._attached(self.changes(*edits, site=site, mode=mode, padding=padding), everywhere=False)
         try:
             yield self
         finally:

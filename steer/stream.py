@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hooks import ModelError, at_time
+from hooks.attach import unhooked
 from hooks.model import Codec
 from hooks.random_numbers import seeded
 from steer.errors import EditError
@@ -166,8 +166,8 @@ class Stream:
         if not block_s > 0 or (lookahead_s is not None and not lookahead_s >= 0):
             raise ModelError(f"block_s has to be above 0 and lookahead_s at least 0, not {block_s} and {lookahead_s}")
         self.codec, self.keep_residual = model, keep_residual
-        # a context of its own: no edits
-        self.lookahead_s = Context().run(measured_lookahead_s, model) if lookahead_s is None else lookahead_s
+        with unhooked():
+            self.lookahead_s = measured_lookahead_s(model) if lookahead_s is None else lookahead_s
         self.plan = Plan.of(model, block_s, self.lookahead_s)
         self.channels: int | None = None
         self.finished = False
@@ -207,7 +207,8 @@ class Stream:
             raise EditError(f"the edit makes the sound overflow near {at_s:.1f} s: use smaller values")
         if not self.keep_residual:
             return edited_CN
-        return audio_CN + (edited_CN - Context().run(round_trip, self.codec, audio_CN, at_s, self._plain))
+        with unhooked():
+            return audio_CN + (edited_CN - round_trip(self.codec, audio_CN, at_s, self._plain))
 
 
 @torch.no_grad()

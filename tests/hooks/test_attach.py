@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks import Handle, Site, SiteError, at_time, attach
-from hooks.attach import attached, current_carry, current_time
+from hooks.attach import attached, current_carry, current_time, unhooked
 
 Pair = namedtuple("Pair", ["hidden", "cache"])
 
@@ -217,6 +217,32 @@ def test_a_hook_does_not_act_in_a_thread_that_did_not_attach_it(model: Model, x_
         thread.start()
         thread.join()
     assert torch.equal(seen[0], plain)
+
+
+def test_a_hook_of_the_whole_process_acts_in_threads_that_start_later(model: Model, x_BTD: Tensor) -> None:
+    plain = model(x_BTD)
+    for port in ("output", "input"):
+        site, seen = Site("s", "first", port=port), []  # type: ignore[arg-type]
+        handle = contextvars.Context().run(attach, model, site, double, everywhere=True)
+        thread = threading.Thread(target=lambda seen=seen: seen.append(model(x_BTD)))
+        thread.start()
+        thread.join()
+        assert torch.equal(seen[0], model(x_BTD)) and not torch.equal(seen[0], plain)
+        assert contextvars.Context().run(attached, model)
+        handle.remove()
+        assert torch.equal(model(x_BTD), plain) and not attached(model)
+    assert not any(hooks_of(model))
+
+
+def test_unhooked_nothing_acts_that_was_attached_before(model: Model, x_BTD: Tensor) -> None:
+    plain, site = model(x_BTD), Site("s", "first")
+    with attach(model, site, double), attach(model, site, double, everywhere=True):
+        both = model(x_BTD)
+        with unhooked():
+            assert torch.equal(model(x_BTD), plain) and not attached(model)
+            with attach(model, site, double):
+                assert not torch.equal(model(x_BTD), plain)
+        assert torch.equal(model(x_BTD), both)
 
 
 def test_only_what_this_context_attached_counts_as_attached(model: Model) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from steer.edits import Ablate, AddDirection, Clamp, Curve, Scale, Shift
 from steer.errors import EditError, SAEError
 from steer.sae import SAE, SAEInfo
-from steer.steered import SteeredModel
+from steer.steered import EditHandle, SteeredModel
 
 MakeSAE = Callable[..., SAE]
 RANDOM = torch.Generator().manual_seed(4)
@@ -340,6 +341,34 @@ def test_tasks_with_different_edits_on_one_model(steered: SteeredModel) -> None:
     shifted, untouched = asyncio.run(both())
     assert torch.equal(shifted, expected)
     assert torch.equal(untouched, plain)
+
+
+def test_apply_holds_in_threads_that_start_later_and_in_the_next_notebook_cell(steered: SteeredModel) -> None:
+    plain = steered.run(AUDIO)
+    with steered.edit(Shift(VECTOR)):
+        expected = steered.run(AUDIO)
+
+    def in_a_thread() -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(steered.run, AUDIO).result()
+
+    async def apply_cell() -> EditHandle:  # a notebook runs a cell with a top-level await as a task of its own
+        await asyncio.sleep(0)
+        return steered.apply(Shift(VECTOR))
+
+    async def run_cell() -> Tensor:
+        await asyncio.sleep(0)
+        return steered.run(AUDIO)
+
+    handle = asyncio.run(apply_cell())
+    for output in (steered.run(AUDIO), in_a_thread(), asyncio.run(run_cell())):
+        assert torch.equal(output, expected)
+    handle.remove()
+    for output in (steered.run(AUDIO), in_a_thread(), asyncio.run(run_cell())):
+        assert torch.equal(output, plain)
+    with steered.edit(Shift(VECTOR)):
+        assert torch.equal(in_a_thread(), plain)
+    assert hooks_of(steered.model) == 0
 
 
 # --- SAEs and models of others ---

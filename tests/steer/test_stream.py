@@ -118,6 +118,9 @@ def test_the_residual_is_kept() -> None:
     wanted_CN = audio_CN + edited_CN - round_trip(steered.model, audio_CN)
     assert (wanted_CN - audio_CN).abs().max() > 1e-3
     assert (kept_CN - wanted_CN).abs().max() < 1e-3 * wanted_CN.abs().max()
+    handle = steered.apply(Scale(list(range(20)), 2.0))
+    assert torch.equal(streamed(Stream(steered, keep_residual=True), audio_CN), kept_CN)
+    handle.remove()
 
 
 def test_what_changes_while_it_runs_fades_in() -> None:
