@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import nnsight
 import torch
@@ -23,14 +23,27 @@ from nnsight.intervention.interleaver import Interleaver, Mediator
 from nnsight.intervention.tracer import InterleavingTracer
 from torch import Tensor, nn
 
-from hooks import ModelError, Site, SiteError, attach
+from hooks import AudioModel, ModelError, Site, SiteError, attach
 from steer.delta import Mode
 from steer.edits import Edit
 from steer.errors import EditError, SAEError
 from steer.sae import EncodesAndDecodes, moved
 
-if TYPE_CHECKING:
-    from steer.steered import SteeredModel
+
+class Steered(Protocol):
+    """What a trace needs of a `SteeredModel`."""
+
+    model: AudioModel
+    saes: dict[str, EncodesAndDecodes]
+    sites: dict[str, Site]
+
+    def changes(
+        self,
+        *edits: Edit | Mapping[str, Edit | Sequence[Edit]],
+        site: str | None = None,
+        mode: Mode = "delta",
+        padding: bool = True,
+    ) -> dict[str, Callable[[Tensor], Tensor]]: ...
 
 
 class TracedSite:
@@ -110,7 +123,7 @@ class TracedSites(dict[str, TracedSite]):
         SiteError: where another one is asked for.
     """
 
-    def __init__(self, steered: SteeredModel, interleaver: Interleaver) -> None:
+    def __init__(self, steered: Steered, interleaver: Interleaver) -> None:
         sites = {**steered.model.sites, **steered.sites}
         super().__init__({name: TracedSite(site, steered.saes.get(name), interleaver) for name, site in sites.items()})
         self._model = steered.model
@@ -123,7 +136,7 @@ class TracedSites(dict[str, TracedSite]):
 class SiteTracer(InterleavingTracer):
     """nnsight's tracer with `sites` by their names, and `edit`."""
 
-    def __init__(self, steered: SteeredModel, envoy: nnsight.Envoy, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, steered: Steered, envoy: nnsight.Envoy, *args: Any, **kwargs: Any) -> None:
         super().__init__(envoy, *args, **kwargs)
         self.sites = TracedSites(steered, envoy.interleaver)
         self._steered = steered
@@ -174,7 +187,7 @@ class SiteTracer(InterleavingTracer):
         return None if new_BTD is x_BTD else new_BTD
 
 
-def trace(steered: SteeredModel, fn: str | Callable[..., Any] | None, *args: Any, **kwargs: Any) -> SiteTracer:
+def trace(steered: Steered, fn: str | Callable[..., Any] | None, *args: Any, **kwargs: Any) -> SiteTracer:
     """A trace of `fn` on the wrapper that the model came in, or on an empty one, which leaves the module alone."""
     if kwargs.get("remote"):
         raise ModelError("a trace with sites runs in this process: trace(remote=...) is for nnsight's own wrapper")
