@@ -67,17 +67,25 @@ def family_of(kind: str | None) -> Family | None:
 
 # what a library draws for weights that are then read from files stays without effect on the caller's numbers
 @torch.random.fork_rng(devices=[])
-def open_model(name: str | Path, revision: str | None = None, device: str | torch.device = "cpu") -> AudioModel:
+def open_model(
+    name: str | Path,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> AudioModel:
     """Open `encodec:24khz`, `hf:facebook/encodec_24khz` (with a `revision`), `starter:codec` or a folder.
 
     Nothing that a file says is ever run, whatever its name; a TorchScript file, which is a program, is opened only
-    where its family says so (`diffrhythm:`), and only computes. It is opened on the CPU and put on `device` as it is.
+    where its family says so (`diffrhythm:`), and only computes. It is opened on the CPU and put on `device`, its
+    floating-point numbers in `dtype` (by default the one that they are in).
 
     Raises:
         ModelError: no such model, or its files cannot be had or read, or hold numbers that are not finite; no such
-            device, or one without room for it; the message says what to do.
+            device, or one without room for it; a dtype of whole numbers; the message says what to do.
         MissingExtraError: the model's library is not installed.
     """
+    if dtype is not None and not dtype.is_floating_point:
+        raise ModelError(f"{name}: a model computes in a floating-point dtype, not in {dtype}")
     try:
         model = find_model(name, revision)
     except AudioSteerError:
@@ -91,7 +99,7 @@ def open_model(name: str | Path, revision: str | None = None, device: str | torc
     state = model.module.state_dict()
     check_finite({key: value for key, value in state.items() if isinstance(value, Tensor)}, str(name))
     try:
-        model.module.to(device)
+        model.module.to(device, dtype)
     except (RuntimeError, AssertionError) as error:  # each kind of device has its own
         raise ModelError(f"{name}: cannot be put on device {str(device)!r} ({one_line(error)})") from error
     return model

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hooks import AudioModel, ModelError, Site, SiteError, open_model, wrap_model
+from hooks import AudioModel, Codec, ModelError, Site, SiteError, open_model, wrap_model
 from hooks.errors import MissingExtraError
 from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
@@ -287,3 +287,16 @@ def test_opening_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
     open_model("starter:codec")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_opens_in_a_dtype() -> None:
+    plain, model = open_model("starter:wavtokenizer"), open_model("starter:wavtokenizer", dtype=torch.float64)
+    assert plain.dtype == torch.float32 and model.dtype == torch.float64
+    audio_BCN = 0.1 * torch.randn(1, 1, 4000, generator=torch.Generator().manual_seed(0))
+    assert isinstance(plain, Codec) and isinstance(model, Codec)
+    z_BTD = model.encode(audio_BCN.double())
+    assert z_BTD.dtype == torch.float64
+    torch.testing.assert_close(z_BTD.float(), plain.encode(audio_BCN), atol=1e-4, rtol=1e-3)
+    assert open_model("starter:wavtokenizer", dtype=torch.bfloat16).prepare(audio_BCN[0]).dtype == torch.bfloat16
+    with pytest.raises(ModelError, match=r"floating-point dtype, not in torch\.int8"):
+        open_model("starter:wavtokenizer", dtype=torch.int8)
