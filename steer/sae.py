@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -201,48 +201,30 @@ class SAE(nn.Module):
             sae = cls(*args, **options)
         return sae.to_empty(device="cpu")
 
-    @classmethod
-    def load(cls, source: str | Path, k: int | None = None) -> SAE:
-        """Load a folder, a file, a hub id or `starter:codec/latent`; see `steer.formats.load_sae`."""
-        from steer.formats import load_sae
+    if TYPE_CHECKING:  # users' entry points, which `steer.formats` puts here: they are its functions
 
-        return load_sae(source, k)
+        @staticmethod
+        def load(source: str | Path, k: int | None = None) -> SAE: ...
 
-    @classmethod
-    def from_module(cls, module: nn.Module, k: int | None = None) -> SAE:
-        """The same SAE as one of another library in memory; see `steer.formats.from_module`."""
-        from steer.formats import from_module
+        @staticmethod
+        def from_module(module: nn.Module, k: int | None = None) -> SAE: ...
 
-        return from_module(module, k)
+        @staticmethod
+        def from_hub(
+            repo_id: str, subfolder: str | None = None, *, revision: str | None = None, token: str | None = None
+        ) -> SAE: ...
 
-    def save(self, folder: str | Path) -> Path:
-        """Write `cfg.json` and `sae_weights.safetensors`, which SAELens opens too; see `steer.formats.save_sae`."""
-        from steer.formats import save_sae
+        def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path: ...
 
-        return save_sae(self, folder)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        folder_in_repo: str | None = None,
-        *,
-        private: bool | None = None,
-        revision: str | None = None,
-        token: str | None = None,
-    ) -> str:
-        """Put it on the Hugging Face hub with a card; see `steer.hub.push`."""
-        from steer.hub import push
-
-        return push(self, repo_id, folder_in_repo, private=private, revision=revision, token=token)
-
-    @classmethod
-    def from_hub(
-        cls, repo_id: str, subfolder: str | None = None, *, revision: str | None = None, token: str | None = None
-    ) -> SAE:
-        """Load it from the Hugging Face hub; see `steer.hub.fetch`."""
-        from steer.hub import fetch
-
-        return fetch(repo_id, subfolder, revision=revision, token=token)
+        def push_to_hub(
+            self,
+            repo_id: str,
+            folder_in_repo: str | None = None,
+            *,
+            private: bool | None = None,
+            revision: str | None = None,
+            token: str | None = None,
+        ) -> str: ...
 
 
 def decoded(sae: EncodesAndDecodes, f_XF: Tensor, x_XD: Tensor | None = None) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from steer import formats
 from steer.errors import SAEError
 from steer.formats import SAVERS, find_folder, from_module, load_sae, write_sae
+from steer.formats.checkpoint import read_weights
 from steer.sae import SAE
 
 D, F, K = 12, 40, 5
@@ -211,7 +212,7 @@ def test_nonsense_in_a_file_is_no_crash(random_sae: Callable[..., SAE], to: str,
     config_file.write_text(json.dumps(config))
     weights = next(path for path in tmp_path.iterdir() if path != config_file)
     in_torch = weights.suffix == ".pt"
-    state = formats.read_weights(weights)
+    state = read_weights(weights)
     tensors = [torch.zeros(0), torch.ones(3, 2, 2), torch.ones(40).long(), torch.full((12, 40), torch.nan)]
     for key in state:
         for nonsense in tensors + (["x", [1], {}, None] if in_torch else []):

@@ -16,7 +16,7 @@ import yaml
 
 from steer.errors import SAEError
 from steer.formats import CFG, WEIGHTS
-from steer.hub import card_of
+from steer.formats.card import card_of
 from steer.sae import SAE, SAEInfo
 from tests.endpoint import READER, TOKEN, Hub, a_hub
 
@@ -153,7 +153,7 @@ class TestErrors:
         assert hub.repositories == {}
         failing("no name of a repository", sae.push_to_hub, "a/b/c", token=TOKEN)
         for folder in ("../up", "/root", "a/../../b"):
-            failing("is no folder in a repository", sae.push_to_hub, "me/sae", folder, token=TOKEN)
+            failing("is not a path inside a repository", sae.push_to_hub, "me/sae", folder, token=TOKEN)
         hub.faults["status"] = 500
         failing(r"could not be pushed \(the hub answered with error 500", sae.push_to_hub, "me/sae", token=TOKEN)
         hub.faults.clear()
@@ -163,10 +163,10 @@ class TestErrors:
     def test_of_fetching(self, hub: Hub, sae: SAE, tmp_path: Path) -> None:
         sae.push_to_hub("me/sae", "latent", token=TOKEN)
         failing("hf:me/none: .*there is no such repository", SAE.from_hub, "me/none")
-        failing("hf:me/sae: .*has no revision 'v9'", SAE.from_hub, "me/sae", "latent", revision="v9")
-        failing("hf:me/sae/other: there is no folder other in me/sae", SAE.from_hub, "me/sae", "other")
+        failing("hf:me/sae/latent: .*has no revision 'v9'", SAE.from_hub, "me/sae", "latent", revision="v9")
+        failing("hf:me/sae/other: the repository has no other", SAE.from_hub, "me/sae", "other")
         failing(f"hf:me/sae: .*no {CFG}", SAE.from_hub, "me/sae")
-        failing("is no folder in a repository", SAE.from_hub, "me/sae", "../latent")
+        failing("is not a path inside a repository", SAE.from_hub, "me/sae", "../latent")
         hub.faults["status"] = 500
         failing(r"the hub answered with error 500\); try again later", SAE.from_hub, "me/sae", "latent")
         hub.faults.clear()
