@@ -10,7 +10,7 @@
       - scale: {4: [[0, 1], [2, 1.5]]}     # a curve: factor 1 at 0 s, 1.5 from 2 s on
       - shift: vectors.safetensors#warm
         strength: 8
-    voice: {pitch_range: 1.5, note: A3}     # of codecs with a pitch coordinate, see `steer.editing.voice`
+    voice: {pitch_range: 1.5, note: A3}     # of codecs with a pitch coordinate, see `steer.voice`
     residual: keep
 
 YAML or JSON. A starter model brings its own SAEs where none are named. Goals are what shall be measured in the end,
@@ -37,7 +37,6 @@ from hooks import open_model
 from hooks.errors import one_line, shortened
 from hooks.files import whole_file
 from steer import starter
-from steer.editing.voice import Voice
 from steer.edits import Ablate, Clamp, Edit, Scale, Shift
 from steer.errors import EditError, RecipeError
 from steer.formats import find_folder, load_sae
@@ -45,6 +44,7 @@ from steer.plain_yaml import UNREADABLE, read_yaml
 from steer.recipe_values import Number, Spans, amount, by_value, value_of, written
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector, load_vector, load_vectors
+from steer.voice import Voice
 
 DEFAULT_MODEL = "starter:codec"
 VECTORS = "vectors.safetensors"

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from steer.editing.voice import CHROMATIC, NAMES, SCALES
+from steer.voice import CHROMATIC, NAMES, SCALES
 
 AS_IS = "as it is"
 KEYS = [AS_IS, CHROMATIC, *(f"{name} {scale}" for scale in SCALES for name in NAMES)]

@@ -84,7 +84,7 @@ def edit_sound(
     `goals` are measured changes against the sound itself: `{"loudness": "+3dB", "pitch": 2, "brightness": -15}` (dB,
     semitones, % of the spectral centroid). `edits` are edits of features (`Ablate`, `Clamp`, `Scale`, `Shift`, or an
     entry of a recipe's `edits` such as `{"ablate": [3]}`). `voice` is what a recipe's `voice` may say, such as
-    `{"note": "A3", "vibrato": "off"}` (`steer.editing.voice`). With `during` (seconds) the sound is changed only there
+    `{"note": "A3", "vibrato": "off"}` (`steer.voice`). With `during` (seconds) the sound is changed only there
     and stays the same outside, bit for bit. `residual` is how the change reaches the sound (`keep`, `drop` or `ratio`,
     see `steer.editing.render.Manner`); `limit` turns peaks down that an integer format cannot hold. `model` is a
     codec's name, or a `SteeredModel`; `saes` names the SAE of each site (`{"latent": "my/sae"}`) of a codec that brings

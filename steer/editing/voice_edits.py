@@ -9,12 +9,12 @@ from torch import Tensor
 
 from hooks.model import Codec
 from steer.editing.formants import as_shifts, change_of_latent
-from steer.editing.voice import Voice
 from steer.editing.voice_tracks import curve_of, wanted
 from steer.edits import Edit, Shift, Span
 from steer.errors import EditError
 from steer.frame_labels import loudness_db
 from steer.vectors import ControlVector
+from steer.voice import Voice
 
 VOICED = 0.5
 """Probability of voice from which a frame has a pitch."""

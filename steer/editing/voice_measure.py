@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from steer.acoustics import audible_frames, frame_count, pitch_track
-from steer.editing.voice import Voice, shown
 from steer.editing.voice_tracks import interquartile, nearest_notes, parts, wanted
 from steer.edits import Span
 from steer.frame_labels import mono
+from steer.voice import Voice, shown
 
 Heard = dict[str, Any]
 """`asked`: the request as people write it. `measured`, `before` and `after`: numbers with this `unit`, None where they

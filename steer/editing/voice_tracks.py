@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steer.editing.voice import HIGHEST, LOWEST, Voice, pitch_classes
 from steer.edits import Curve
+from steer.voice import HIGHEST, LOWEST, Voice, pitch_classes
 
 VIBRATO_S = 0.35
 """Length of the window that takes vibrato (4 to 8 Hz) out of a pitch."""

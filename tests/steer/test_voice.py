@@ -20,7 +20,6 @@ from hooks import at_time, wrap_model
 from hooks.model import Codec
 from hooks.networks.source_filter import SourceFilter
 from steer.editing.editor import Editor, Outcome
-from steer.editing.voice import Voice, note_name, note_number, pitch_classes
 from steer.editing.voice_edits import VoiceEdits
 from steer.editing.voice_measure import envelope_shift, measured_voice, times, vibrato_cents
 from steer.editing.voice_tracks import held, nearest_notes, notes_of, parts, wanted
@@ -30,6 +29,7 @@ from steer.recipe import Recipe
 from steer.sae import SAE
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector, from_direction, save_vectors
+from steer.voice import Voice, note_name, note_number, pitch_classes
 
 RATE = 75.0
 # fmt: off
