@@ -1,12 +1,13 @@
 """What: SAEs, edits, `SteeredModel`, probes and training. `from steer import SteeredModel, SAE, Ablate, open_model`."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import steer.starter as _starter  # noqa: F401 - registers the names starter:...
 from hooks import AudioSteerError, Clip, Site, capture, open_model, read_clip, wrap_model, write_clip
 from steer.calibrate import Calibration, calibrate
 from steer.directions import directions_from_labels, directions_from_pairs
-from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, Scale, Shift
+from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, FeatureEdit, Scale, Shift
 from steer.errors import EditError, RecipeError, SAEError, TrainingError
 from steer.sae import SAE, SAEInfo
 from steer.steered import SteeredModel
@@ -23,6 +24,9 @@ from steer.vectors import (
 
 if TYPE_CHECKING:
     from steer.editing.sound import EditedSound, edit_sound
+    from steer.probes import Probe
+    from steer.recipe import Recipe
+    from steer.training import TrainConfig, train_sae
 
 __version__ = "0.1.0"
 
@@ -39,6 +43,9 @@ __all__ = [
     "Edit",
     "EditError",
     "EditedSound",
+    "FeatureEdit",
+    "Probe",
+    "Recipe",
     "RecipeError",
     "SAEError",
     "SAEInfo",
@@ -47,6 +54,7 @@ __all__ = [
     "Site",
     "SteeredModel",
     "Stream",
+    "TrainConfig",
     "TrainingError",
     "calibrate",
     "capture",
@@ -61,14 +69,24 @@ __all__ = [
     "open_model",
     "read_clip",
     "save_vectors",
+    "train_sae",
     "wrap_model",
     "write_clip",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("EditedSound", "edit_sound"):  # they load pydantic
-        from steer.editing import sound
+LATE = {
+    "EditedSound": "steer.editing.sound",
+    "Probe": "steer.probes",
+    "Recipe": "steer.recipe",
+    "TrainConfig": "steer.training",
+    "edit_sound": "steer.editing.sound",
+    "train_sae": "steer.training",
+}
+"""What is imported when it is asked for: it loads pydantic or rich."""
 
-        return getattr(sound, name)
+
+def __getattr__(name: str) -> Any:
+    if name in LATE:
+        return getattr(import_module(LATE[name]), name)
     raise AttributeError(f"module 'steer' has no attribute {name!r}")
