@@ -17,10 +17,11 @@ HUB_LIBRARIES = ("transformers", "diffusers")
 class Family:
     """A kind of models, how they are told and how they are opened. `hooks.registry` lists all.
 
-    `types` stand before the colon in `encodec:24khz`, and a folder's `config.json` names one of them as `architecture`,
-    `model_type` or `_class_name`; where it names none, `knows(folder, config)` tells ({} if there is no such file).
-    `names` are models that are published, for lists. `classes` are modules that `wrap` takes, parents of theirs
-    included, as paths: nothing is imported to compare them. `libraries` are what opening needs, `extra` brings them.
+    `types` (by default the name) stand before the colon in `encodec:24khz`, and a folder's `config.json` names one of
+    them as `architecture`, `model_type` or `_class_name`; where it names none, `knows(folder, config)` tells (config is
+    {} if there is no such file). `names` are models that are published, for lists. `classes` are modules that `wrap`
+    takes, parents of theirs included, as paths: nothing is imported to compare them. `libraries` are what opening
+    needs, and `extra` (by default the name) brings them.
 
     `open_name(rest, name)` opens what stands behind the colon of `name`, and `open_folder(folder, name)` a folder whose
     config is of one of the types; either is None where there is no such thing. They import the libraries themselves
@@ -31,7 +32,7 @@ class Family:
     """
 
     name: str
-    types: tuple[str, ...]
+    types: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
@@ -41,6 +42,10 @@ class Family:
     open_folder: Callable[[Path, str], AudioModel] | None = None
     knows: Callable[[Path, dict[str, Any]], bool] = lambda folder, config: False
     own_format: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", self.types or (self.name,))
+        object.__setattr__(self, "extra", self.extra or self.name)
 
     def needs(self, name: str) -> tuple[str, str] | None:
         """The library by which a name or a folder is opened, and the extra that brings it; None if it needs none."""

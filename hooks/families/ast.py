@@ -150,7 +150,6 @@ FAMILY = Family(
     names=("hf:MIT/ast-finetuned-audioset-10-10-0.4593", "hf:MIT/ast-finetuned-speech-commands-v2"),
     classes=(f"{TRANSFORMERS}.ASTModel", f"{TRANSFORMERS}.ASTForAudioClassification"),
     libraries=("transformers",),
-    extra="ast",
     wrap=wrap,
     open_folder=open_folder,
 )

@@ -58,10 +58,6 @@ class BigCodecCodec(Codec):
         return self.module(audio_BCN[:, 0], quantize=self.quantize)[:, None]
 
 
-def wrap(module: BigCodec, name: str = "") -> Codec:
-    return BigCodecCodec(module, name)
-
-
 def open_name(rest: str, name: str) -> Codec:
     """`bigcodec:16khz` (the published model), or `bigcodec:` and the path of a checkpoint or a folder with one.
 
@@ -96,10 +92,9 @@ def open_weights(path: Path, name: str) -> Codec:
 
 FAMILY = Family(
     "bigcodec",
-    types=("bigcodec",),
     names=tuple(f"bigcodec:{size}" for size in PUBLISHED),
     classes=("hooks.networks.bigcodec.BigCodec",),
-    wrap=wrap,
+    wrap=BigCodecCodec,
     open_name=open_name,
     open_folder=open_folder,
 )

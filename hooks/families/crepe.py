@@ -147,10 +147,6 @@ class CrepeEncoder(Encoder):
         return pitch[0], periodicity[0]
 
 
-def wrap(module: nn.Module, name: str = "") -> Encoder:
-    return CrepeEncoder(module, name)
-
-
 def open_name(size: str, name: str) -> Encoder:
     """`crepe:tiny` or `crepe:full`, from the package itself, or `crepe:/path/weights.pth` of either size.
 
@@ -173,11 +169,9 @@ def open_name(size: str, name: str) -> Encoder:
 
 FAMILY = Family(
     "crepe",
-    types=("crepe",),
     names=NAMES,
     classes=("torchcrepe.model.Crepe",),
     libraries=("torchcrepe",),
-    extra="crepe",
-    wrap=wrap,
+    wrap=CrepeEncoder,
     open_name=open_name,
 )

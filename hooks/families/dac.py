@@ -203,11 +203,9 @@ def open_folder(folder: Path, name: str) -> Codec:
 
 FAMILY = Family(
     "dac",
-    types=("dac",),
     names=(*(f"dac:{size}" for size in SIZES), *(f"hf:descript/dac_{size}" for size in SIZES[:3])),
     classes=("dac.model.dac.DAC", "transformers.models.dac.modeling_dac.DacModel"),
     libraries=("dac", "transformers"),
-    extra="dac",
     wrap=wrap,
     open_name=open_name,
     open_folder=open_folder,

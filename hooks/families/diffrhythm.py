@@ -190,7 +190,6 @@ def check_script(path: Path, name: str) -> None:
 
 FAMILY = Family(
     "diffrhythm",
-    types=("diffrhythm",),
     names=("diffrhythm:ASLP-lab/DiffRhythm-vae",),
     classes=("hooks.families.diffrhythm.ScriptedVAE", "torch.jit._script.ScriptModule"),
     wrap=wrap,

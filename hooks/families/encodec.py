@@ -197,11 +197,9 @@ def open_folder(folder: Path, name: str) -> Codec:
 
 FAMILY = Family(
     "encodec",
-    types=("encodec",),
     names=("encodec:24khz", "encodec:48khz", "hf:facebook/encodec_24khz", "hf:facebook/encodec_48khz"),
     classes=("encodec.model.EncodecModel", "transformers.models.encodec.modeling_encodec.EncodecModel"),
     libraries=("encodec", "transformers"),
-    extra="encodec",
     wrap=wrap,
     open_name=open_name,
     open_folder=open_folder,

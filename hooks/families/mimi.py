@@ -150,11 +150,9 @@ def open_folder(folder: Path, name: str) -> Codec:
 
 FAMILY = Family(
     "mimi",
-    types=("mimi",),
     names=("hf:kyutai/mimi",),
     classes=("transformers.models.mimi.modeling_mimi.MimiModel",),
     libraries=("transformers",),
-    extra="mimi",
     wrap=wrap,
     open_folder=open_folder,
 )

@@ -150,10 +150,6 @@ def in_tiles(
     return torch.cat(outputs, dim=-1)
 
 
-def wrap(module: nn.Module, name: str = "") -> Codec:
-    return OobleckVAE(module, name)
-
-
 def open_name(rest: str, name: str) -> Codec:
     """`oobleck:owner/name` or `oobleck:/folder`: a VAE, or the one in the folder `vae` of a whole pipeline.
 
@@ -196,7 +192,7 @@ FAMILY = Family(
     classes=("diffusers.models.autoencoders.autoencoder_oobleck.AutoencoderOobleck",),
     libraries=("diffusers",),
     extra="vae",
-    wrap=wrap,
+    wrap=OobleckVAE,
     open_name=open_name,
     open_folder=open_folder,
 )

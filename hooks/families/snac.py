@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hooks.attach import attach, current_time
 from hooks.errors import ModelError, one_line, require
@@ -115,10 +115,6 @@ class Noise:
         return x_BTD + noise_T.to(x_BTD)[:, None] * self.scales.popleft()
 
 
-def wrap(module: nn.Module, name: str = "") -> Codec:
-    return SnacCodec(module, name)
-
-
 def knows(folder: Path, config: dict[str, Any]) -> bool:
     """SNAC's own `config.json`, which does not say what it is of."""
     return {"sampling_rate", "encoder_rates", "decoder_rates", "vq_strides"} <= config.keys()
@@ -154,12 +150,10 @@ def open_folder(folder: Path, name: str) -> Codec:
 
 FAMILY = Family(
     "snac",
-    types=("snac",),
     names=NAMES,
     classes=("snac.snac.SNAC",),
     libraries=("snac",),
-    extra="snac",
-    wrap=wrap,
+    wrap=SnacCodec,
     open_name=open_name,
     open_folder=open_folder,
     knows=knows,

@@ -83,10 +83,6 @@ class SourceFilterCodec(Codec):
         return self.decode(self.encode(audio_BCN))[..., : audio_BCN.shape[-1]]
 
 
-def wrap(module: SourceFilter, name: str = "") -> Codec:
-    return SourceFilterCodec(module, name)
-
-
 def open_folder(folder: Path, name: str) -> Codec:
     """A folder with weights and `config.json`, the fields of `SourceFilterConfig`.
 
@@ -108,8 +104,7 @@ def open_folder(folder: Path, name: str) -> Codec:
 
 FAMILY = Family(
     "source_filter",
-    types=("source_filter",),
     classes=("hooks.networks.source_filter.SourceFilter",),
-    wrap=wrap,
+    wrap=SourceFilterCodec,
     open_folder=open_folder,
 )

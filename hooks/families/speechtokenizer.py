@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hooks.errors import ModelError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
@@ -68,10 +68,6 @@ class SpeechTokenizerCodec(Codec):
         return output_BCN[..., : audio_BCN.shape[-1]]
 
 
-def wrap(module: nn.Module, name: str = "") -> Codec:
-    return SpeechTokenizerCodec(module, name)
-
-
 def knows(folder: Path, config: dict[str, Any]) -> bool:
     """Whether a configuration is one of the package's, which name no type."""
     return {"n_q", "strides", "semantic_dimension"} <= config.keys()
@@ -117,12 +113,10 @@ def load(config: Path, weights: Path, name: str) -> Codec:
 
 FAMILY = Family(
     "speechtokenizer",
-    types=("speechtokenizer",),
     names=NAMES,
     classes=("speechtokenizer.model.SpeechTokenizer",),
     libraries=("speechtokenizer",),
-    extra="speechtokenizer",
-    wrap=wrap,
+    wrap=SpeechTokenizerCodec,
     open_name=open_name,
     open_folder=open_folder,
     knows=knows,

@@ -166,7 +166,6 @@ FAMILY = Family(
         for head in ("Model", "ForCTC")
     ),
     libraries=("transformers",),
-    extra="ssl",
     wrap=wrap,
     open_folder=open_folder,
 )

@@ -74,10 +74,6 @@ class WavTokenizerCodec(Codec):
         return self.module(audio_BCN[:, 0], quantize=self.quantize)[:, None]
 
 
-def wrap(module: WavTokenizer, name: str = "") -> Codec:
-    return WavTokenizerCodec(module, name)
-
-
 def open_name(rest: str, name: str) -> Codec:
     """`wavtokenizer:small-320-24k-4096` (a published model), or `wavtokenizer:` and the path of a checkpoint or folder.
 
@@ -132,10 +128,9 @@ def fitting(name: str) -> Iterator[None]:
 
 FAMILY = Family(
     "wavtokenizer",
-    types=("wavtokenizer",),
     names=tuple(f"wavtokenizer:{size}" for size in PUBLISHED),
     classes=("hooks.networks.wavtokenizer.WavTokenizer",),
-    wrap=wrap,
+    wrap=WavTokenizerCodec,
     open_name=open_name,
     open_folder=open_folder,
 )

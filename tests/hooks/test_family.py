@@ -23,5 +23,10 @@ def test_the_library_is_the_one_that_opens_the_name() -> None:
     both = Family("x", types=("x", "XModel"), libraries=("ex", "transformers"), extra="some")
     assert both.needs("x:small") == both.needs("XModel:small") == ("ex", "some")
     assert both.needs("hf:who/x") == both.needs("a folder") == ("transformers", "some")
-    assert Family("x", types=("x",), libraries=("transformers",), extra="e").needs("x:small") == ("transformers", "e")
-    assert Family("x", types=("x",)).needs("x:small") is None
+    assert Family("x", libraries=("transformers",), extra="e").needs("x:small") == ("transformers", "e")
+    assert Family("x").needs("x:small") is None
+
+
+def test_what_is_not_said_is_the_name() -> None:
+    assert (Family("x").types, Family("x").extra) == (("x",), "x")
+    assert (Family("x", types=("y",)).types, Family("x", extra="z").extra) == (("y",), "z")

@@ -35,7 +35,6 @@ def wrap(module: Any) -> Whisper:
 
 FAMILY = Family(
     "whisper",
-    types=("whisper",),
     names=(
         *(f"whisper:{size}" for size in ("tiny", "base", "small", "medium", "large-v3", "turbo")),
         *(f"hf:openai/whisper-{size}" for size in ("tiny", "base", "small", "medium", "large-v3", "large-v3-turbo")),
@@ -46,7 +45,6 @@ FAMILY = Family(
         "transformers.models.whisper.modeling_whisper.WhisperModel",
     ),
     libraries=("whisper", "transformers"),
-    extra="whisper",
     wrap=wrap,
     open_name=package.open_name,
     open_folder=hf.open_folder,

@@ -53,6 +53,4 @@ def whole_vocabulary(rows_UD: Tensor, ids_U: Tensor, size: int) -> Tensor:
     return table_VD
 
 
-FAMILY = Family(
-    "whisper_compact", types=("whisper_compact",), libraries=("whisper",), extra="whisper", open_folder=open_folder
-)
+FAMILY = Family("whisper_compact", libraries=("whisper",), extra="whisper", open_folder=open_folder)
