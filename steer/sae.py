@@ -204,7 +204,20 @@ class SAE(nn.Module):
     if TYPE_CHECKING:  # users' entry points, which `steer.formats` puts here: they are its functions
 
         @staticmethod
-        def load(source: str | Path, k: int | None = None) -> SAE: ...
+        def load(
+            source: str | Path,
+            k: int | None = None,
+            device: str | torch.device = "cpu",
+            dtype: torch.dtype = torch.float32,
+        ) -> SAE: ...
+
+        @staticmethod
+        def load_all(
+            folder: str | Path,
+            seed: int | None = None,
+            device: str | torch.device = "cpu",
+            dtype: torch.dtype = torch.float32,
+        ) -> dict[str, SAE]: ...
 
         @staticmethod
         def from_module(module: nn.Module, k: int | None = None) -> SAE: ...

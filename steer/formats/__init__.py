@@ -12,7 +12,7 @@ Which way a matrix lies is told by its key, never by its size. Nothing that a fi
 see `hooks.weights`.
 """
 
-from steer.formats.files import SAVERS, fetch_sae, from_module, load_sae, push_sae, write_sae
+from steer.formats.files import SAVERS, fetch_sae, from_module, load_sae, load_saes, push_sae, write_sae
 from steer.formats.places import SCHEMES, find_folder
 from steer.formats.sae_lens import CFG, RMS_ARCHITECTURE, WEIGHTS, save_sae
 from steer.sae import SAE
@@ -20,6 +20,7 @@ from steer.sae import SAE
 # an SAE knows no formats, which build SAEs: its entry points are put there from here
 for name, entry in {
     "load": staticmethod(load_sae),
+    "load_all": staticmethod(load_saes),
     "from_module": staticmethod(from_module),
     "from_hub": staticmethod(fetch_sae),
     "save": save_sae,
@@ -37,6 +38,7 @@ __all__ = [
     "find_folder",
     "from_module",
     "load_sae",
+    "load_saes",
     "push_sae",
     "save_sae",
     "write_sae",

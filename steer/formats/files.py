@@ -36,17 +36,58 @@ SAVERS: dict[str, Callable[[SAE, Path], Any]] = {
 }
 
 
-def load_sae(source: str | Path, k: int | None = None) -> SAE:
-    """Load an SAE in fp32 from a folder, a file, a hub id or `starter:codec/latent`; `k` for a file that does not say.
+def load_sae(
+    source: str | Path,
+    k: int | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> SAE:
+    """Load an SAE from a folder, a file, a hub id or `starter:codec/latent`; `k` for a file that does not say.
 
     Raises:
         SAEError: nothing is there, files are missing or damaged or hold more than tensors, tensors do not fit the
-            config, or it asks for something that would change the features and is not supported.
+            config, or it asks for something that would change the features and is not supported; no such device, or a
+            dtype of whole numbers.
     """
+    if not dtype.is_floating_point:
+        raise SAEError(f"{source}: an SAE computes in a floating-point dtype, not in {dtype}")
     path = locate(source)
     weights = path if path.is_file() else weights_in(path)
     config = config_beside(weights)
-    return build(Checkpoint(str(weights), read_weights(weights), config, weights.parent, k))
+    sae = build(Checkpoint(str(weights), read_weights(weights), config, weights.parent, k))
+    try:
+        return sae.to(device, dtype)
+    except (RuntimeError, AssertionError) as error:  # each kind of device has its own
+        raise SAEError(f"{source}: cannot be put on device {str(device)!r} ({one_line(error)})") from error
+
+
+def load_saes(
+    folder: str | Path,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, SAE]:
+    """All SAEs of a folder that has one in each of its folders, as `steer train` writes them: {site: SAE}.
+
+    The site is what the SAE says, or the folder's name. `seed` picks one where several were trained for each site.
+
+    Raises:
+        SAEError: there is none, or several for a site; and as `load_sae`.
+    """
+    folder, inner = Path(folder), "" if seed is None else f"seed-{seed}"
+    found: dict[str, SAE] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if any((path / inner / name).is_file() for name in FILES):
+            sae = load_sae(path / inner, device=device, dtype=dtype)
+            site = sae.info.site or path.name
+            if site in found:
+                raise SAEError(f"{folder}: holds several SAEs for site {site!r}; load one of them by its own folder")
+            found[site] = sae
+    if not found:
+        seeds = sorted({int(path.name[5:]) for path in folder.glob("*/seed-*") if path.name[5:].isdecimal()})
+        there = f"; pass a seed, one of {', '.join(map(str, seeds))}" if seeds else ""
+        raise SAEError(f"{folder}: no folder in it holds an SAE{there}")
+    return found
 
 
 def from_module(module: nn.Module, k: int | None = None) -> SAE:

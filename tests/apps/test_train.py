@@ -123,11 +123,8 @@ def trained(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_all_layers_and_seeds_in_one_pass(trained: Path, audio: Path) -> None:
-    saes = {
-        (site, seed): SAE.load(trained / site / f"seed-{seed}")
-        for site in ("encoder.0", "encoder.1")
-        for seed in (0, 3)
-    }
+    by_seed = {seed: SAE.load_all(trained, seed) for seed in (0, 3)}
+    saes = {(site, seed): by_seed[seed][site] for site in ("encoder.0", "encoder.1") for seed in (0, 3)}
     for (site, seed), sae in saes.items():
         assert (sae.info.site, sae.info.frame_rate) == (site, 50.0)
         assert sae.info.extra["training"]["seed"] == seed

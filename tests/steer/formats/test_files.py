@@ -246,3 +246,41 @@ class TestCard:
         sae.push_to_hub("me/sae", token=TOKEN)
         cfg = json.loads(files(hub, "me/sae")[CFG])
         assert cfg["metadata"] == {"model_name": INFO.model, "hook_name": INFO.site}
+
+
+# --- where and in what it is loaded, and several at once ---
+
+
+def test_it_loads_in_a_dtype(sae: SAE, tmp_path: Path) -> None:
+    loaded = SAE.load(sae.save(tmp_path / "sae"), dtype=torch.bfloat16)
+    assert {value.dtype for value in loaded.state_dict().values()} == {torch.bfloat16}
+    assert torch.equal(loaded.W_dec, sae.W_dec.bfloat16())
+    assert SAE.load(tmp_path / "sae", device="meta").W_dec.device.type == "meta"
+    with pytest.raises(SAEError, match=r"floating-point dtype, not in torch\.int8"):
+        SAE.load(tmp_path / "sae", dtype=torch.int8)
+    with pytest.raises(SAEError, match="cannot be put on device 'nowhere'"):
+        SAE.load(tmp_path / "sae", device="nowhere")
+
+
+def test_all_saes_of_a_folder(sae: SAE, random_sae: Callable[..., SAE], tmp_path: Path) -> None:
+    other = random_sae("relu")
+    sae.save(tmp_path / "one")
+    other.save(tmp_path / "encoder.2")
+    (tmp_path / "activations").mkdir()
+    (tmp_path / "metrics.json").write_text("{}")
+    found = SAE.load_all(tmp_path, dtype=torch.float64)
+    assert list(found) == ["encoder.2", "encoder.8"]  # the second one says where it belongs
+    assert torch.equal(found["encoder.8"].W_enc, sae.W_enc.double())
+    sae.save(tmp_path / "two")
+    with pytest.raises(SAEError, match="several SAEs for site 'encoder.8'"):
+        SAE.load_all(tmp_path)
+
+
+def test_all_saes_of_one_seed(sae: SAE, random_sae: Callable[..., SAE], tmp_path: Path) -> None:
+    for seed, one in ((0, random_sae("relu")), (10, sae)):
+        one.save(tmp_path / "encoder.8" / f"seed-{seed}")
+    assert torch.equal(SAE.load_all(tmp_path, seed=10)["encoder.8"].W_enc, sae.W_enc)
+    with pytest.raises(SAEError, match="no folder in it holds an SAE; pass a seed, one of 0, 10"):
+        SAE.load_all(tmp_path)
+    with pytest.raises(SAEError, match="no folder in it holds an SAE$"):
+        SAE.load_all(tmp_path / "encoder.8" / "seed-0")
