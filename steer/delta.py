@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from steer.activations import ACTIVATIONS
-from steer.edits import AddDirection, Edit, FeatureEdit, Frames, Shift
+from steer.edits import ActivationEdit, Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError
 from steer.kernels import plus_decoded
 from steer.picked import PickedTopK
@@ -39,14 +39,14 @@ def steps_of(sae: EncodesAndDecodes | None, edits: Sequence[Edit], mode: Mode = 
         EditError: an edit of features, or a reconstruction, without an SAE; and as `SiteEdit`.
     """
     steps: list[Step] = []
-    runs = [(direct, list(some)) for direct, some in groupby(edits, lambda edit: isinstance(edit, AddDirection))]
+    runs = [(direct, list(some)) for direct, some in groupby(edits, lambda edit: isinstance(edit, ActivationEdit))]
     if mode == "reconstruct" and all(direct for direct, _ in runs):
         runs.insert(0, (False, []))
     for direct, some in runs:
         if direct:
-            steps += [edit.applied for edit in some if isinstance(edit, AddDirection)]
+            steps += [edit.applied for edit in some if isinstance(edit, ActivationEdit)]
         elif sae is None:
-            raise EditError("there is no SAE here: without one there is AddDirection alone")
+            raise EditError("there is no SAE here: without one there are edits of the activation alone (AddDirection)")
         else:
             steps.append(SiteEdit(sae, some, mode))
             mode = "delta"
@@ -76,7 +76,8 @@ class SiteEdit:
             for index, edit in enumerate(edits)
             if isinstance(edit, FeatureEdit) and list(edit.features) != touched
         }
-        if isinstance(sae, SAE) and not sae.rms_norm and mode == "delta":
+        picked = all(isinstance(edit, FeatureEdit) or type(edit) is Shift for edit in edits)
+        if isinstance(sae, SAE) and not sae.rms_norm and mode == "delta" and picked:
             self._gather(sae)
             self.apply = self._apply_touched
         else:
@@ -126,13 +127,13 @@ class SiteEdit:
         return self.apply(x_BTD, frames)
 
     def _edited(self, f_BTS: Tensor, frames: Frames, everything: bool) -> Tensor:
-        """The feature edits and shifts one after another, on all features or on the touched ones."""
+        """The edits one after another, on all features or on the touched ones."""
         for index, edit in enumerate(self.edits):
-            if isinstance(edit, Shift):
-                vector = edit.vector.to(f_BTS) if everything else self._shift(index)[0]
-                new_BTS = f_BTS + frames.value(edit.strength, f_BTS) * vector
+            if isinstance(edit, Shift) and not everything:
+                new_BTS = f_BTS + frames.value(edit.strength, f_BTS) * self._shift(index)[0]
+            elif not isinstance(edit, FeatureEdit):
+                new_BTS = edit.change(f_BTS, frames)
             else:
-                assert isinstance(edit, FeatureEdit)
                 columns = torch.tensor(edit.features) if everything else self._columns.get(index)
                 if columns is None:
                     new_BTS = edit.change(f_BTS, frames)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -122,14 +123,22 @@ def check_value(value: Value, what: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Edit(ByValue):
-    """A change to features. `features` are the ids it needs to know; a `Shift` needs none of them."""
+class Edit(ByValue, ABC):
+    """What is done at a site: `change` says it, of all features [B, T, d_sae].
+
+    An edit of some features by themselves is a `FeatureEdit`, which costs less; one of the activation itself, without
+    an SAE, is an `ActivationEdit`. `change` is asked everywhere; outside `during` what it says is not taken.
+    """
 
     during: Span | Sequence[Span] | None = field(default=None, kw_only=True)
     kind: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "during", as_spans(self.during))
+
+    @abstractmethod
+    def change(self, old_BTX: Tensor, frames: Frames, /) -> Tensor:
+        """New values for the old ones, of the same shape and dtype."""
 
     @property
     def timed(self) -> bool:
@@ -139,7 +148,7 @@ class Edit(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class FeatureEdit(Edit):
-    """An edit of chosen features, each by itself."""
+    """An edit of chosen features [B, T, S], each by itself: those are what `change` gets, in their order."""
 
     features: Sequence[int]
 
@@ -156,12 +165,8 @@ class FeatureEdit(Edit):
         if max(map(abs, self.features)) >= 2**63:
             raise EditError(f"{self.kind} names a feature of more than 18 digits: no SAE has so many")
 
-    def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
-        """New values of the chosen features [B, T, S]."""
-        raise TypeError(f"{type(self).__name__} does not say what it changes")
-
     def difference(self, f_BTS: Tensor, frames: Frames) -> Tensor:
-        """What that adds to them [B, T, S]."""
+        """What `change` adds to them [B, T, S]."""
         return self.change(f_BTS, frames) - f_BTS
 
 
@@ -227,10 +232,25 @@ class Shift(Edit):
         object.__setattr__(self, "vector", vector)
         check_value(self.strength, "the strength of a shift")
 
+    def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
+        return f_BTF + frames.value(self.strength, f_BTF) * self.vector.to(f_BTF)
+
 
 @dataclass(frozen=True, eq=False)
-class AddDirection(Edit):
-    """Add `strength` times a direction [D] to the activation of every frame; this needs no SAE.
+class ActivationEdit(Edit):
+    """An edit of the activation [B, T, D] itself, which needs no SAE: that is what `change` gets."""
+
+    def applied(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        """What `change` gives, and outside `during` the activation as it was, bit for bit."""
+        new_BTD = self.change(x_BTD, frames)
+        if self.during is None:
+            return new_BTD
+        return torch.where(frames.within(self.during), new_BTD, x_BTD)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class AddDirection(ActivationEdit):
+    """Add `strength` times a direction [D] to the activation of every frame.
 
     The direction may be a `ControlVector` as `steer.directions` fits them. With `keep_norm` each frame then gets the
     length back that it had. Frames to which nothing is added stay what they were, bit for bit. Gradients reach a vector
@@ -250,8 +270,8 @@ class AddDirection(Edit):
         object.__setattr__(self, "vector", vector)
         check_value(self.strength, "the strength of a direction")
 
-    def applied(self, x_BTD: Tensor, frames: Frames) -> Tensor:
-        """New activations, in the dtype of `x_BTD`.
+    def change(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        """Its sum with the direction, computed in fp32 or more.
 
         Raises:
             EditError: the activation is not as wide as the vector is long.
@@ -264,7 +284,4 @@ class AddDirection(Edit):
         if self.keep_norm:
             length_BT1 = new_BTD.norm(dim=2, keepdim=True).clamp(min=torch.finfo(old_BTD.dtype).tiny)
             new_BTD = new_BTD * (old_BTD.norm(dim=2, keepdim=True) / length_BT1)
-        moves_BT1 = (added_BTD != 0).any(dim=2, keepdim=True)
-        if self.during is not None:
-            moves_BT1 = moves_BT1 & frames.within(self.during)  # type: ignore[arg-type]
-        return torch.where(moves_BT1, new_BTD.to(x_BTD.dtype), x_BTD)
+        return torch.where((added_BTD != 0).any(dim=2, keepdim=True), new_BTD.to(x_BTD.dtype), x_BTD)

@@ -19,7 +19,7 @@ from hooks.model import CHAINED, Source
 from hooks.padding import real_frames
 from hooks.random_numbers import seeded
 from steer.delta import Mode, Step, steps_of
-from steer.edits import AddDirection, Edit, FeatureEdit, Frames, Shift
+from steer.edits import ActivationEdit, Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError, SAEError
 from steer.sae import SAE, EncodesAndDecodes
 
@@ -195,15 +195,16 @@ class SteeredModel:
         )
         for edit in edits:
             if isinstance(edit, Mapping):
-                pairs = [
-                    (name, one) for name, some in edit.items() for one in ([some] if isinstance(some, Edit) else some)
-                ]
+                several = {name: some if isinstance(some, Sequence) else [some] for name, some in edit.items()}
+                pairs = [(name, one) for name, some in several.items() for one in some]
             else:
                 if site is None and len(self.saes) != 1:
                     raise EditError(f"this model has SAEs at {self._with_saes()}: say which site with site=...")
                 pairs = [(site or next(iter(self.saes)), edit)]
             for name, one in pairs:
-                if name not in self.saes and not isinstance(one, AddDirection):
+                if not isinstance(one, Edit):
+                    raise EditError(f"an edit is an Ablate, a Shift or another Edit, not {type(one).__name__}")
+                if name not in self.saes and not isinstance(one, ActivationEdit):
                     raise EditError(f"there is no SAE at {name!r}; there are SAEs at {self._with_saes()}")
                 chosen.setdefault(name, []).append(one)
         return chosen

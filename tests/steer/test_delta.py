@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from evaluation.benchmark.timing import peak_bytes
 from steer.delta import Mode, SiteEdit, steps_of
-from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, FeatureEdit, Frames, Scale, Shift
+from steer.edits import Ablate, ActivationEdit, AddDirection, Clamp, Curve, Edit, FeatureEdit, Frames, Scale, Shift
 from steer.errors import EditError
 from steer.picked import PickedTopK
 from steer.sae import SAE, moved, rms_normalized
@@ -432,3 +432,38 @@ def test_without_an_sae_there_is_nothing_else() -> None:
     for edits, mode in (([Ablate([3])], "delta"), ([], "reconstruct")):
         with pytest.raises(EditError, match="no SAE here"):
             steps_of(None, edits, mode)  # type: ignore[arg-type]
+
+
+# --- with edits of one's own ---
+
+
+class Softened(Edit):
+    """Every feature at the square root of its value."""
+
+    def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
+        return f_BTF.clamp(min=0).sqrt()
+
+
+class Halved(ActivationEdit):
+    def change(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        return x_BTD / 2
+
+
+class Turned(Shift):
+    def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
+        return f_BTF - self.vector
+
+
+def test_an_edit_of_all_features_needs_nothing_but_its_change(random_sae: Callable[..., SAE]) -> None:
+    sae = random_sae("relu")
+    f = sae.encode(X)
+    torch.testing.assert_close(applied(sae, [Softened()]), X + moved(sae, f.sqrt(), f), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(applied(sae, [Turned(V)]), applied(sae, [Shift(-V)]), atol=1e-5, rtol=1e-5)
+    timed = applied(sae, [Softened(during=(1.0, 1.6))])
+    assert torch.equal(timed[:, 3:], X[:, 3:]) and not torch.equal(timed[:, :3], X[:, :3])
+
+
+def test_an_edit_of_the_activation_needs_nothing_but_its_change() -> None:
+    assert torch.equal(applied(None, [Halved()]), X / 2)
+    timed = applied(None, [Halved(during=(1.0, 1.6))])
+    assert torch.equal(timed[:, :3], X[:, :3] / 2) and torch.equal(timed[:, 3:], X[:, 3:])

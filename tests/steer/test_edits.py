@@ -7,7 +7,19 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from steer.edits import Ablate, AddDirection, Clamp, Curve, Frames, Scale, Shift, as_spans
+from steer.edits import (
+    Ablate,
+    ActivationEdit,
+    AddDirection,
+    Clamp,
+    Curve,
+    Edit,
+    FeatureEdit,
+    Frames,
+    Scale,
+    Shift,
+    as_spans,
+)
 from steer.errors import EditError
 from steer.vectors import ControlVector
 
@@ -181,3 +193,13 @@ def test_directions_that_cannot_be() -> None:
             AddDirection(bad)
     with pytest.raises(EditError, match="finite"):
         AddDirection(V, math.inf)
+
+
+@pytest.mark.parametrize("base", [Edit, FeatureEdit, ActivationEdit])
+def test_an_edit_that_does_not_say_its_change_fails_loudly(base: Any) -> None:
+    class Misspelt(base):  # type: ignore[misc]
+        def chnage(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+            return f_BTS
+
+    with pytest.raises(TypeError, match="abstract class Misspelt.*change"):
+        Misspelt([1]) if base is FeatureEdit else Misspelt()

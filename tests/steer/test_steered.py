@@ -510,6 +510,13 @@ def test_sites_prove_themselves(random_sae: MakeSAE) -> None:
     assert hooks_of(model) == 0
 
 
+def test_what_is_no_edit_is_refused(steered: SteeredModel) -> None:
+    for bad in (3, Ablate, {"latent": [VECTOR]}, {"latent": VECTOR}):
+        with pytest.raises(EditError, match="an edit is an Ablate.*not (int|ABCMeta|Tensor)"):
+            steered.apply(bad)  # type: ignore[arg-type]
+    assert hooks_of(steered.model) == 0
+
+
 def test_unknown_features(steered: SteeredModel) -> None:
     for edit in (Ablate([40]), Shift(torch.ones(41))):
         with pytest.raises(EditError, match="features"):
