@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from hooks import AudioModel, Handle, Site, SiteError, attach, wrap_model
+from hooks import AudioModel, Clip, Handle, Site, SiteError, attach, wrap_model
 from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.errors import require
-from hooks.model import CHAINED, Source
+from hooks.model import CHAINED, Source, Transcript
 from hooks.padding import real_frames
 from hooks.random_numbers import seeded
 from steer.delta import Mode, Step, steps_of
@@ -86,12 +86,42 @@ class SteeredModel:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "model":
-            raise AttributeError(name)
-        if name in CHAINED:
-            return partial(self._all, name)
-        return getattr(self.model, name)
+    if TYPE_CHECKING:  # the model's, of every kind, so that a misspelt one is found; what is not here is `module`'s
+        name: str
+        kind: str
+        module: nn.Module
+        sample_rate: int | None
+        channels: int
+        device: torch.device
+        dtype: torch.dtype
+        quantize: bool
+        eval: Callable[..., SteeredModel]
+        train: Callable[..., SteeredModel]
+        cpu: Callable[..., SteeredModel]
+        cuda: Callable[..., SteeredModel]
+        half: Callable[..., SteeredModel]
+        bfloat16: Callable[..., SteeredModel]
+
+        def site(self, name: str) -> Site: ...
+        def prepare(self, source: Source) -> Tensor: ...
+        def run(self, audio_BCN: Tensor) -> Any: ...
+        def transcribe(self, source: Source, **options: Any) -> Transcript: ...
+        def transcribe_all(
+            self, sources: Sequence[Source], seed: int | None = None, **options: Any
+        ) -> list[Transcript]: ...
+        def embed(self, source: Source) -> Tensor: ...
+        def encode(self, audio_BCN: Tensor) -> Tensor: ...
+        def decode(self, z_BTD: Tensor) -> Tensor: ...
+        def resynthesize(self, source: Source) -> Clip: ...
+
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "model":
+                raise AttributeError(name)
+            if name in CHAINED:
+                return partial(self._all, name)
+            return getattr(self.model, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         mine = name in ("model", "saes", "sites") or hasattr(type(self), name)

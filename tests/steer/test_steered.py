@@ -97,6 +97,15 @@ def test_is_the_model_in_everything_else(codec: AudioModel, random_sae: MakeSAE)
         _ = steered.no_such_thing
 
 
+def test_what_is_declared_for_type_checkers_is_there(codec: AudioModel, random_sae: MakeSAE) -> None:
+    steered = SteeredModel(codec, random_sae("relu"), "latent")
+    attributes = "name kind module sample_rate channels device dtype quantize eval train cpu cuda half bfloat16"
+    for name in f"{attributes} site prepare run encode decode resynthesize".split():
+        assert hasattr(steered, name)
+    with pytest.raises(AttributeError, match="resynthesise"):
+        _ = steered.resynthesise  # type: ignore[attr-defined]
+
+
 def test_exception_in_forward_leaves_the_users_hooks_and_none_of_ours(steered: SteeredModel) -> None:
     class Boom(Exception):
         pass
