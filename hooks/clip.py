@@ -6,8 +6,10 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -86,6 +88,11 @@ class Clip(ByValue):
             raise AudioFileError(f"{self.name or 'clip'}: cannot turn {have} channels into {channels}")
         waveform = self.waveform.mean(0, keepdim=True) if channels == 1 else self.waveform.expand(channels, -1)
         return Clip(waveform.clone(), self.sample_rate, self.name)
+
+
+Source = Clip | str | Path | bytes | BinaryIO | tuple[Tensor | np.ndarray, int] | Tensor | np.ndarray
+"""What names a sound: a clip, a file's path, its bytes, an open binary file, (samples [channels, n] or [n], rate in Hz)
+or samples at the model's own rate."""
 
 
 def check_samples(waveform: Tensor, name: str) -> None:
@@ -285,12 +292,54 @@ def write_clip(clip: Clip, path: str | Path, subtype: str | None = None, force: 
         writer.write(clip.waveform)
 
 
-def as_clip(source: Clip | str | Path | Tensor | np.ndarray, sample_rate: int | None = None) -> Clip:
-    """A clip from whatever names one; bare samples need `sample_rate` (Hz)."""
+def as_clip(source: Source, sample_rate: int | None = None) -> Clip:
+    """A clip from whatever names one; bare samples need `sample_rate` (Hz). An open file is read from where it is.
+
+    Raises:
+        AudioFileError: none of these, samples that are no floats or have no sampling rate; and as `read_clip`.
+    """
     if isinstance(source, Clip):
         return source
     if isinstance(source, str | Path):
         return read_clip(source)
+    if isinstance(source, bytes):
+        return clip_of_bytes(source)
+    read = getattr(source, "read", None)
+    if read is not None:
+        data = read()
+        if not isinstance(data, bytes):
+            raise AudioFileError("a sound was opened as text: open it with mode 'rb'")
+        return clip_of_bytes(data, str(getattr(source, "name", "")))
+    if isinstance(source, tuple):
+        return clip_of_pair(source)
+    if not isinstance(source, Tensor | np.ndarray):
+        raise AudioFileError(
+            "a sound is a path, bytes, an open binary file, a Clip, (samples, rate) or samples at the model's rate, "
+            f"not {type(source).__name__}"
+        )
     if sample_rate is None:
         raise AudioFileError("samples without a sampling rate: pass a Clip(waveform, sample_rate)")
     return Clip(torch.as_tensor(source), sample_rate)
+
+
+def clip_of_bytes(data: bytes, name: str = "") -> Clip:
+    """A clip from what a sound file holds; raises as `read_clip`."""
+    with TemporaryDirectory(prefix="steer-") as folder:
+        path = Path(folder, "sound")
+        path.write_bytes(data)
+        try:
+            return replace(read_clip(path), name=name)
+        except AudioFileError as error:
+            raise AudioFileError(str(error).replace(str(path), name or f"a sound of {len(data)} bytes")) from error
+
+
+def clip_of_pair(pair: tuple[Tensor | np.ndarray, int]) -> Clip:
+    """A clip from (samples, rate); raises AudioFileError for anything else, or samples that are no floats."""
+    if len(pair) != 2 or not isinstance(pair[0], Tensor | np.ndarray) or int(pair[1]) != pair[1]:
+        raise AudioFileError("a pair that is a sound is (samples [channels, n] or [n], rate in Hz)")
+    samples, sample_rate = torch.as_tensor(pair[0]).detach().cpu(), int(pair[1])
+    if not samples.is_floating_point():
+        raise AudioFileError(f"samples are floats with full scale 1, not {samples.dtype}; divide by its largest value")
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise AudioFileError(f"sampling rate {sample_rate} Hz is outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz")
+    return Clip(samples, sample_rate)

@@ -5,20 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hooks.clip import Clip, as_clip
+from hooks.clip import Clip, Source, as_clip
 from hooks.errors import ModelError, SiteError
 from hooks.random_numbers import seeded
 from hooks.site import Site
-
-Source = Clip | str | Path | Tensor | np.ndarray
-"""Whatever names a sound: a clip, a file, or samples at the model's own rate."""
 
 CHAINED = {"to", "cpu", "cuda", "half", "float", "double", "bfloat16", "type", "eval", "train", "requires_grad_"}
 """Methods that change a module and give it back; what wraps the module gives itself back."""

@@ -199,7 +199,7 @@ def fill(
 
     `max_s` and `batch` are as in `capture`. Several processes may fill one store with the same sounds: what the others
     wrote is looked at whenever a shard is written.
-    A sound is known by its path or its clip's name, bare samples by their content. Memory: as `ShardWriter`.
+    A sound is known by its path or its clip's name, samples and bytes by their content. Memory: as `ShardWriter`.
 
     Raises:
         StoreError: the folder holds a store of another model, other sites or another dtype, it is damaged or cannot be
@@ -220,6 +220,8 @@ def fill(
 
         def new() -> Iterator[Source]:
             for source in sources:
+                read = getattr(source, "read", None)
+                source = source if read is None else read()
                 name = source_name(source)
                 if name not in done:
                     done.add(name)
@@ -260,5 +262,6 @@ def source_name(source: Source) -> str:
         return str(source)
     if isinstance(source, Clip) and source.name:
         return source.name
-    samples = np.ascontiguousarray(source.waveform if isinstance(source, Clip) else source)
-    return f"samples:{hashlib.blake2b(samples.tobytes(), digest_size=12).hexdigest()}"
+    samples = source.waveform if isinstance(source, Clip) else source[0] if isinstance(source, tuple) else source
+    data = samples if isinstance(samples, bytes) else np.ascontiguousarray(samples).tobytes()
+    return f"samples:{hashlib.blake2b(data, digest_size=12).hexdigest()}"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -274,12 +274,21 @@ class SteeredModel:
 
     # --- reading ---
 
+    @overload
+    def features(self, source: Source) -> dict[str, Tensor]: ...
+    @overload
+    def features(self, source: list[Source]) -> list[dict[str, Tensor]]: ...
     @torch.no_grad()
-    def features(self, source: Source) -> dict[str, Tensor]:
-        """Features of a sound at every site, {site: [1, T, d_sae]}.
+    def features(self, source: Source | list[Source]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Features of a sound at every site, {site: [1, T, d_sae]}; of a list of sounds a list of these.
 
         Edits that are active in this context are in what later sites see.
+
+        Raises:
+            AudioFileError: a sound that cannot be read, or something else than a sound.
         """
+        if isinstance(source, list):
+            return [self.features(one) for one in source]
         audio_BCN = self.model.prepare(source)
         with Recorder(self.model.module, list(self.sites.values())) as recorder:
             self.model.run(audio_BCN)

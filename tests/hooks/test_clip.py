@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import stat
 import subprocess
@@ -83,6 +84,32 @@ class TestClip:
         assert torch.equal(as_clip(clip.waveform.numpy(), 16_000).waveform, clip.waveform)
         with pytest.raises(AudioFileError, match="without a sampling rate"):
             as_clip(clip.waveform)
+
+    def test_as_clip_of_bytes_open_files_and_pairs(self, tmp_path: Path) -> None:
+        clip = Clip(noise(2), 16_000)
+        path = tmp_path / "a.wav"
+        write_clip(clip, path, "FLOAT")
+        data = path.read_bytes()
+        with path.open("rb") as file:
+            opened = as_clip(file)
+        assert opened.name == str(path)
+        for same in (opened, as_clip(data), as_clip(io.BytesIO(data)), as_clip((clip.waveform, 16_000))):
+            assert torch.equal(same.waveform, clip.waveform) and same.sample_rate == 16_000
+        assert torch.equal(as_clip((clip.waveform[0].double().numpy(), 16_000)).waveform, clip.waveform[:1])
+
+    def test_what_is_no_sound(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("no sound")
+        bad = {
+            "a sound of 4 bytes: not a sound file": b"RIFF",
+            "opened as text": (tmp_path / "a.txt").open(),
+            r"\(samples .*, rate in Hz\)": (16_000, noise()),
+            "floats with full scale 1, not torch.int16": (torch.zeros(9, dtype=torch.int16), 16_000),
+            "sampling rate 16 Hz is outside": (noise(), 16),
+            "not list": [0.1, 0.2],
+        }
+        for message, source in bad.items():
+            with pytest.raises(AudioFileError, match=message):
+                as_clip(source, 16_000)  # type: ignore[arg-type]
 
 
 class TestRoundTrip:

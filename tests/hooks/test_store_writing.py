@@ -5,6 +5,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hooks import AudioFileError, Clip, capture
+from hooks import AudioFileError, Clip, capture, write_clip
 from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.shards import HEAD, StoreError, read_head
 from hooks.store import ActivationStore, verify
@@ -285,3 +286,13 @@ def test_what_float16_cannot_hold_loses_nothing_before_it(tmp_path: Path) -> Non
     with pytest.raises(StoreError, match="store them as float32"):
         fill(tmp_path, tiny_model(), [*clips(2), loud, *islice(clips(4), 2, None)], ["fine"])
     assert ActivationStore(tmp_path).sources == ["clip000", "clip001"]
+
+
+def test_sounds_in_memory_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    (clip,) = clips(1)
+    write_clip(clip, tmp_path / "a.wav", "FLOAT")
+    data = (tmp_path / "a.wav").read_bytes()
+    pair = (clip.waveform + 0.1, 8000)
+    store = fill(tmp_path / "store", tiny_model(), [data, BytesIO(data), pair, (tmp_path / "a.wav")], SITES)
+    assert len(store.sources) == 3 and sum(name.startswith("samples:") for name in store.sources) == 2
+    assert fill(tmp_path / "store", tiny_model(), [BytesIO(data), pair], SITES).sources == store.sources

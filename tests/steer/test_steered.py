@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hooks import AudioModel, Site, SiteError, at_time
+from hooks import AudioFileError, AudioModel, Clip, Site, SiteError, at_time
 from hooks.capture import Recorder
 from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
@@ -190,6 +190,16 @@ def test_strengths_are_repeated_for_beams(steered: SteeredModel) -> None:
 
 def test_features_are_the_saes_view_of_the_site(steered: SteeredModel) -> None:
     assert torch.equal(steered.features(AUDIO[0])["latent"], steered.saes["latent"].encode(at_latent(steered)))
+
+
+def test_features_of_several_sounds(steered: SteeredModel) -> None:
+    sounds = [(AUDIO[0], 8000), Clip(AUDIO[0, :, :2000], 8000), AUDIO[0]]
+    found = steered.features(sounds)
+    for sound, features in zip(sounds, found, strict=True):
+        assert torch.equal(features["latent"], steered.features(sound)["latent"])
+    assert [features["latent"].shape[1] for features in found] == [100, 50, 100]
+    with pytest.raises(AudioFileError, match="not float"):
+        steered.features([0.1])
 
 
 def test_reconstruct(steered: SteeredModel) -> None:
