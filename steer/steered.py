@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -49,7 +51,7 @@ class SteeredModel:
     site is a module path or a `Site`.
 
     With `check` (and a model that takes audio) every site is proven on a second of noise: it is passed, its width fits
-    the SAE, and a change there changes the output.
+    the SAE, and a change there changes the output. An SAE that says it was made for another model is warned of.
 
     Raises:
         SiteError: an unknown site, or one that fails its proof.
@@ -77,7 +79,14 @@ class SteeredModel:
             sae = {site: sae}
         self.saes: dict[str, EncodesAndDecodes] = dict(sae)
         self.sites = {name: self.model.site(name) for name in self.saes}
-        for one in self.saes.values():
+        for name, one in self.saes.items():
+            made_for = getattr(getattr(one, "info", None), "model", "")
+            if differ(made_for, self.model.name):
+                warnings.warn(
+                    f"the SAE at {name!r} was made for {made_for}, not for {self.model.name}: its features may mean "
+                    "nothing there",
+                    stacklevel=2,
+                )
             if isinstance(one, nn.Module):
                 one.to(self.model.device)
         if check and self.sites and self.model.sample_rate is not None:
@@ -330,6 +339,16 @@ def width_of(sae: EncodesAndDecodes) -> int | None:
     """The activation width that an SAE takes, where it says."""
     width = getattr(sae, "d_in", None) or getattr(getattr(sae, "cfg", None), "d_in", None)
     return int(width) if width is not None else None
+
+
+def differ(one: str, other: str) -> bool:
+    """Whether two names stand for different models, as far as that can be told: not of folders, nor of bare classes.
+
+    `whisper:tiny` and `hf:openai/whisper-tiny@revision` are one.
+    """
+    told = all(re.fullmatch(r"hf:[^/]+/[^/]+|\w+:[^/\\]+", name) for name in (one, other))
+    plain = [re.sub("[^a-z0-9]", "", name.partition("@")[0].rpartition("/")[2].lower()) for name in (one, other)]
+    return told and plain[0] != plain[1]
 
 
 CODEC, RENAMED = "starter:codec", "starter:wavtokenizer"

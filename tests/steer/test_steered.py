@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -465,6 +466,19 @@ def test_the_sae_may_say_where_it_belongs(codec: AudioModel, random_sae: MakeSAE
 
 
 # --- proofs and errors ---
+
+
+def test_an_sae_of_another_model_is_warned_of(codec: AudioModel, random_sae: MakeSAE) -> None:
+    codec.name = "encodec:24khz"
+    sae = random_sae("relu")
+    sae.info = SAEInfo(model="hf:facebook/encodec_32khz@main", site="latent")
+    with pytest.warns(UserWarning, match="made for hf:facebook/encodec_32khz@main, not for encodec:24khz"):
+        SteeredModel(codec, sae)
+    for same in ("hf:facebook/encodec_24khz@main", "encodec:24khz", "", "EncodecModel", "encodec:/my/24k"):
+        sae.info.model = same
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            SteeredModel(codec, sae)
 
 
 def test_a_site_that_does_not_fit_is_refused(codec: AudioModel, random_sae: MakeSAE) -> None:
