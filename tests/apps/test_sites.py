@@ -25,7 +25,7 @@ def test_the_sites_of_a_folder(steer: Run, codec_folder: Path) -> None:
         "port": "output",
     }
     assert rows["decoder_input"]["port"] == "input"
-    assert rows["encoder.0"]["width"] is None
+    assert rows["encoder.0"]["width"] == 4
     code, out, _ = steer("sites", codec_folder)
     assert code == 0
     assert all(word in out for word in ("width", "frame rate", "decoder_output"))

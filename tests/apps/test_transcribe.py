@@ -17,7 +17,6 @@ import torch
 
 import hooks
 from hooks import Transcriber, Transcript
-from steer import starter
 from steer.sae import SAE, SAEInfo
 
 Run = Callable[..., tuple[int, str, str]]
@@ -164,7 +163,7 @@ def starter_asr(
     """The listener and its SAEs as the starter recogniser."""
     (tmp_path / "saes").rename(tmp_path / "asr")
     (tmp_path / "asr" / "config.json").write_text("{}")
-    monkeypatch.setattr(starter, "FOLDER", tmp_path)
+    monkeypatch.setattr("hooks.starter.FOLDER", tmp_path)
     opened = hooks.open_model
     for where in ("hooks", "steer.recipe", "apps.batch.transcribe_work"):
         monkeypatch.setattr(
