@@ -173,7 +173,7 @@ def test_planned_edits_depend_on_the_latent() -> None:
     x_CN = noise(24_000)
     seen: list[float] = []
 
-    def planned(latent_CTD: Tensor, at_s: float) -> Any:
+    def planned(latent_CTD: Tensor, audio_CN: Tensor, at_s: float) -> Any:
         seen.append(at_s)
         assert latent_CTD.shape[0] == 1 and latent_CTD.shape[2] == 60
         return louder(2.0) if at_s < 0.6 else {}
