@@ -27,7 +27,7 @@ class Family:
     config is of one of the types; either is None where there is no such thing. They import the libraries themselves
     (`hooks.errors.require`), so that defining a family costs nothing. They run nothing that a file says, and what is
     wrong with it is a ModelError that begins with `name`. They may leave to the registry: that numbers are finite, that
-    there is room for the model, the caller's random numbers, the device, and errors of libraries that nobody foresees.
+    there is room for the model, the caller's random numbers, the device, and unexpected errors of libraries.
     Folders of weights in a format of its own (`own_format`) come as they are; others are checked before.
     """
 

@@ -73,39 +73,51 @@ class Trainer(TimedTraining):
         by mel distance and STOI together are exported."""
         kept = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.model.load_state_dict(self.average, strict=False)
-        found: dict[str, dict[str, list[float]]] = {}
-        with torch.no_grad():
-            for group, wave in valid:
-                x_N = torch.from_numpy(wave)
-                y_N = self.model(x_N[None].to(self.batches.device))[0].cpu()
-                row = found.setdefault(group, {"mel": [], "stoi": [], "level": []})
-                row["mel"].append(mel_distance(x_N, y_N, CONFIG.sample_rate))
-                row["level"].append(abs(float(10 * (y_N.square().mean() / x_N.square().mean()).log10())))
-                clear = stoi(x_N, y_N, CONFIG.sample_rate) if group in SPEECH else None
-                if clear is not None:
-                    row["stoi"].append(clear)
+        means = measured(self.model, valid)
         self.model.load_state_dict(kept, strict=False)
-        means = {
-            f"valid_{key}_{group}": round(float(np.mean(values)), 4)
-            for group, row in found.items()
-            for key, values in row.items()
-            if values
-        }
-        mel = float(np.mean([value for key, value in means.items() if "_mel_" in key]))
-        clear_all = float(np.mean([value for key, value in means.items() if "_stoi_" in key] or [0.0]))
-        score = mel + 20 * (1 - clear_all)
+        score = means["valid_mel"] + 20 * (1 - means["valid_stoi"])
         if score < self.best:
             self.best = score
             self.export()
-        return {"valid_mel": round(mel, 4), "valid_stoi": round(clear_all, 4), **means}
+        return means
 
     def export(self) -> Path:
         """The averaged weights in fp16, as the package ships them."""
-        path = self.folder / "model.safetensors"
-        save_file({name: value.detach().half().cpu().contiguous() for name, value in self.average.items()}, path)
-        config = {"architecture": "source_filter", **CONFIG.to_dict()}
-        (self.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        return path
+        return export(self.average, self.folder)
+
+
+def export(weights: dict[str, Tensor], folder: Path) -> Path:
+    """Weights in fp16 with their configuration, as the package ships them."""
+    path = folder / "model.safetensors"
+    save_file({name: value.detach().half().cpu().contiguous() for name, value in weights.items()}, path)
+    config = {"architecture": "source_filter", **CONFIG.to_dict()}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return path
+
+
+@torch.no_grad()
+def measured(model: SourceFilter, valid: list[tuple[str, np.ndarray]]) -> dict[str, float]:
+    """Mel distance (dB), STOI and absolute level error (dB) of the round trip: means over collections, and of each."""
+    device = model.directions.device
+    found: dict[str, dict[str, list[float]]] = {}
+    for group, wave in valid:
+        x_N = torch.from_numpy(wave)
+        y_N = model(x_N[None].to(device))[0].cpu()
+        row = found.setdefault(group, {"mel": [], "stoi": [], "level": []})
+        row["mel"].append(mel_distance(x_N, y_N, CONFIG.sample_rate))
+        row["level"].append(abs(float(10 * (y_N.square().mean() / x_N.square().mean()).log10())))
+        clear = stoi(x_N, y_N, CONFIG.sample_rate) if group in SPEECH else None
+        if clear is not None:
+            row["stoi"].append(clear)
+    means = {
+        f"valid_{key}_{group}": round(float(np.mean(values)), 4)
+        for group, row in found.items()
+        for key, values in row.items()
+        if values
+    }
+    mel = float(np.mean([value for key, value in means.items() if "_mel_" in key]))
+    clear_all = float(np.mean([value for key, value in means.items() if "_stoi_" in key] or [0.0]))
+    return {"valid_mel": round(mel, 4), "valid_stoi": round(clear_all, 4), **means}
 
 
 def valid_clips(audio: Path) -> list[tuple[str, np.ndarray]]:

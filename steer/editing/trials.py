@@ -23,8 +23,8 @@ FEWEST_VOICED = 5
 DOUBTFUL = 1.0
 """Semitones between the strength that a search ended at and the goal above which the pitch was misread: CREPE's `tiny`
 network takes some low voices for their octave in one sound and not in the other."""
-REFEREE, REFEREE_FRAMES = "full", 30
-"""What reads the pitch then, in how many frames: some fifteen frames a second."""
+LARGER_CREPE, LARGER_CREPE_FRAMES = "full", 30
+"""The network that measures the pitch in that case, and in how many frames: it takes a second for fifteen of them."""
 
 Changes = dict[str, float | None]
 """By attribute: dB, semitones, %; None where it cannot be measured."""
@@ -178,7 +178,7 @@ class Trials:
 
         found = calibrate(goals, trial, self.names).strengths
         if "pitch" in goals and abs(found["pitch"] - goals["pitch"]) > DOUBTFUL:
-            self.crepe, self.pitch_frames = REFEREE, REFEREE_FRAMES
+            self.crepe, self.pitch_frames = LARGER_CREPE, LARGER_CREPE_FRAMES
             self._known.clear()
             del self.before
             found = calibrate(goals, trial, self.names).strengths

@@ -17,7 +17,7 @@ from hooks.capture import Recorder
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from steer import SAE, Ablate, AddDirection, Clamp, Scale, Shift, SteeredModel
 from steer.errors import EditError, SAEError
-from steer.steered import tensors_in
+from steer.fit import tensors_in
 
 nnsight = pytest.importorskip("nnsight", reason="extra nnsight")
 encodec = pytest.importorskip("encodec", reason="extra encodec")

@@ -90,7 +90,7 @@ def test_latents_have_mean_0_and_deviation_1_at_the_start(
 
 
 def test_some_steps_write_a_log_and_weights_that_open(batches: Batches, tmp_path: Path) -> None:
-    one = trainer(batches, tmp_path, seconds=1.5)
+    one = trainer(batches, tmp_path, seconds=5)
     valid = [("notes", tone(330.0))]
     one.run(one.loss, lambda: one.check(valid), log_every=1, check_every=2)
     one.check(valid)
