@@ -78,11 +78,11 @@ def probe(
         report[name] = scores(probes[name], tested[0], tested[1][name])
     save_probes(probes, out)
     if as_json:
-        print(to_json({"probes": str(out), "tested_on": tested_on(len(sounds)), **report}))
+        print(to_json({"probes": str(out), "tested_on": held_out(len(sounds)), **report}))
         return
     for name, numbers in report.items():
         print(f"{name}: {', '.join(f'{key} {value:.3g}' for key, value in numbers.items())}")
-    print(f"tested on {tested_on(len(sounds))}")
+    print(f"tested on {held_out(len(sounds))}")
 
 
 def read_labels(text: str) -> tuple[dict[Path, int], list[str]]:
@@ -145,7 +145,7 @@ def bins_for(name: str, values_N: Tensor) -> Bins:
 FEWEST, OTHERS, THE_SAME = 5, "other sounds", "the same sounds, the last fifth of each: other sounds are harder to read"
 
 
-def tested_on(sounds: int) -> str:
+def held_out(sounds: int) -> str:
     """What `split` leaves of so many sounds to test on."""
     return OTHERS if sounds >= FEWEST else THE_SAME
 
@@ -158,7 +158,7 @@ def split(sounds: Sequence[Sample], frames: int) -> tuple[Sample, Sample]:
         keys: Mapping[str, Any] = parts[0][1]
         return torch.cat([f for f, _ in parts]), {key: torch.cat([values[key] for _, values in parts]) for key in keys}
 
-    if tested_on(len(sounds)) == OTHERS:
+    if held_out(len(sounds)) == OTHERS:
         train, test = [s for i, s in enumerate(sounds) if i % 5 != 4], [s for i, s in enumerate(sounds) if i % 5 == 4]
     else:
         cuts = [4 * len(f) // 5 for f, _ in sounds]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from apps.probe import OTHERS, split, tested_on
+from apps.probe import OTHERS, held_out, split
 from steer.probes import load_probes
 
 Write = Callable[..., Path]
@@ -82,7 +82,7 @@ def test_a_probe_is_tested_on_other_sounds_or_says_that_it_is_not(count: int) ->
     sounds = [(torch.full((10, 3), float(i)), {"loudness": torch.full((10,), float(i))}) for i in range(count)]
     trained, tested = (set(values["loudness"].tolist()) for _, values in split(sounds, 1_000))
     assert (len(trained & tested) > 0) == (count < 5)
-    assert (tested_on(count) == OTHERS) == (count >= 5)
+    assert (held_out(count) == OTHERS) == (count >= 5)
     assert trained | tested == set(range(count))
 
 
