@@ -36,6 +36,7 @@ class Journal:
         self.rows: dict[str, Row] = {}
         self.in_flight: set[str] = set()
         self._unwritten: list[bytes] = []
+        self._start: int | None = None  # of the line that is being written
         try:
             if self.path.exists():
                 check_regular(self.path)
@@ -87,18 +88,32 @@ class Journal:
         self._flush()
 
     def _flush(self) -> None:
-        """Write what waits; on a full disk it waits on, and the half of a line that was written is taken back."""
+        """Write what waits; on a full disk it waits on, and the half of a line that was written is removed.
+
+        A signal may raise between the write and what follows it: the length of the file then says how much of the
+        line is there, and it is not written twice.
+        """
         while self._unwritten:
             line = self._unwritten[0]
-            before = os.fstat(self._file.fileno()).st_size
+            if self._start is None:
+                self._start = os.fstat(self._file.fileno()).st_size
+            elif self._size_after(self._start, line):
+                continue
             try:
-                written = self._file.write(line)
+                self._file.write(line)
             except OSError:
+                pass
+            if not self._size_after(self._start, line):
                 return
-            if written != len(line):
-                os.ftruncate(self._file.fileno(), before)
-                return
+
+    def _size_after(self, start: int, line: bytes) -> bool:
+        """Whether the whole line is in the file, and no longer waits; a part of it is removed."""
+        if os.fstat(self._file.fileno()).st_size == start + len(line):
+            self._start = None  # before the line goes: a signal between the two may only repeat it
             self._unwritten.pop(0)
+            return True
+        os.ftruncate(self._file.fileno(), start)
+        return False
 
     def _read(self) -> None:
         self._file.seek(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -206,3 +207,30 @@ def test_a_torn_end_is_closed_also_where_the_disk_is_full_for_a_while(
         journal.note(row_of(B))
     journal.close()
     assert read_rows(tmp_path) == [row_of(B)]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+def test_a_line_that_a_signal_interrupts_is_written_once(tmp_path: Path, part: float) -> None:
+    """Ctrl-C may raise between the system call and what follows it, whatever share of the line was written."""
+
+    class Interrupted:
+        def __init__(self, file: io.RawIOBase) -> None:
+            self.file = file
+
+        def write(self, line: bytes) -> int:
+            self.file.write(line[: round(part * len(line))])
+            raise KeyboardInterrupt
+
+        def fileno(self) -> int:
+            return self.file.fileno()
+
+    journal = Journal(tmp_path)
+    journal.begin([A])
+    whole, journal._file = journal._file, Interrupted(journal._file)  # type: ignore[assignment, arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        journal.begin([A, B])
+    journal._file = whole
+    journal.note(row_of(B))
+    journal.close()
+    told = [parsed(line) for line in (tmp_path / JOURNAL).read_bytes().split(b"\n")[:-1]]
+    assert told == [{A.key}, {A.key, B.key}, row_of(B)]
