@@ -113,11 +113,12 @@ def train(
     from hooks import open_model
     from hooks.store import ActivationStore
     from hooks.store_writing import fill
+    from steer.checkpoints import STATE
     from steer.errors import TrainingError
     from steer.formats import CFG
     from steer.parallel import own_device, process_group
     from steer.sae import SAEInfo
-    from steer.training import STATE, TrainConfig, train_saes
+    from steer.training import TrainConfig, train_saes
 
     numbers = seeds_in(seeds)
     alone = store is not None and not inputs and audio is None

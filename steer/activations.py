@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from steer.kernels import encode_topk, linear
+from steer.kernels import encode_topk
+from steer.matmul import linear
 
 
 @dataclass(frozen=True)

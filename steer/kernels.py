@@ -1,4 +1,4 @@
-"""What an SAE's time goes into: the encoder's product, top-k, and the decoder's product with few features a row.
+"""What an SAE's time goes into beside `steer.matmul`: top-k, and the decoder's product with few features a row.
 
 On a CPU large fresh temporaries cost page faults, so all that is wide is done by `chunks` of rows. Everything here is
 plain torch, takes any leading axes, device and floating dtype, and has gradients. GPUs run the same functions.
@@ -7,20 +7,18 @@ plain torch, takes any leading axes, device and floating dtype, and has gradient
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+
+from steer.matmul import LARGE, backend, linear, suits_onednn
 
 NUMBERS = 6 * 2**20
 """The most numbers in the widest temporary, on a CPU: fresh memory of more than 32 MB is paid for at every call."""
 ROWS = 1024
 """The most rows at a time, on a CPU."""
-LARGE = 2**23
-"""Multiplications from which another library than torch's own, or a look at how few features are active, gains."""
 SPARSE = 1 / 20
 """The share of active features up to which gathering their rows beats a dense product (measured with oneDNN)."""
 FEW = 64
@@ -36,72 +34,6 @@ def chunks(x_ND: Tensor, width: int) -> Iterator[Tensor]:
     if x_ND.device.type != "cpu" or x_ND.shape[0] <= rows:
         return iter([x_ND])
     return iter(x_ND.split(rows))
-
-
-# --- x W + b ---
-
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
-
-def linear(x_XD: Tensor, W_DF: Tensor, b_F: Tensor | None) -> Tensor:
-    """x W + b [..., F], by the fastest kernel of true precision that this processor has (`backend`)."""
-    return (onednn if suits_onednn(x_XD, W_DF, b_F) and backend() == "oneDNN" else plain)(x_XD, W_DF, b_F)
-
-
-def plain(x_XD: Tensor, W_DF: Tensor, b_F: Tensor | None) -> Tensor:
-    return F.linear(x_XD, W_DF.T, b_F)
-
-
-def onednn(x_XD: Tensor, W_DF: Tensor, b_F: Tensor | None) -> Tensor:
-    """fp32 throughout. Torch's builds multiply fp32 by MKL, which on some processors takes twice as long."""
-    return torch.ops.mkldnn._linear_pointwise(x_XD.contiguous(), W_DF.T, b_F, "none", [], "")
-
-
-def suits_onednn(x_XD: Tensor, W_DF: Tensor, b_F: Tensor | None) -> bool:
-    """Whether the product is one that the private operator does: large, fp32, on the CPU, without gradient."""
-    if x_XD.numel() * W_DF.shape[1] < LARGE:
-        return False
-    given = [one for one in (x_XD, W_DF, b_F) if one is not None]
-    return (
-        all(type(one) in (Tensor, nn.Parameter) and one.is_cpu and one.dtype == torch.float32 for one in given)
-        and (W_DF.is_contiguous() or W_DF.T.is_contiguous())
-        and not (torch.is_grad_enabled() and any(one.requires_grad for one in given))
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-        and bool(torch.backends.mkldnn.enabled)
-    )
-
-
-@cache
-def backend() -> str:
-    """`oneDNN` where torch has that operator and it is right and clearly faster on this processor, else `addmm`.
-
-    Found out once, at the first product that is large enough.
-    """
-    return probe(onednn)
-
-
-@torch.no_grad()
-def probe(other: Product) -> str:
-    """`oneDNN` if `other` keeps fp32's precision and takes less time than `plain`, both tried in turn."""
-    generator = torch.Generator().manual_seed(0)
-    x_ND, W_FD, b_F = (torch.randn(*shape, generator=generator) for shape in ((256, 384), (1536, 384), (1536,)))
-    inputs = (x_ND, W_FD.T, b_F)
-    exact = plain(*(one.double() for one in inputs))
-    try:
-        if float((other(*inputs) - exact).abs().max()) > 4 * float((plain(*inputs) - exact).abs().max()):
-            return "addmm"
-    except (AttributeError, RuntimeError, NotImplementedError):  # a build of torch without it
-        return "addmm"
-    seconds = [(took(other, *inputs), took(plain, *inputs)) for _ in range(7)]
-    theirs, ours = (min(column) for column in zip(*seconds, strict=True))
-    return "oneDNN" if theirs < 0.9 * ours else "addmm"
-
-
-def took(product: Product, *inputs: Tensor) -> float:
-    start = time.perf_counter()
-    product(*inputs)
-    return time.perf_counter() - start
 
 
 # --- top-k ---

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from steer.activations import Encoder
-from steer.kernels import chunks, encode_topk, kth_at_least, linear, topk
+from steer.kernels import chunks, encode_topk, kth_at_least, topk
+from steer.matmul import linear
 
 FEW = 16
 """Up to so many features the vectors that may have one are looked for first."""

@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from steer.activations import Encoder
-from steer.kernels import bags, chunks, encode_topk, linear, topk
+from steer.kernels import bags, chunks, encode_topk, topk
+from steer.matmul import linear
 from steer.parallel import ALONE, Group
 from steer.sae import MIN_RMS, SAE
 

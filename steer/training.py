@@ -2,16 +2,14 @@
 
 Activations are scaled to a mean length of sqrt(D), so that learning rates and penalties mean the same at every site;
 the scale is folded into the weights at the end, so that a finished SAE takes activations as they are. The order of
-batches depends on the step alone, and nothing else in training is random: a run that was killed and goes on ends at
-the same weights as one that was not.
+batches depends on the step alone, nothing else in training is random, and a checkpoint names the library that
+multiplied: a run that was killed and goes on ends at the same weights as one that was not.
 
 Under torchrun the processes share the rows of the same batches (`steer.parallel`), and only the first one writes.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -24,11 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hooks.errors import one_line
-from hooks.files import whole_file
 from hooks.precision import widest
 from hooks.shuffle import Span, random_blocks, shuffled
 from hooks.store import ActivationStore, SiteFrames
+from steer.checkpoints import Run
 from steer.errors import SAEError, TrainingError
+from steer.matmul import using
 from steer.parallel import ALONE, Group, own_device, process_group
 from steer.sae import SAE, SAEInfo
 from steer.trainee import TrainConfig, Trainee
@@ -36,7 +35,6 @@ from steer.trainee import TrainConfig, Trainee
 Frames = Tensor | SiteFrames
 Data = ActivationStore | Frames | Mapping[str, Frames]
 
-STATE, LOG, CURVE = "state.pt", "log.jsonl", "loss.png"
 SAMPLE_FRAMES = 2**15
 LOG_EVERY = 100
 
@@ -100,9 +98,10 @@ def train_saes(
     """Train an SAE for every site in `data` and every config, on the same batches: [site 0 config 0, config 1, ...].
 
     `data` is a store, frames [N, D], or {site: frames}. With a `folder` a checkpoint is written there every
-    `checkpoint_every` steps, and the same call goes on from it; `log.jsonl` holds losses, `loss.png` draws them (if
-    matplotlib is there). `info` is copied into each SAE, to which site, training and the metrics on held-out frames are
-    added. `device` is by default the GPU if there is one.
+    `checkpoint_every` steps, and the same call goes on from it, to the same weights, bit for bit, on the same processor
+    with the same torch and number of threads (a warning says where they differ). `log.jsonl` holds losses, `loss.png`
+    draws them (if matplotlib is there). `info` is copied into each SAE, to which site, training and the metrics on
+    held-out frames are added. `device` is by default the GPU if there is one.
 
     Where torch.distributed is initialised, or torchrun started several processes, they train together: all have to make
     this call, with the same data and the same folder, and all get the SAEs. The losses are those of one process but for
@@ -152,12 +151,31 @@ def train_with(
             trainees += [Trainee(site, config, sample_ND, device, group) for config in configs]
         except SAEError as error:
             raise TrainingError(str(error)) from error
-    run = Run(Path(folder) if folder else None, trainees, {site: list(frames.shape) for site, frames in sites.items()})
+    shapes = {site: list(frames.shape) for site, frames in sites.items()}
+    run = Run(Path(folder) if folder else None, trainees, shapes, device)
     first = run.resume()
     starts = group.together(lambda: (run.key, first))
     if any(start != starts[0] for start in starts):
         raise TrainingError("the processes were given other data or configs, or do not see the same folder")
     group.once(run.make_folder)
+    with using(run.product):
+        return trained(group, run, first, data, info, sites, spans, device, progress, checkpoint_every)
+
+
+def trained(
+    group: Group,
+    run: Run,
+    first: int,
+    data: Data,
+    info: SAEInfo,
+    sites: Mapping[str, Frames],
+    spans: Mapping[str, tuple[list[Span], list[Span]]],
+    device: torch.device,
+    progress: bool,
+    checkpoint_every: int,
+) -> list[SAE]:
+    """The SAEs of a run after its steps from `first` on."""
+    trainees, shared = run.trainees, run.trainees[0].config
     streams = {site: shuffled(f, spans[site][0], shared.batch_size, start=first) for site, f in sites.items()}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), disable=not progress or group.rank > 0) as bar:
@@ -217,79 +235,6 @@ def check_configs(configs: Sequence[TrainConfig], processes: int) -> None:
             f"{processes} processes cannot share batches of {configs[0].batch_size} frames equally: "
             f"choose a batch_size that {processes} divides"
         )
-
-
-class Run:
-    """A training's folder: checkpoint, log and loss curve. Without a folder nothing is written."""
-
-    def __init__(self, folder: Path | None, trainees: list[Trainee], shapes: dict[str, list[int]]) -> None:
-        self.folder, self.trainees = folder, trainees
-        self.key = {"configs": [asdict(trainee.config) for trainee in trainees], "frames": shapes}
-        self.lines: list[dict[str, Any]] = []
-
-    def make_folder(self) -> None:
-        if self.folder is not None:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise TrainingError(f"{self.folder}: cannot write there ({error.strerror})") from error
-
-    def resume(self) -> int:
-        """Go on from the checkpoint, if there is one: the number of steps that are done."""
-        if self.folder is None or not (self.folder / STATE).exists():
-            return 0
-        try:
-            state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
-            key, step, trainees = state["key"], state["step"], state["trainees"]
-        except Exception as error:  # torch raises a dozen kinds for damaged files
-            raise TrainingError(f"{self.folder / STATE}: cannot be read ({str(error).splitlines()[0]})") from error
-        if key != self.key:
-            raise TrainingError(f"{self.folder}: holds a checkpoint of another training; choose another folder")
-        for trainee, saved in zip(self.trainees, trainees, strict=True):
-            trainee.load_state_dict(saved)
-        self.lines = state["lines"]
-        return step
-
-    def note(self, step: int, terms: list[dict[str, Tensor]]) -> dict[str, Any]:
-        """Add a line to the log.
-
-        Raises:
-            TrainingError: a loss is not finite.
-        """
-        columns = {name: [round(float(t[name]), 6) for t in terms] for name in terms[0]}
-        if not all(math.isfinite(loss) for loss in columns["loss"]):
-            raise TrainingError(f"step {step}: the loss is not finite; lower lr, or look for NaN in the activations")
-        self.lines.append({"step": step, **columns})
-        return self.lines[-1]
-
-    def save(self, step: int) -> None:
-        if self.folder is None:
-            return
-        states = [trainee.state_dict() for trainee in self.trainees]
-        try:
-            with whole_file(self.folder / STATE) as path:
-                torch.save({"key": self.key, "step": step, "trainees": states, "lines": self.lines}, path)
-            with whole_file(self.folder / LOG) as path:
-                path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
-            draw_losses(self.lines, self.folder / CURVE)
-        except (OSError, RuntimeError) as error:
-            raise TrainingError(f"{self.folder}: the checkpoint could not be written ({error})") from error
-
-
-def draw_losses(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss and explained variance over steps, as a PNG; nothing without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    steps = [line["step"] for line in lines]
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "explained_variance"), strict=True):
-        axes.plot(steps, [line[name] for line in lines])
-        axes.set(xlabel="step", title=name.replace("_", " "))
-    figure.axes[0].set_yscale("log")
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
 
 
 __all__ = ["TrainConfig", "measure", "train_sae", "train_saes"]

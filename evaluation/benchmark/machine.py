@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from steer.kernels import backend
+from steer.matmul import backend
 
 PACKAGES = ("audiosteer", "torch", "transformers", "openai-whisper", "encodec")
 

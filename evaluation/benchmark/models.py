@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from hooks import AudioModel, wrap_model
 from hooks.capture import Recorder
 from hooks.errors import require
 from hooks.random_numbers import seeded
-from steer import kernels
+from steer.matmul import using
 from steer.sae import SAE
 
 EXPANSION, K, EDITED = 8, 32, 32
@@ -102,15 +102,9 @@ def encoder_sites(model: AudioModel) -> list[str]:
     return [name for name in model.sites if name.startswith("encoder.") and name.removeprefix("encoder.").isdigit()]
 
 
-@contextmanager
-def stock_kernels() -> Iterator[None]:
-    """Products by torch's own kernel, as on a processor on which no other is faster."""
-    found = kernels.backend
-    kernels.backend = lambda: "addmm"  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        kernels.backend = found
+def stock_kernels() -> AbstractContextManager[None]:
+    """Products by torch's own library, on every processor."""
+    return using("addmm")
 
 
 def random_sae(d_in: int, d_sae: int, activation: str, k: int, seed: int = 0) -> SAE:

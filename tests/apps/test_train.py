@@ -22,8 +22,8 @@ import hooks
 from apps.cli import main
 from hooks import Transcriber
 from hooks.store import ActivationStore
+from steer.checkpoints import LOG, STATE
 from steer.sae import SAE
-from steer.training import LOG, STATE
 
 Run = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -157,12 +157,12 @@ from contextlib import contextmanager
 import torch
 from apps.cli import main
 from hooks import store_writing
-from steer import training
+from steer import checkpoints, training
 
 torch.set_num_threads(1)
 store_writing.fill.__kwdefaults__["shard_bytes"] = 1
 training.train_saes.__kwdefaults__["checkpoint_every"] = 10
-module = {"store": store_writing, "training": training}[sys.argv[1]]
+module = {"store": store_writing, "checkpoints": checkpoints}[sys.argv[1]]
 left, whole_file = int(sys.argv[2]), module.whole_file
 
 @contextmanager
@@ -191,7 +191,7 @@ def test_killed_twice_and_resumed_ends_at_the_same_bytes(
     again = [*arguments, "--out", str(tmp_path)]
     kill("store", 5, again)  # a shard for each sound: four are done
     assert len(ActivationStore(tmp_path / "activations").sources) == 4
-    kill("training", 7, again)  # checkpoint, log and curve every ten steps
+    kill("checkpoints", 7, again)  # checkpoint, log and curve every ten steps
     assert len(ActivationStore(tmp_path / "activations").sources) == len(LENGTHS_S)
     assert 0 < torch.load(tmp_path / STATE, weights_only=True)["step"] < 60
     assert steer(*again)[0] == 0

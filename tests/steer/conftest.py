@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
 from steer.activations import ACTIVATIONS
+from steer.matmul import BACKENDS, precise, using
 from steer.sae import SAE
 
 KINDS = [(activation, rms_norm) for activation in ACTIVATIONS for rms_norm in (False, True)]
@@ -33,3 +34,18 @@ def any_sae(request: pytest.FixtureRequest, random_sae: Callable[..., SAE]) -> S
     """An SAE of every activation, with and without RMS norm."""
     activation, rms_norm = request.param
     return random_sae(activation, rms_norm=rms_norm)
+
+
+@pytest.fixture
+def has_onednn() -> None:
+    if not precise():
+        pytest.skip("this build of torch has no oneDNN")
+
+
+@pytest.fixture(params=BACKENDS)
+def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Products by each of the libraries."""
+    if request.param == "oneDNN":
+        request.getfixturevalue("has_onednn")
+    with using(request.param):
+        yield request.param

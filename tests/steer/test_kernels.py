@@ -4,102 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from steer import kernels
-from steer.kernels import (
-    NUMBERS,
-    ROWS,
-    backend,
-    chunks,
-    decode,
-    decode_dense,
-    encode_topk,
-    kth_at_least,
-    linear,
-    plain,
-    probe,
-    topk,
-)
+from steer.kernels import NUMBERS, ROWS, chunks, decode, decode_dense, encode_topk, kth_at_least, topk
+from steer.matmul import plain
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(params=["oneDNN", "addmm"])
-def each_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "oneDNN" and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        pytest.skip("this build of torch has no oneDNN")
-    monkeypatch.setattr(kernels, "backend", lambda: request.param)
-    return request.param
-
-
-# --- x W + b ---
-
-
-@pytest.mark.parametrize("shape", [(600, 96), (3, 200, 96), (96,), (0, 96), (2, 0, 96)])
-@pytest.mark.parametrize("turned", [False, True])
-def test_linear(each_backend: str, shape: tuple[int, ...], turned: bool) -> None:
-    x, W, b = random(*shape), random(96, 512, seed=1), random(512, seed=2)
-    W = W.T.contiguous().T if turned else W
-    out = linear(x, W, b)
-    expected = x.double() @ W.double() + b
-    assert out.shape == (*shape[:-1], 512)
-    # sums of 96 products of about 1 in fp32; TF32 or bf16 would be off by 1e-2
-    torch.testing.assert_close(out.double(), expected, atol=3e-5, rtol=0)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_linear_in_any_dtype(each_backend: str, dtype: torch.dtype) -> None:
-    x, W, b = (t.to(dtype) for t in (random(600, 96), random(96, 512, seed=1), random(512, seed=2)))
-    assert torch.equal(linear(x, W, b), plain(x, W, b)) or dtype == torch.float32
-    assert linear(x, W, b).dtype == dtype
-
-
-def test_linear_has_gradients(each_backend: str) -> None:
-    inputs = [t.requires_grad_() for t in (random(600, 96), random(96, 512, seed=1), random(512, seed=2))]
-    ours = torch.autograd.grad(linear(*inputs).square().sum(), inputs)
-    theirs = torch.autograd.grad(plain(*inputs).square().sum(), inputs)
-    for a, b in zip(ours, theirs, strict=True):
-        assert torch.equal(a, b)
-
-
-def test_picked_columns_that_are_not_contiguous(each_backend: str) -> None:
-    x, W = random(600, 96), random(96, 1024, seed=1)[:, ::2]
-    torch.testing.assert_close(linear(x, W, torch.zeros(512)), x @ W, atol=1e-4, rtol=0)
-
-
-def test_the_backend_is_found_once_and_nothing_global_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(kernels, "probe", lambda product: calls.append(product) or "addmm")
-    backend.cache_clear()
-    torch.manual_seed(1)
-    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.get_rng_state()
-    assert [backend(), backend()] == ["addmm", "addmm"]
-    assert len(calls) == 1
-    backend.cache_clear()
-    monkeypatch.undo()
-    assert backend() in ("oneDNN", "addmm")
-    after = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.get_rng_state()
-    assert before[:2] == after[:2]
-    assert torch.equal(before[2], after[2])
-
-
-def test_what_is_wrong_missing_or_slow_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
-        raise AttributeError("no such operator")
-
-    def rough(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
-        return (x.bfloat16() @ W.bfloat16()).float() + b
-
-    seconds = {missing: 1.0, rough: 1.0, plain: 2.0}
-    monkeypatch.setattr(kernels, "took", lambda product, *inputs: seconds.get(product, 1.0))
-    assert [probe(missing), probe(rough)] == ["addmm", "addmm"]
-    exact = lambda x, W, b: plain(x, W, b)  # noqa: E731
-    assert probe(exact) == "oneDNN"
-    seconds[exact] = 1.9
-    assert probe(exact) == "addmm"
 
 
 # --- top-k ---

@@ -19,11 +19,12 @@ import torch.distributed as dist
 
 from hooks.errors import AudioSteerError
 from steer import training
+from steer.checkpoints import LOG, STATE, Run
 from steer.errors import TrainingError
 from steer.parallel import ALONE, own_device, process_group
 from steer.sae import SAE
 from steer.trainee import TrainConfig, Trainee
-from steer.training import LOG, STATE, Run, train_sae, train_saes
+from steer.training import train_sae, train_saes
 
 TWO_CONFIG = TrainConfig("topk", k=3, expansion=8, steps=60, batch_size=128, lr=2e-3, dead_after=300)
 # so many features that some are dead at any time: a process that counts only its own rows ends elsewhere

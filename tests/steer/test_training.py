@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -19,10 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hooks import AudioModel, Clip, Site
 from hooks.store import ActivationStore
 from hooks.store_writing import fill
+from steer import matmul
+from steer.checkpoints import CURVE, LOG, STATE, Run
 from steer.errors import TrainingError
 from steer.sae import SAE, SAEInfo
 from steer.trainee import TrainConfig, Trainee, fold_scale, rate_at
-from steer.training import CURVE, LOG, STATE, measure, train_sae, train_saes
+from steer.training import measure, train_sae, train_saes
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig("topk", k=3, expansion=2, steps=40, batch_size=128, lr=2e-3)
@@ -337,6 +340,85 @@ def test_killed_and_resumed_ends_at_the_same_weights(tmp_path: Path) -> None:
     steps = [json.loads(line)["step"] for line in (tmp_path / LOG).read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-1] == 300
+
+
+LARGE = replace(KINDS["topk"], steps=30, expansion=2, batch_size=4096)
+"""With 64 channels its products, by 1024 rows, are of 2**23 multiplications: large enough for oneDNN."""
+
+
+@pytest.fixture
+def other_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second library that surely rounds otherwise: it adds up the products from the last to the first."""
+    monkeypatch.setattr(matmul, "onednn", lambda x, W, b: matmul.plain(x.flip(-1), W.flip(0), b))
+    monkeypatch.setattr(matmul, "precise", lambda: True)
+
+
+class Stopped(Exception):
+    """What ends a training in these tests."""
+
+
+def stop_after(step: int, data: Tensor, config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, and end as a process that is killed does right after the checkpoint of a step."""
+    save = Run.save
+
+    def save_and_stop(run: Run, done: int) -> None:
+        save(run, done)
+        if done == step:
+            raise Stopped
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(Run, "save", save_and_stop)
+        quietly(data, config, folder, checkpoint_every=step)
+
+
+def test_a_resumed_run_multiplies_as_its_checkpoint_did(
+    tmp_path: Path, other_order: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, _ = planted(9000, width=64)
+    with matmul.using("oneDNN"):
+        undisturbed = quietly(data, LARGE)
+        stop_after(10, data, LARGE, tmp_path, monkeypatch)
+    assert torch.load(tmp_path / STATE, weights_only=True)["arithmetic"]["product"] == "oneDNN"
+    with matmul.using("addmm"):
+        other = quietly(data, LARGE)
+        resumed = quietly(data, LARGE, tmp_path)
+    assert not torch.equal(other.W_enc, undisturbed.W_enc)
+    for name, value in undisturbed.named_parameters():
+        assert torch.equal(resumed.get_parameter(name), value), name
+    assert torch.load(tmp_path / STATE, weights_only=True)["arithmetic"]["product"] == "oneDNN"
+
+
+def test_a_checkpoint_says_how_it_was_computed(tmp_path: Path) -> None:
+    quietly(planted()[0], CONFIG, tmp_path)
+    assert torch.load(tmp_path / STATE, weights_only=True)["arithmetic"] == matmul.arithmetic(CPU)
+    assert matmul.arithmetic(CPU)["threads"] == str(torch.get_num_threads())
+
+
+@pytest.mark.parametrize(
+    ("name", "then"), [("torch", "2.9.1"), ("processor", "a Z80"), ("threads", "64"), ("product", "blis")]
+)
+def test_a_resumed_run_warns_where_it_will_round_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, then: str
+) -> None:
+    data, _ = planted()
+    stop_after(20, data, CONFIG, tmp_path, monkeypatch)
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    state["arithmetic"][name] = then
+    torch.save(state, tmp_path / STATE)
+    with pytest.warns(UserWarning, match=f"{name} was {then} and is .*bit for bit"):
+        quietly(data, CONFIG, tmp_path)
+
+
+def test_a_resumed_run_says_nothing_where_nothing_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, _ = planted()
+    stop_after(20, data, CONFIG, tmp_path, monkeypatch)
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quietly(data, CONFIG, tmp_path)
+        del state["arithmetic"]  # a checkpoint of an earlier version
+        torch.save(state, tmp_path / STATE)
+        quietly(data, CONFIG, tmp_path)
 
 
 def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
