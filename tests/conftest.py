@@ -14,14 +14,28 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from evaluation.benchmark.machine import processor
 from hooks import Site, Transcriber, Transcript
 from hooks.model import Source
 from hooks.networks.source_filter import SourceFilter
+from steer.matmul import backend
 from tests.real_weights import UNAVAILABLE, VARIABLE, WEIGHTS
 from tests.tiny_codec import codec_folder, sae_folder, sound  # noqa: F401 - fixtures
 
 # several workers share the cores
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("AUDIOSTEER_TEST_THREADS", "1")))
+if os.environ.get("AUDIOSTEER_TEST_ONEDNN") == "0":
+    torch.backends.mkldnn.enabled = False
+
+
+def pytest_report_header() -> str:
+    """What rounding depends on: the processor, torch's instructions and version, threads, and the matmul libraries."""
+    onednn = "on" if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled else "off"
+    return (
+        f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} threads, "
+        f"oneDNN {onednn}, large products by {backend()}"
+    )
+
 
 # a shell has what runs in its background ignore Ctrl-C, and so would all that tests start, to see what it does then
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
