@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -82,8 +81,8 @@ class TimedTraining:
         self.step += 1
         decay = min(0.999, self.step / (self.step + 10))
         with torch.no_grad():
-            for name, weight in self.model.named_parameters():
-                self.average[name].lerp_(weight, 1 - decay)
+            names, weights = zip(*self.model.named_parameters(), strict=True)
+            torch._foreach_lerp_([self.average[name] for name in names], list(weights), 1 - decay)
 
     def run(
         self,
@@ -93,18 +92,18 @@ class TimedTraining:
         check_every: int = 500,
     ) -> None:
         """Train until the time is used up; every `check_every` steps a checkpoint, and `check` adds to the log."""
-        sums: dict[str, list[float]] = {}
+        sums: dict[str, list[Tensor]] = {}
         mark = time.monotonic()
         with (self.folder / "log.jsonl").open("a") as log:
             while self.used < 1.0:
                 values = terms()
                 self.learn(values["total"])
                 for key, value in values.items():
-                    if torch.isfinite(value):
-                        sums.setdefault(key, []).append(float(value.detach()))
+                    sums.setdefault(key, []).append(value.detach())
                 row = {}
                 if self.step % log_every == 0:
-                    row = {key: round(float(np.mean(each)), 4) for key, each in sums.items()}
+                    # read here only: a GPU would wait for each number
+                    row = {key: mean for key, each in sums.items() if math.isfinite(mean := mean_of(each))}
                     sums = {}
                 if self.step % check_every == 0:
                     row |= check()
@@ -115,3 +114,9 @@ class TimedTraining:
                 self.used += (now - mark) / 60 / self.minutes
                 mark = now
         self.save()
+
+
+def mean_of(values: list[Tensor]) -> float:
+    """Of those that are finite; NaN if none is."""
+    values_N = torch.stack(values).float()
+    return round(float(values_N[torch.isfinite(values_N)].mean()), 4)
