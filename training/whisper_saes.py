@@ -78,6 +78,7 @@ class Trainer:
     expansion: int
     lr: float
     ks: tuple[int, ...]
+    every_k: bool
     criterion: Criterion
     site: tuple[str, str] = ("", "")
 
@@ -100,7 +101,7 @@ class Trainer:
         rows: list[dict[str, Any]] = []
         for k in self.ks:
             rows.append(self.trained(job, k)[1])
-            if self.criterion.met(rows[-1]):
+            if self.criterion.met(rows[-1]) and not self.every_k:
                 break
         return rows
 
@@ -123,22 +124,31 @@ class Trainer:
             model=f"whisper:{job.model}", site=job.site, sample_rate=SAMPLE_RATE, frame_rate=FRAME_RATE, data=DATA
         )
         sae = train_sae(train_ND, config, info=info, device=self.device, progress=False).to(self.device)
+        seconds = round(time.monotonic() - started, 2)
         with torch.no_grad():
             for value in sae.state_dict().values():
                 value.copy_(value.half().float())
         # the one that training follows is behind by about 100 steps, which is much of a short training
         sae = calibrate_threshold(sae, train_ND[:: max(1, len(train_ND) // CALIBRATION_FRAMES)])
         seen, metrics = measure(sae, train_ND), measure(sae, valid_ND)
+        metrics["explained_by_channel"] = explained_by_channel(sae, valid_ND)
         sae.info.metrics = metrics | {"dead_in_training": seen["dead_share"], "l0_in_training": seen["l0"]}
-        row = {**asdict(job), "k": k, **sae.info.metrics, "seconds": round(time.monotonic() - started, 2)}
+        row = {**asdict(job), "k": k, **sae.info.metrics, "seconds": seconds}
         return sae, row
 
 
-def trainer(threads: int, *args: Any) -> Trainer:
-    """Makes a worker of the pool."""
+@torch.no_grad()
+def explained_by_channel(sae: SAE, x_ND: Tensor) -> float:
+    """The mean over channels of their explained variances: a few channels may have most of the whole variance."""
+    x_ND = x_ND.float()
+    error_D = (x_ND - sae(x_ND)).square().mean(0)
+    return float((1 - error_D / x_ND.var(0, correction=0).clamp(min=1e-12)).mean())
+
+
+def ready(worker: Trainer, threads: int) -> Trainer:
+    """Makes a process of the pool ready."""
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")
-    worker = Trainer(*args)
     # what a device does but once is not to count as a step's time
     train_sae(torch.randn(512, 64), TrainConfig(k=4, steps=5, batch_size=256), device=worker.device, progress=False)
     return worker
@@ -166,6 +176,7 @@ def train(
     layers: Annotated[str, typer.Option(help="of all models, with commas; all by default")] = "",
     seeds: Annotated[str, typer.Option(help="with commas; k is searched with the first")] = SEEDS,
     ks: Annotated[str, typer.Option(help="what is tried, with commas")] = KS,
+    every_k: Annotated[bool, typer.Option(help="try all, also those behind the one that is taken")] = False,
     steps: Annotated[int, typer.Option(help="batches for each SAE")] = 2500,
     least_steps: Annotated[int, typer.Option(help="so few where --seconds would not be enough; 0: always --steps")] = 0,
     search_steps: Annotated[int, typer.Option(help="batches for each k")] = 500,
@@ -208,9 +219,8 @@ def train(
     sites = {name: tuple(block_sites(prepared / f"{name}.safetensors", chosen)) for name in names}
     budget.expect(sum(map(len, sites.values())) * len(numbers))
     k_values = tuple(map(int, ks.split(",")))
-    with JobPool(
-        processes, trainer, threads, out, prepared, sounds, windows, device, batch, expansion, rate, k_values, criterion
-    ) as pool:
+    worker = Trainer(out, prepared, sounds, windows, device, batch, expansion, rate, k_values, every_k, criterion)
+    with JobPool(processes, ready, worker, threads) as pool:
         for index, name in enumerate(names):
             if all((out / "frames" / name / f"{site}.safetensors").exists() for site in sites[name]):
                 for site in sites[name]:
@@ -241,7 +251,8 @@ def train(
 
 def line_of(row: dict[str, Any]) -> str:
     return (
-        f"{row['model']} {row['site']} k {row['k']} seed {row['seed']}: explained {row['explained_variance']:.3f}, "
+        f"{row['model']} {row['site']} k {row['k']} seed {row['seed']}: explained {row['explained_variance']:.3f} "
+        f"(mean of channels {row['explained_by_channel']:.3f}), "
         f"L0 {row['l0']:.1f}, dead {row['dead_share']:.3f} (training {row['l0_in_training']:.1f}, "
         f"{row['dead_in_training']:.3f}), "
         f"{row['steps']} steps in {row['seconds']} s"

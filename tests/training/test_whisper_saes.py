@@ -127,11 +127,11 @@ def test_from_sound_to_files(checkpoint: Path, pack: Path, audio: Path, tmp_path
     whisper_saes.prepare(audio, [checkpoint], prepared)
     options = {
         "models": "small.en", "layers": "1", "seeds": "0,3", "ks": "2,4", "steps": 40, "search_steps": 20,
-        "batch": 256, "windows": 2, "nonspeech": len(KINDS), "processes": 1, "device": "cpu",
+        "batch": 256, "windows": 2, "every_k": True, "nonspeech": len(KINDS), "processes": 1, "device": "cpu",
     }  # fmt: skip
     whisper_saes.train(prepared, pack, out, **options)  # type: ignore[arg-type]
     results = json.loads((out / "results.json").read_text())
-    assert {row["k"] for row in results["search"]} <= {2, 4}
+    assert [row["k"] for row in results["search"]] == [2, 4]
     assert [(row["site"], row["seed"], row["steps"]) for row in results["saes"]] == [
         ("encoder.1", 0, 40), ("encoder.1", 3, 40),
     ]  # fmt: skip
@@ -141,6 +141,9 @@ def test_from_sound_to_files(checkpoint: Path, pack: Path, audio: Path, tmp_path
     assert (sae.d_in, sae.d_sae, sae.activation, sae.info.model) == (WIDTH, 8 * WIDTH, "batchtopk", "whisper:small.en")
     frames = load_file(out / "frames" / "small.en" / "encoder.1.safetensors")
     assert whisper_saes.measure(sae, frames["valid"]).items() <= sae.info.metrics.items()
+    assert sae.info.metrics["explained_by_channel"] < 1 and sae.info.metrics["l0_in_training"] == pytest.approx(
+        sae.k or 0, rel=0.1
+    )
     assert {row["explained_variance"] for row in results["saes"]} >= {sae.info.metrics["explained_variance"]}
 
     whisper_saes.train(prepared, pack, out, **options)  # type: ignore[arg-type]
