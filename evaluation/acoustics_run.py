@@ -28,7 +28,7 @@ from evaluation.file_edits import (
     requests_for,
     why_not,
 )
-from evaluation.intervals import clustered_bootstrap, clustered_share
+from evaluation.intervals import INTERVALS, clips_in, clustered_bootstrap, clustered_share
 from evaluation.reconstruction import UNPITCHED
 from evaluation.report import Report, Row
 from steer.acoustics import Acoustics, change
@@ -51,7 +51,7 @@ MEASURED = {
     AGAINST: "the codec's output with the same edits of features against its plain output",
     "control": "random directions that move the activation as far as the vectors, with the same search",
     "drift": "median of the absolute changes of what was not asked for",
-    "intervals": "95 %, clips resampled; of shares without spread the exact one for the number of clips",
+    "intervals": INTERVALS,
 }
 Progress = Callable[[list[Any]], Iterable[Any]]
 
@@ -111,7 +111,8 @@ def summary(clips: Sequence[Row]) -> list[Row]:
         for subset in (*dict.fromkeys(row["subset"] for row in chosen), "all"):
             some = [row for row in chosen if subset in (row["subset"], "all")]
             made = [row for row in some if not row["left out"]]
-            control = [row["control"] | {"clip": row["clip"]} for row in made if row["control"]]
+            whose = ("clip", "speaker")
+            control = [{key: row[key] for key in whose} | row["control"] for row in made if row["control"]]
             row = table_row(attribute, subset, made)
             row["control met"] = share(control, "met") if control else None
             row["control met, others held"] = share(control, HELD) if control else None
@@ -143,13 +144,13 @@ def table_row(attribute: str, name: str, made: Sequence[Row]) -> Row:
     for other, unit in UNITS.items():
         drift = [r for r in made if r[other] is not None] if other != attribute != "together" else []
         values = [abs(r[other]) for r in drift]
-        median = clustered_bootstrap(values, [r["clip"] for r in drift], np.median) if drift else None
+        median = clustered_bootstrap(values, clips_in(drift), np.median) if drift else None
         row[f"{other} drift ({unit})"] = median
     return row
 
 
 def share(rows: Sequence[Row], key: str) -> Any:
-    return clustered_share([row[key] for row in rows], [row["clip"] for row in rows])
+    return clustered_share([row[key] for row in rows], clips_in(rows))
 
 
 def evaluate(
@@ -193,8 +194,8 @@ def evaluate(
             names = [name for name in attributes if pitched or name != "pitch"]
             for attribute, goals in goals_for(file.name, names, requests):
                 reason = why_not(before, goals)
-                row: Row = {"clip": file.name, "subset": file.subset, "attribute": attribute, "goals": dict(goals)}
-                row |= {"left out": reason, "control": None}
+                row: Row = {"clip": file.name, "speaker": file.speaker, "subset": file.subset}
+                row |= {"attribute": attribute, "goals": dict(goals), "left out": reason, "control": None}
                 if not reason:
                     row |= edit_row(editor, file, before, goals)
                     if controlled_too:

@@ -32,11 +32,12 @@ def manifest_rows(audio: Path, subset: str, split: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class SoundFile:
-    """A file of a subset; `name` is its path below the folder of all subsets."""
+    """A file of a subset; `name` is its path below the folder of all subsets, and the speaker "" if not known."""
 
     subset: str
     name: str
     path: Path
+    speaker: str = ""
 
 
 def labelled_files(
@@ -59,8 +60,8 @@ def labelled_files(
             raise AudioFileError(f"{audio / subset}: no clips of split {split!r}")
         count = len(rows) if limit is None else min(limit, len(rows))
         for index in np.linspace(0, len(rows) - 1, count).round().astype(int):
-            path = rows[index]["path"]
-            yield SoundFile(subset, f"{subset}/{path}", audio / subset / path)
+            path, speaker = rows[index]["path"], (rows[index].get("speaker") or "").strip()
+            yield SoundFile(subset, f"{subset}/{path}", audio / subset / path, speaker)
 
 
 def labelled_clips(
@@ -69,12 +70,12 @@ def labelled_clips(
     split: str,
     limit: int | None = None,
     leave_out: Collection[str] = (),
-) -> Iterator[tuple[str, Clip]]:
-    """(subset, clip) of the `labelled_files`.
+) -> Iterator[tuple[SoundFile, Clip]]:
+    """The `labelled_files`, each with its sound.
 
     Raises:
         AudioFileError: a subset has no clips of that split, or one that cannot be read.
     """
     for file in labelled_files(audio, subsets, split, limit, leave_out):
         clip = read_clip(file.path)
-        yield file.subset, Clip(clip.waveform, clip.sample_rate, file.name)
+        yield file, Clip(clip.waveform, clip.sample_rate, file.name)

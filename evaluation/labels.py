@@ -26,12 +26,14 @@ LabelledSpan = tuple[float, float, str]
 
 @dataclass(frozen=True)
 class LabelledSound:
-    """A sound, its labels {"subset": "esc10", "label": "rain"}, and its intervals, None where they are not known."""
+    """A sound, its labels {"subset": "esc10", "label": "rain"}, its intervals, None where they are not known, and who
+    speaks in it, "" where that is not known."""
 
     source: Source
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     intervals: tuple[LabelledSpan, ...] | None = None
+    speaker: str = ""
 
 
 def subsets_in(audio: Path) -> list[str]:
@@ -73,6 +75,7 @@ def labelled_sounds(
                     f"{subset}/{row['path']}",
                     {kind: value for kind, value in cells.items() if value},
                     None if intervals is None else tuple(intervals.get(row["path"], ())),
+                    (row.get("speaker") or "").strip(),
                 )
             )
     if not sounds:

@@ -7,7 +7,6 @@ rate. Other codecs and the yardsticks get that reference, and what they give is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import torch
 from torch import Tensor
 
 from evaluation import yardsticks
-from evaluation.data import labelled_clips
+from evaluation.data import SoundFile, labelled_clips
+from evaluation.intervals import clips_in, clustered_bootstrap, mean_share
 from evaluation.polyphony import MADE, made_clips
 from evaluation.quality import dnsmos, dnsmos_absent, scores
-from evaluation.report import Report, Row, Share, bootstrap
+from evaluation.report import Report, Row
 from hooks import AudioFileError, AudioModel, Clip, Codec, ModelError
 from steer.acoustics import measure
 from steer.steered import SteeredModel
@@ -109,20 +109,20 @@ def outputs(
 
 def clips_of(
     audio: Path, subsets: Sequence[str] | None, split: str, limit: int | None
-) -> tuple[list[tuple[str, Clip]], list[str]]:
-    """(subset, clip) of every subset, and the names of those that were not found.
+) -> tuple[list[tuple[SoundFile, Clip]], list[str]]:
+    """Files and their sounds of every subset, and the names of those that were not found.
 
     Where `subsets` is None those of `SUBSETS` are taken that the folder has, of which there has to be one.
 
     Raises:
         AudioFileError: a subset that was asked for has no clips of that split.
     """
-    found: list[tuple[str, Clip]] = []
+    found: list[tuple[SoundFile, Clip]] = []
     missing: list[str] = []
     reason: AudioFileError | None = None
     for subset in SUBSETS if subsets is None else subsets:
         if subset in MADE:
-            found += [(subset, clip) for clip in made_clips(subset, limit)]
+            found += [(SoundFile(subset, clip.name, Path()), clip) for clip in made_clips(subset, limit)]
             continue
         try:
             found += labelled_clips(audio, [subset], split, limit, LEFT_OUT)
@@ -131,7 +131,7 @@ def clips_of(
                 raise
             missing.append(subset)
             reason = reason or error
-    if reason and all(subset in MADE for subset, _ in found):
+    if reason and all(file.subset in MADE for file, _ in found):
         raise reason
     return found, missing
 
@@ -165,11 +165,11 @@ def evaluate(
     beside, why = yardsticks.usable() if with_yardsticks else ([], "not asked for")
     found, missing = clips_of(audio, subsets, split, clips_per_subset)
     clips: list[Row] = []
-    for subset, clip in progress(found):
-        speech, pitched = subset in SPEECH, subset not in UNPITCHED
+    for file, clip in progress(found):
+        speech, pitched = file.subset in SPEECH, file.subset not in UNPITCHED
         x_N = before = None
         for path, y_N in outputs(subject, clip, also, beside):
-            row: Row = {"clip": clip.name, "subset": subset, "path": path}
+            row: Row = {"clip": clip.name, "speaker": file.speaker, "subset": file.subset, "path": path}
             if x_N is None or before is None:
                 x_N, before = y_N, measure(y_N[None], codec.sample_rate, pitch=pitched)
                 clear = dnsmos(y_N, codec.sample_rate) if speech else None
@@ -184,7 +184,7 @@ def evaluate(
         "split": split,
         "sample rate": codec.sample_rate,
         "yardsticks": [one.name for one in beside],
-        "left out": left_out(why, any(subset in SPEECH for subset, _ in found), missing),
+        "left out": left_out(why, any(file.subset in SPEECH for file, _ in found), missing),
     }
     return Report("Round trip through the codec", table(clips), clips, about)
 
@@ -197,15 +197,16 @@ def left_out(yardsticks_why: str, speech: bool, missing: Sequence[str]) -> dict[
 
 
 def table(clips: Sequence[Row]) -> list[Row]:
-    """A row for each subset and path: bootstrap means over clips; None where no clip has that score."""
+    """A row for each subset and path: means over clips; None where no clip has that score."""
     rows = []
     for subset, path in dict.fromkeys((row["subset"], row["path"]) for row in clips):
         chosen = [row for row in clips if (row["subset"], row["path"]) == (subset, path)]
         row: Row = {"clips": subset, "path": path, "count": len(chosen)}
         for head, score in COLUMNS.items():
-            values = [one[score] for one in chosen if one[score] is not None]
-            mean = bootstrap([abs(value) if "±" in head else value for value in values]) if values else None
-            row[head] = Share(**asdict(mean)) if mean and score == "pitch_within_50" else mean
+            known = [one for one in chosen if one[score] is not None]
+            values = [abs(one[score]) if "±" in head else one[score] for one in known]
+            mean = mean_share if score == "pitch_within_50" else clustered_bootstrap
+            row[head] = mean(values, clips_in(known)) if known else None
         rows.append(row)
     return rows
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from evaluation.acoustics_run import SUBSETS, Progress, share
 from evaluation.data import SoundFile, labelled_files
 from evaluation.file_edits import REQUESTS, FileEditor, Goals, Vectors, is_met, requests_for
-from evaluation.intervals import clustered_bootstrap
+from evaluation.intervals import INTERVALS, clips_in, clustered_bootstrap
 from evaluation.quality import mel_distance, pesq_wb, stoi
 from evaluation.reconstruction import SPEECH
 from evaluation.report import Report, Row
@@ -86,7 +86,8 @@ def clip_rows(editors: Mapping[str, FileEditor], file: SoundFile, attribute: str
     reference_CN = ideal(clip, goals)
     if reference_CN is None:
         return []
-    head = {"clip": file.name, "subset": file.subset, "attribute": attribute, "request": request}
+    head: Row = {"clip": file.name, "speaker": file.speaker, "subset": file.subset}
+    head |= {"attribute": attribute, "request": request}
     same = compared(reference_CN, clip.waveform, clip.sample_rate, speech)
     rows: list[Row] = [{**head, "way": UNTOUCHED, "met": None, "failed": None, **same}]
     before = measure(clip.waveform, clip.sample_rate, pitch=False, lufs=False)
@@ -114,7 +115,7 @@ def table(clips: Sequence[Row]) -> list[Row]:
                 row: Row = {"attribute": attribute, "clips": subset, "way": way, "edits": len(some)}
                 for head, key in COLUMNS.items():
                     known = [r for r in some if r[key] is not None]
-                    mean = clustered_bootstrap([r[key] for r in known], [r["clip"] for r in known])
+                    mean = clustered_bootstrap([r[key] for r in known], clips_in(known))
                     row[head] = mean if known else None
                 row["met"] = share(some, "met") if some and way != UNTOUCHED else None
                 rows.append(row)
@@ -169,7 +170,7 @@ def evaluate(
         "without an ideal edit": left_out,
         "reference": "a gain, or a tilt in dB per octave with the level kept, of the input file at its own rate",
         "tolerances": {"loudness": "0.5 dB", "brightness": "5 % of the wanted centroid"},
-        "intervals": "95 %, clips resampled; of shares without spread the exact one for the number of clips",
+        "intervals": INTERVALS,
     }
     title = f"Written files against ideal edits by DSP: {steered.model.name}, {count} {split} clips"
     return Report(title, table(rows), rows, about)

@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.data import labelled_clips
-from evaluation.report import Interval, Report, Row, bootstrap
+from evaluation.data import SoundFile, labelled_clips
+from evaluation.intervals import SpokenClip, clips_in, clustered_bootstrap
+from evaluation.report import Interval, Report, Row
 from hooks import Clip, Codec
 from steer.acoustics import Acoustics, change, measure
 from steer.edits import Shift
@@ -124,7 +125,7 @@ def measured(steered: SteeredModel, before: Acoustics, sound_CN: Tensor, pitch: 
     return change(before, measure(sound_CN, steered.model.sample_rate, pitch=pitch, lufs=False))
 
 
-def clip_rows(steered: SteeredModel, ways: Ways, clip: Clip, subset: str, seed: int) -> list[Row]:
+def clip_rows(steered: SteeredModel, ways: Ways, file: SoundFile, clip: Clip, seed: int) -> list[Row]:
     """All edits of one clip; pitch is tracked where it is asked for, and at the last alpha."""
     audio_BCN = start_of(steered, clip)
     assert steered.model.sample_rate is not None
@@ -138,7 +139,13 @@ def clip_rows(steered: SteeredModel, ways: Ways, clip: Clip, subset: str, seed: 
         site = site_of(steered, shipped)
         W_dec, step = decoder_of(steered, site), one_alpha(steered, shipped, attribute)
         for way, vector in {**some, RANDOM: random_direction(W_dec, seed)}.items():
-            head = {"clip": clip.name, "subset": subset, "attribute": attribute, "way": way}
+            head = {
+                "clip": file.name,
+                "speaker": file.speaker,
+                "subset": file.subset,
+                "attribute": attribute,
+                "way": way,
+            }
             rows.append({**head, "alpha": 0.0, **plain})
             outputs = moved(steered, audio_BCN, of_length(vector, W_dec, step), site, ALPHAS)
             for alpha, sound_CN in zip(ALPHAS, outputs, strict=True):
@@ -147,17 +154,17 @@ def clip_rows(steered: SteeredModel, ways: Ways, clip: Clip, subset: str, seed: 
     return rows
 
 
-def correlation(changes_CA: np.ndarray, alphas: Sequence[float]) -> Interval:
-    """Pearson's r of alpha and change over all clips and alphas; its interval resamples clips."""
+def correlation(changes_CA: np.ndarray, alphas: Sequence[float], clips: Sequence[SpokenClip]) -> Interval:
+    """Pearson's r of alpha and change over all clips and alphas."""
     along_A = np.asarray(alphas) - np.mean(alphas)
 
-    def pearson(index: np.ndarray, axis: int) -> Any:
+    def pearson(index: np.ndarray) -> Any:
         some = changes_CA[index.astype(int)]
-        some = some - some.mean((-2, -1), keepdims=True)
-        spread = np.sqrt(np.square(some).mean((-2, -1)) * np.square(along_A).mean())
-        return (some * along_A).mean((-2, -1)) / np.maximum(spread, 1e-12)
+        some = some - some.mean()
+        spread = np.sqrt(np.square(some).mean() * np.square(along_A).mean())
+        return (some * along_A).mean() / np.maximum(spread, 1e-12)
 
-    return bootstrap(list(range(len(changes_CA))), pearson)
+    return clustered_bootstrap(list(range(len(changes_CA))), clips, pearson)
 
 
 def summary(clips: Sequence[Row]) -> list[Row]:
@@ -165,20 +172,23 @@ def summary(clips: Sequence[Row]) -> list[Row]:
     rows = []
     for attribute, way in dict.fromkeys((row["attribute"], row["way"]) for row in clips):
         chosen = [row for row in clips if (row["attribute"], row["way"]) == (attribute, way)]
-        by_clip: dict[str, list[float | None]] = {}
-        for one in chosen:
-            by_clip.setdefault(one["clip"], []).append(one[attribute])
+        by_clip: dict[SpokenClip, list[float | None]] = {}
+        for one, clip in zip(chosen, clips_in(chosen), strict=True):
+            by_clip.setdefault(clip, []).append(one[attribute])
         alphas = list(dict.fromkeys(row["alpha"] for row in chosen))
-        full = [values for values in by_clip.values() if None not in values]
-        changes_CA = np.asarray(full, dtype=float).reshape(len(full), len(alphas))
+        full = {clip: values for clip, values in by_clip.items() if None not in values}
+        changes_CA = np.asarray(list(full.values()), dtype=float).reshape(len(full), len(alphas))
         row: Row = {"attribute": f"{attribute} ({UNITS[attribute]})", "way": way, "clips": len(full)}
-        row |= {f"alpha {alpha:g}": bootstrap(list(changes_CA[:, i])) for i, alpha in enumerate(alphas)}
-        row["r"] = correlation(changes_CA, alphas) if len(full) else None
+        row |= {
+            f"alpha {alpha:g}": clustered_bootstrap(list(changes_CA[:, i]), list(full))
+            for i, alpha in enumerate(alphas)
+        }
+        row["r"] = correlation(changes_CA, alphas, list(full)) if len(full) else None
         for other, unit in DRIFTS.items():
-            last = [one[other] for one in chosen if one["alpha"] == alphas[-1] and one[other] is not None]
+            last = [one for one in chosen if one["alpha"] == alphas[-1] and one[other] is not None]
             scale = 100 if other == "pitch" else 1
-            drift = bootstrap([scale * abs(value) for value in last]) if last and other != attribute else None
-            row[f"{other} drift ({unit})"] = drift
+            drifts = [scale * abs(one[other]) for one in last] if other != attribute else []
+            row[f"{other} drift ({unit})"] = clustered_bootstrap(drifts, clips_in(last)) if drifts else None
         rows.append(row)
     return rows
 
@@ -201,7 +211,7 @@ def evaluate(
     """
     ways = ways_of(vectors)
     jobs = list(enumerate(labelled_clips(audio, subsets, split, clips_per_subset)))
-    rows = [row for seed, (subset, clip) in progress(jobs) for row in clip_rows(steered, ways, clip, subset, seed)]
+    rows = [row for seed, (file, clip) in progress(jobs) for row in clip_rows(steered, ways, file, clip, seed)]
     about = {
         "model": steered.model.name,
         "split": split,

@@ -173,7 +173,8 @@ def test_a_small_run(opened: tuple[Any, Any], audio: Path, tmp_path: Path, monke
 
 
 def row(met: bool, drift: float, **others: Any) -> dict[str, Any]:
-    base = {"subset": "notes", "attribute": "loudness", "goals": {"loudness": 6.0}, "left out": "", "control": None}
+    base = {"subset": "notes", "speaker": "", "attribute": "loudness", "goals": {"loudness": 6.0}}
+    base |= {"left out": "", "control": None}
     measured = {"loudness": 6.0, "brightness": drift, "pitch": None, "within 25 cents": met}
     held = {"met, others held": met and abs(drift) <= 5.0}
     return {**base, **measured, "met": met, **held, "met against round trip": True, **others}

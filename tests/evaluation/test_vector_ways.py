@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from evaluation.intervals import SpokenClip
 from evaluation.vector_ways import (
     ALPHAS,
     RANDOM,
@@ -103,10 +104,11 @@ def test_an_alpha_is_as_far_for_every_way(steered: SteeredModel, vectors: dict[s
 
 def test_r_is_pearsons_over_all_clips_and_its_interval_resamples_them() -> None:
     changes_CA = np.random.default_rng(0).standard_normal((6, 4)) + np.asarray(ALPHAS) / 10
-    found = correlation(changes_CA, ALPHAS)
+    clips = [SpokenClip(str(index), "") for index in range(6)]
+    found = correlation(changes_CA, ALPHAS, clips)
     assert found.value == pytest.approx(np.corrcoef(np.tile(ALPHAS, 6), changes_CA.ravel())[0, 1])
     assert found.low < found.value < found.high
-    assert correlation(np.ones((2, 4)), ALPHAS).value == 0
+    assert correlation(np.ones((2, 4)), ALPHAS, clips[:2]).value == 0
 
 
 def test_changes_are_measured_against_the_input(
