@@ -13,6 +13,7 @@ features: 330 MB), as much again for the stretches of clips with intervals.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from evaluation.atlas import Atlas, AtlasError, Concept
-from evaluation.auroc import auroc
+from evaluation.auroc import auroc, best_by_chance
 from evaluation.labels import LabelledSound, LabelledSpan
 from hooks.attach import attach, current_time
 from hooks.capture import capture
@@ -34,6 +35,8 @@ from steer.steered import SteeredModel
 
 MIN_CLIPS = 2
 """With and without a label: of fewer there is no AUROC."""
+SHUFFLES, CHANCE = 200, 0.95
+"""How often labels are shuffled, and the share of the shuffles in which the best feature stays under chance."""
 
 
 @torch.no_grad()
@@ -129,7 +132,7 @@ class Statistics:
         self.peak_KF = torch.zeros(peaks, d_sae)
         self.clip_KF = torch.full((peaks, d_sae), -1, dtype=torch.int32)
         self.at_KF = torch.full((peaks, d_sae), torch.nan, dtype=torch.float64)
-        self.segments: list[tuple[frozenset[str], Tensor]] = []
+        self.segments: list[tuple[frozenset[str], Tensor, int]] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -160,7 +163,7 @@ class Statistics:
             if self._spans is not None:
                 mean_SF = (self._sum_SF / self._count_S[:, None]).float()
                 labels = labels_between(self._spans)
-                self.segments += [(labels[s], mean_SF[s]) for s in self._count_S.nonzero()[:, 0].tolist()]
+                self.segments += [(labels[s], mean_SF[s], index) for s in self._count_S.nonzero()[:, 0].tolist()]
             self._keep_peaks(index, *(torch.stack(column) for column in zip(*self._tops, strict=True)))
         self._begin()
 
@@ -196,12 +199,13 @@ def atlas_of(one: Statistics, model: str, site: str, sounds: Sequence[LabelledSo
     scores = [torch.zeros(0, one.pooled_NF.shape[1])]
     for kind in dict.fromkeys(kind for sound in sounds for kind in sound.labels):
         known = [index for index, sound in enumerate(sounds) if kind in sound.labels]
-        found, auroc_CF = matched(kind, [frozenset([sounds[i].labels[kind]]) for i in known], one.pooled_NF[known])
+        labels = [frozenset([sounds[i].labels[kind]]) for i in known]
+        found, auroc_CF = matched(kind, labels, one.pooled_NF[known], known)
         concepts += found
         scores.append(auroc_CF)
     if one.segments:
-        labels, means = zip(*one.segments, strict=True)
-        found, auroc_CF = matched("interval", labels, torch.stack(means))
+        labels, means, clips = map(list, zip(*one.segments, strict=True))
+        found, auroc_CF = matched("interval", labels, torch.stack(means), clips)
         concepts += found
         scores.append(auroc_CF)
     return Atlas(
@@ -222,18 +226,43 @@ def atlas_of(one: Statistics, model: str, site: str, sounds: Sequence[LabelledSo
     )
 
 
-def matched(kind: str, labels: Sequence[frozenset[str]], scores_NF: Tensor) -> tuple[list[Concept], Tensor]:
-    """The values of one kind of label, and the AUROC [C, F] of all features for each."""
+def matched(
+    kind: str, labels: Sequence[frozenset[str]], scores_NF: Tensor, clips: Sequence[int]
+) -> tuple[list[Concept], Tensor]:
+    """The values of one kind of label, and the AUROC [C, F] of all features for each; `clips`: of which each row is."""
     values = sorted(frozenset().union(*labels))
     members_CN = torch.tensor([[value in some for some in labels] for value in values], dtype=torch.bool)
     members_CN = members_CN.reshape(len(values), len(labels))
-    order_N = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    auroc_CF, chance_CF = auroc(scores_NF, torch.cat([members_CN, members_CN[:, order_N]])).float().tensor_split(2)
+    positives = members_CN.sum(1).tolist()
+    auroc_CF = auroc(scores_NF, members_CN).float()
+    picked = picked_on_halves(scores_NF, members_CN, halves(labels, clips))
+    counts = sorted({p for p in positives if min(p, len(labels) - p) >= MIN_CLIPS})
+    chances = best_by_chance(scores_NF, counts, SHUFFLES).quantile(CHANCE, dim=1).tolist() if counts else []
+    chance = dict(zip(counts, chances, strict=True))
     concepts = []
-    for index, (value, positives) in enumerate(zip(values, members_CN.sum(1).tolist(), strict=True)):
-        others = len(labels) - positives
-        few = min(positives, others) < MIN_CLIPS
-        if few:
+    for index, (value, count) in enumerate(zip(values, positives, strict=True)):
+        if count not in chance:
             auroc_CF[index] = torch.nan
-        concepts.append(Concept(kind, value, positives, others, None if few else float(chance_CF[index].max())))
+        concepts.append(Concept(kind, value, count, len(labels) - count, chance.get(count), picked[index]))
     return concepts, auroc_CF
+
+
+def halves(labels: Sequence[frozenset[str]], clips: Sequence[int]) -> Tensor:
+    """Which rows [N] are in the second half: whole clips, every other one of those with the same labels."""
+    of_clip: dict[int, set[str]] = {}
+    for some, clip in zip(labels, clips, strict=True):
+        of_clip.setdefault(clip, set()).update(some)
+    ordered = sorted(of_clip, key=lambda clip: sorted(of_clip[clip]))
+    second = set(ordered[1::2])
+    return torch.tensor([clip in second for clip in clips], dtype=torch.bool)
+
+
+def picked_on_halves(scores_NF: Tensor, members_CN: Tensor, second_N: Tensor) -> list[float | None]:
+    """The AUROC of each class on one half of the rows by the column that is best on the other, mean of both ways.
+
+    None where a half has rows of one kind only.
+    """
+    first_CF, second_CF = (auroc(scores_NF[half_N], members_CN[:, half_N]) for half_N in (~second_N, second_N))
+    rows_C = torch.arange(len(members_CN))
+    both_C = (second_CF[rows_C, first_CF.argmax(1)] + first_CF[rows_C, second_CF.argmax(1)]) / 2
+    return [None if math.isnan(value) else value for value in both_C.tolist()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,14 +23,30 @@ def auroc(scores_NF: Tensor, members_CN: Tensor, block: int = 256) -> Tensor:
     `members_CN` says which of the N belong to a class, all others are its counterexamples; NaN for a class that has
     all or none. Columns are ranked `block` at a time, which bounds memory at some N * block doubles.
     """
+    return torch.cat([of_ranks(average_ranks(some_NF), members_CN) for some_NF in scores_NF.split(block, dim=1)], dim=1)
+
+
+def of_ranks(ranks_NF: Tensor, members_CN: Tensor) -> Tensor:
+    """AUROC [C, F] of columns whose `average_ranks` these are."""
     members_CN = members_CN.double()
     positives_C1 = members_CN.sum(1, keepdim=True)
-    pairs_C1 = positives_C1 * (len(scores_NF) - positives_C1)
-    lowest_C1 = positives_C1 * (positives_C1 + 1) / 2
-    return torch.cat(
-        [
-            (members_CN @ average_ranks(columns_NF) - lowest_C1) / pairs_C1
-            for columns_NF in scores_NF.split(block, dim=1)
-        ],
-        dim=1,
-    )
+    pairs_C1 = positives_C1 * (len(ranks_NF) - positives_C1)
+    return (members_CN @ ranks_NF - positives_C1 * (positives_C1 + 1) / 2) / pairs_C1
+
+
+def best_by_chance(
+    scores_NF: Tensor, positives: Sequence[int], shuffles: int = 200, seed: int = 0, block: int = 256
+) -> Tensor:
+    """The AUROC [P, shuffles] of the best column for classes that are drawn at random.
+
+    `positives` are numbers of members; what the best of all columns reaches by chance depends on nothing else of a
+    class whose labels are shuffled. NaN for a class of all or none.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order_SN = torch.rand(shuffles, len(scores_NF), generator=generator).argsort(1).argsort(1)
+    best_PS = torch.full((len(positives), shuffles), -torch.inf, dtype=torch.float64)
+    for columns_NF in scores_NF.split(block, dim=1):
+        ranks_NF = average_ranks(columns_NF)
+        for row, count in enumerate(positives):
+            best_PS[row] = best_PS[row].maximum(of_ranks(ranks_NF, order_SN < count).amax(1))
+    return best_PS

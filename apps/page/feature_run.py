@@ -16,9 +16,9 @@ from evaluation.atlas import Atlas, Match, Meaning
 from hooks import AudioFileError, Clip, write_clip
 from hooks.clip import audio_info, read_blocks
 
-CLEAR = 0.1
-"""A feature tells a label if its AUROC is so far above chance, which is of labels shuffled once: another shuffle gives
-another one, with a standard deviation of 0.03 for labels of 20 clips and 0.06 for those of four (the codec's atlas)."""
+CLEAR = 0.05
+"""A feature tells a label if its AUROC is so far above chance (`Concept.chance`): of the many labels one in twenty is
+above it by chance alone, mostly by less than this."""
 FEW = 10
 """With fewer clips of a label than this, that is said beside its AUROC."""
 EXCERPT_S = 2.0

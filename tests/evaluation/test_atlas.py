@@ -82,7 +82,7 @@ def test_labels_by_value_or_in_full(atlas: Atlas) -> None:
 
 def test_tables(atlas: Atlas, capsys: pytest.CaptureFixture[str]) -> None:
     rows = atlas.report().rows
-    assert [(row["label"], row["clips"], row["feature"], row["AUROC"], row["labels shuffled"]) for row in rows] == [
+    assert [(row["label"], row["clips"], row["feature"], row["AUROC"], row["chance"]) for row in rows] == [
         ("label:dog", 5, 0, 1.0, 0.7),
         ("label:cat", 1, None, None, None),
         ("speaker:theo", 3, 1, 1.0, 0.9),

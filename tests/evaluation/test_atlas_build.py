@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.atlas import Atlas, AtlasError
-from evaluation.atlas_build import bounds_of, build, labels_between
+from evaluation.atlas_build import SHUFFLES, bounds_of, build, halves, labels_between, matched, picked_on_halves
+from evaluation.auroc import auroc
 from evaluation.labels import LabelledSound, LabelledSpan
 from hooks import AudioFileError, AudioModel, Clip, Site, capture
 from hooks.attach import current_time
@@ -223,6 +224,67 @@ def test_intervals_may_overlap() -> None:
     spans = ((1.0, 3.0, "a"), (2.0, 4.0, "b"), (3.0, 4.0, "a"))
     assert bounds_of(spans) == [1.0, 2.0, 3.0, 4.0]
     assert labels_between(spans) == [frozenset(s) for s in ("", "a", "ab", "ab", "")]
+
+
+# --- chance ---
+
+
+def only(*values: str) -> list[frozenset[str]]:
+    return [frozenset([value]) for value in values]
+
+
+def test_a_best_feature_of_noise_is_at_chance() -> None:
+    """Of 400 features the best looks like something on the clips it was picked on, and is nothing on the others."""
+    labels, found = only(*"ab" * 20), []
+    for _ in range(20):
+        scores_NF = torch.randn(40, 400)
+        (_, concept), auroc_CF = matched("kind", labels, scores_NF, range(40))
+        assert concept.chance is not None and concept.picked is not None
+        best = float(auroc_CF[1].max())
+        assert best > 0.68
+        found.append((concept.picked, best > concept.chance))
+    picked, above = np.array(found, dtype=float).T
+    # an AUROC of 10 against 10 has a standard deviation of 0.13: 0.02 in the mean of 40
+    assert picked.mean() == pytest.approx(0.5, abs=0.07)
+    # one in twenty by construction, labels that another one mirrors
+    assert above.sum() <= 4
+
+
+def test_a_feature_that_tells_is_picked_on_either_half() -> None:
+    scores_NF = torch.randn(40, 400)
+    scores_NF[1::2, 7] += 5
+    (_, concept), _ = matched("kind", only(*"ab" * 20), scores_NF, range(40))
+    assert concept.picked is not None and concept.picked > 0.99
+    assert concept.chance is not None and 0.7 < concept.chance < 0.9
+
+
+def test_chance_is_what_the_best_stays_under_in_95_percent_of_shuffles() -> None:
+    labels, scores_NF = only(*"a" * 8, *"b" * 24), torch.randn(32, 50)
+    (few, many), _ = matched("kind", labels, scores_NF, range(32))
+    members_SN = torch.stack([torch.randperm(32) < 8 for _ in range(2000)])
+    best_S = auroc(scores_NF, members_SN).amax(1)
+    assert few.chance == pytest.approx(float(best_S.quantile(0.95)), abs=0.03)
+    # 8 of 32 are as many pairs as 24 of 32, but the shuffles are others
+    assert many.chance == pytest.approx(few.chance, abs=0.05)
+    assert SHUFFLES >= 100
+
+
+def test_halves_are_of_whole_clips_and_of_all_labels() -> None:
+    labels = only(*"aaaabbbbcc")
+    second_N = halves(labels, range(10))
+    assert [sum(second_N[start:end].tolist()) for start, end in ((0, 4), (4, 8), (8, 10))] == [2, 2, 1]
+    # the stretches of a clip stay together
+    clips = [0, 0, 0, 1, 1, 2, 3, 3, 4, 4]
+    second_N = halves(only(*"xyxyxxyxyx"), clips)
+    assert all(len({bool(second_N[n]) for n in range(10) if clips[n] == clip}) == 1 for clip in clips)
+    assert 0 < int(second_N.sum()) < 10
+
+
+def test_a_half_without_a_label_picks_nothing() -> None:
+    members_CN = torch.tensor([[True, True, False, False], [True, False, True, False]])
+    second_N = torch.tensor([False, False, True, True])
+    assert picked_on_halves(torch.randn(4, 3), members_CN, second_N)[0] is None
+    assert picked_on_halves(torch.randn(4, 3), members_CN, second_N)[1] is not None
 
 
 # --- models ---
