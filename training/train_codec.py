@@ -35,6 +35,8 @@ VALID_CLIPS, VALID_S = 6, 3.0
 """Clips of a collection that choose the weights, and how much of each."""
 FAINT = -6.5
 """Log amplitude of partials at the start."""
+NOTES = 3
+"""Of a chord."""
 PROTOTYPE_NAMES = {".dw.": ".dwconv.", ".a.": ".pwconv1.", ".b.": ".pwconv2."}
 
 
@@ -144,10 +146,22 @@ def valid_clips(audio: Path) -> list[tuple[str, np.ndarray]]:
         wave = read_mono(path, CONFIG.sample_rate)[: int(VALID_S * CONFIG.sample_rate)]
         if np.abs(wave).max() > 0.01:
             found.setdefault(group, []).append(wave)
+    if len(found.get("notes", [])) >= NOTES:
+        found["chords"] = chords(found["notes"])
     return [
         (group, waves[index])
         for group, waves in found.items()
         for index in np.linspace(0, len(waves) - 1, min(VALID_CLIPS, len(waves))).round().astype(int)
+    ]
+
+
+def chords(notes: list[np.ndarray]) -> list[np.ndarray]:
+    """Recorded notes at once: each with the one a third and the one two thirds of the list on."""
+    steps = [len(notes) * part // NOTES for part in range(NOTES)]
+    together = [[notes[(first + step) % len(notes)] for step in steps] for first in range(VALID_CLIPS)]
+    return [
+        np.sum([np.pad(note, (0, int(VALID_S * CONFIG.sample_rate) - len(note))) for note in each], 0) / NOTES
+        for each in together
     ]
 
 

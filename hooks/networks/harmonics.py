@@ -113,8 +113,12 @@ def partials(cycles_BN: Tensor, amplitude_BTK: Tensor, ratio_K: Tensor, hop: int
         near_BTK, ratio_A = near_BTK[:, :, active], ratio_K[active].double()
         cycles_BTN = cycles_BN[:, first * hop : last * hop].unflatten(1, (last - first, hop))
         with torch.no_grad():
-            turns_BTAN = (cycles_BTN[:, :, None] * ratio_A[:, None] + phase_K[active][:, None]) % 1
-            wave_BTAN = (2 * math.pi * turns_BTAN.float()).cos()
+            # whole recordings in float64; within a frame there are at most hop / 2 turns, and float32 will do
+            begin_BT1 = cycles_BTN[:, :, :1]
+            begin_BTA = ((begin_BT1 * ratio_A + phase_K[active]) % 1).float()
+            within_BTN = (cycles_BTN - begin_BT1).float()
+            turns_BTAN = begin_BTA[..., None] + ratio_A.float()[:, None] * within_BTN[:, :, None]
+            wave_BTAN = turns_BTAN.mul_(2 * math.pi).cos_()
         amplitude_BT3A = torch.stack([near_BTK[:, :-2], near_BTK[:, 1:-1], near_BTK[:, 2:]], 2).float()
         blocks.append(torch.einsum("btjn,nj->btn", amplitude_BT3A @ wave_BTAN, weight_N3).flatten(1))
     return torch.cat(blocks, 1)

@@ -38,7 +38,7 @@ BLOCK_S = 1.0
 COHERENT = 0.8
 """Correlation with their mean above which channels are one source, whose pitch is moved for all of them together: two
 unrelated ones of equal level are at 0.71, and those that correlate by 0.3 at 0.81."""
-MOST_LIMITED_DB = 6.0
+MOST_LIMITED_DB = 12.0
 """Strengths are not searched further where the limiter turns peaks down by more than this."""
 PITCH_MOVED = 0.05
 """Semitones."""

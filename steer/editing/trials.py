@@ -26,6 +26,9 @@ network takes some low voices for their octave in one sound and not in the other
 LARGER_CREPE, LARGER_CREPE_FRAMES = "full", 30
 """The network that measures the pitch in that case, and in how many frames: it takes a second for fifteen of them."""
 
+ROUND_TRIP_FRAMES = 40
+"""Frames that the pitch of the round trip is read in: it decides nothing, and CREPE takes most of the time of an edit."""
+
 Changes = dict[str, float | None]
 """By attribute: dB, semitones, %; None where it cannot be measured."""
 
@@ -150,7 +153,14 @@ class Trials:
         manner = replace(self.manner, residual="drop", spans=None, limit=False)
         ways: list[tuple[SiteEdits, Planned | None]] = [({}, None), (self.edits_for(strengths), self.planned)]
         before, after = (
-            self.measured(self.rendered(edits, manner, planned), "pitch" in self.recipe.wanted)
+            measure(
+                self.rendered(edits, manner, planned),
+                self.sample_rate,
+                "pitch" in self.recipe.wanted,
+                lufs=False,
+                crepe=self.crepe,
+                pitch_frames=ROUND_TRIP_FRAMES,
+            )
             for edits, planned in ways
         )
         return change(before, after)

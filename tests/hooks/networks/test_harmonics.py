@@ -76,8 +76,8 @@ def test_partials_are_cosines_at_multiples_of_the_pitch() -> None:
         expected += torch.from_numpy(gain) * (2 * math.pi * phase).cos()
     y_BN = partials(cycles_BN, amplitude_BTK, ratio_K, HOP)
     assert y_BN.dtype == torch.float32
-    # sums of three cosines in float32, of phases that float32 rounds to 6e-8 of a turn
-    torch.testing.assert_close(y_BN.double(), expected, atol=3e-6, rtol=0)
+    # three cosines, of phases that float32 rounds: to 6e-8 of the up to 20 turns in a frame
+    torch.testing.assert_close(y_BN.double(), expected, atol=3 * 20 * 6e-8 * 2 * math.pi, rtol=0)
     assert not partials(cycles_BN, 0 * amplitude_BTK, ratio_K, HOP).any()
 
 
