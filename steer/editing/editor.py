@@ -31,6 +31,7 @@ from steer.editing.voice_measure import Heard, measured_voice
 from steer.edits import Edit, Span, as_spans
 from steer.errors import EditError
 from steer.recipe import UNITS, Recipe
+from steer.sae import SAE
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector
 
@@ -317,14 +318,17 @@ class Editor:
             passages.append(
                 (z_BTD, audio_CN, slice(round(stretch.inner.start / rate), round(stretch.inner.stop / rate)))
             )
-        W_dec = None
+        sae: SAE | None = None
         if voice.formants is not None:
-            W_dec = self.steered.saes[FORMANT_SITE].W_dec  # type: ignore[attr-defined]
+            found = self.steered.saes[FORMANT_SITE]
+            if not isinstance(found, SAE):
+                raise EditError(f"voice.formants: the SAE at {FORMANT_SITE!r} is not a steer.SAE, which they need")
+            sae = found
             if not alone:
                 raise EditError(
                     "voice.formants: the channels are separate sounds; edit each channel as a file of its own"
                 )
-        return VoiceEdits(voice, self.codec, self.vectors, W_dec, self.recipe.during, passages)
+        return VoiceEdits(voice, self.codec, self.vectors, sae, self.recipe.during, passages)
 
     def write(self, edited: Edited, *, force: bool = False) -> Outcome:
         """The third step: what is in memory goes to the target, if it is not there yet.

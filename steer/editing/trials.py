@@ -27,7 +27,7 @@ LARGER_CREPE, LARGER_CREPE_FRAMES = "full", 30
 """The network that measures the pitch in that case, and in how many frames: it takes a second for fifteen of them."""
 
 ROUND_TRIP_FRAMES = 40
-"""Frames that the pitch of the round trip is read in: it decides nothing, and CREPE takes most of the time of an edit."""
+"""Frames that the pitch of the round trip is read in: it decides nothing, and CREPE takes most of an edit's time."""
 
 Changes = dict[str, float | None]
 """By attribute: dB, semitones, %; None where it cannot be measured."""

@@ -13,6 +13,7 @@ from steer.editing.voice_tracks import curve_of, wanted
 from steer.edits import Edit, Shift, Span
 from steer.errors import EditError
 from steer.frame_labels import loudness_db
+from steer.sae import SAE
 from steer.vectors import ControlVector
 from steer.voice import Voice
 
@@ -38,8 +39,7 @@ def check_codec(codec: Codec, name: str) -> None:
 class VoiceEdits:
     """Makes the edits of each chunk of one recording from its latent: call it as `steer.editing.render.Planned`.
 
-    `vectors` are the control vectors that it takes, `W_dec` [F, D] is the decoder of the SAE at `latent`, which moved
-    formants need.
+    `vectors` are the control vectors that it takes, `sae` is that at `latent`, which moved formants need.
 
     `passages` are what is read of the recording beforehand: from them come its median pitch and, where several
     channels go through the codec by themselves, the channel whose pitch counts (the loudest voiced one).
@@ -53,11 +53,11 @@ class VoiceEdits:
         voice: Voice,
         codec: Codec,
         vectors: Mapping[str, ControlVector],
-        W_dec: Tensor | None,
+        sae: SAE | None,
         during: Sequence[Span] | None,
         passages: Iterable[Passage],
     ) -> None:
-        self.voice, self.codec, self.vectors, self.W_dec, self.during = voice, codec, vectors, W_dec, during
+        self.voice, self.codec, self.vectors, self.sae, self.during = voice, codec, vectors, sae, during
         self._moved: dict[tuple[float, int], list[Edit]] = {}
         self.row, self.median = self._read(list(passages))
         if voice.note is not None and self.median is None:
@@ -87,13 +87,16 @@ class VoiceEdits:
         return edits
 
     def _formants(self, z_CTD: Tensor, audio_CN: Tensor, start_s: float, time_T: Tensor) -> list[Edit]:
-        assert self.voice.formants is not None and self.W_dec is not None
+        assert self.voice.formants is not None and self.sae is not None
         key = (start_s, len(time_T))
         if key not in self._moved:
             if len(self._moved) >= REMEMBERED:
                 self._moved.clear()
             change_CTD = change_of_latent(self.codec, z_CTD, audio_CN, self.voice.formants, start_s)
-            self._moved[key] = [*as_shifts(change_CTD[0], self.W_dec, time_T, self.during)]
+            scale_CT1 = self.sae.normalized(z_CTD)[1]  # features of an SAE that normalises count by frame
+            if scale_CT1 is not None:
+                change_CTD = change_CTD / scale_CT1
+            self._moved[key] = [*as_shifts(change_CTD[0], self.sae.W_dec, time_T, self.during)]
         return self._moved[key]
 
     def _read(self, passages: Sequence[Passage]) -> tuple[int, float | None]:

@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hooks import wrap_model
+from hooks import at_time, wrap_model
 from hooks.model import Codec
 from hooks.networks.source_filter import SourceFilter
+from steer import SAE, SteeredModel
 from steer.editing.formants import as_shifts, change_of_latent
+from steer.editing.voice_edits import VoiceEdits
 from steer.edits import Curve
+from steer.voice import Voice
 
 
 @pytest.fixture
@@ -58,3 +61,18 @@ def test_shifts_add_up_to_the_change() -> None:
     # what is of rank 1 takes one shift
     assert len(as_shifts(change_TD[:, :1] * change_TD[:1], W_dec, seconds_T, None)) == 1
     assert as_shifts(torch.zeros(20, 8), W_dec, seconds_T, None) == []
+
+
+@pytest.mark.parametrize("normalize", [None, "layer_norm"])
+def test_features_of_an_sae_that_normalises_count_by_frame(codec: Codec, normalize: str | None) -> None:
+    """The change that the edits make is the one that was asked for, whatever scale the SAE gives a frame."""
+    torch.manual_seed(0)
+    sae = SAE(64, 128, "relu", normalize=normalize).requires_grad_(False)
+    audio_CN = noise(0.7)
+    z_CTD = codec.encode(audio_CN[:, None])
+    edits = VoiceEdits(Voice(formants=2.0), codec, {}, sae, None, [])(z_CTD, audio_CN, 0.0)
+    with torch.no_grad(), at_time(0.0):
+        edited_CTD = SteeredModel(codec, {"latent": sae}, check=False).changes(edits)["latent"](z_CTD)
+    wanted_CTD = change_of_latent(codec, z_CTD, audio_CN, 2.0, 0.0)
+    off = (edited_CTD - z_CTD - wanted_CTD).norm() / wanted_CTD.norm()
+    assert off < 2e-3  # principal directions of 1e-3 are left out
