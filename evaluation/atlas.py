@@ -188,8 +188,8 @@ class Atlas:
     # --- tables ---
 
     def report(self) -> Report:
-        """A row for each label: the feature that tells it best on all clips, and its AUROC there; the AUROC of a feature
-        that was picked on the other half of the clips; and what the best of all stays under by chance."""
+        """A row for each label: the feature that tells it best on all clips, its AUROC there, the AUROC of a feature
+        that was picked on the other half of the clips, and what the best of all stays under by chance."""
         rows = []
         for concept, auroc_F in zip(self.concepts, self.auroc, strict=True):
             known = concept.chance is not None

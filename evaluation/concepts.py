@@ -10,8 +10,12 @@ of the features that fire on any training clip at all: a dictionary that is half
 cannot explain is lost with them (`mode="reconstruct"`), and so is what the sound left in the padding of a recogniser's
 window (`Blank`): a probe of all channels finds there what no feature of the sound holds.
 
+That a probe is at chance does not say that nothing is left: `left` is what the probe of the concept itself still knows
+there, in per cent of what it knew without an edit, chance taken off (`information`).
+
 Controls: the same numbers of such features in random order, several draws; and all other concepts, whose probes are
-trained afresh on the same ablated run: what they keep is their balanced accuracy in per cent of that without an edit.
+trained afresh on the same ablated run: what they keep is what they know, summed over all of them, in per cent of what
+they knew without an edit, chance taken off both.
 
 AudioSAE (arXiv 2602.05027, sections 3.3.3 and 4.5, appendix E) ranked by the Fisher score (`rank="fisher"`), that is by
 how well a feature tells the concept. Its 19-27 % are one spoken vowel, read from the SAE's features that are left: 1152
@@ -32,7 +36,7 @@ import torch
 
 from evaluation.ablation import ConceptError, Progress, ablated_runs, decoder_norms, later_site, plain_run
 from evaluation.labels import LabelledSound
-from evaluation.probing import Answers, Curve, ask, interval, resampled
+from evaluation.probing import Answers, Curve, ask, information, interval, resampled
 from evaluation.report import Interval, Report, Row, Share
 from hooks.errors import require
 from steer.delta import Mode
@@ -43,6 +47,8 @@ MIN_CLIPS = 2
 """Of each class, to train on and to test on."""
 ROUNDS = 1000
 Rank = Literal["contribution", "fisher"]
+Kept = tuple[np.ndarray, np.ndarray]
+"""Balanced accuracies [X] of a concept's probe, with features ablated and without."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def evaluate(
 
     `counts` are the numbers of features to try, or `points` of them spread over all. In the report a row for each
     concept and one for their mean; `clips` holds all curves, `about` the features that were enough and what each other
-    concept kept. Intervals are over the held-out clips. A concept that cannot be read without an edit needs nothing, is
+    concept kept. Intervals: `evaluation.probing`. A concept that cannot be read without an edit needs nothing, is
     not in the mean and does not count among the others.
 
     Raises:
@@ -182,16 +188,19 @@ def evaluate(
     generator = np.random.default_rng(seed)
     orders += [generator.permutation(live) for _ in range(draws)]
 
-    weights_XN = resampled(len(clips), ROUNDS, seed)
+    resampling = resampled([clip.speaker for clip in clips], ROUNDS, seed)
+    weights = {name: resampling.of(name) for name in known}
     plain = {name: ask(x_ND, y_N, train_N) for name, y_N in known.items()}
 
     def curve(name: str, run_KND: np.ndarray) -> Curve:
-        return Curve.of([0, *counts], [plain[name], *(ask(x, known[name], train_N) for x in run_KND)], weights_XN)
+        return Curve.of([0, *counts], [plain[name], *(ask(x, known[name], train_N) for x in run_KND)], weights[name])
 
-    def kept(name: str, run_ND: np.ndarray) -> dict[str, np.ndarray]:
+    def kept(name: str, run_ND: np.ndarray) -> dict[str, Kept]:
         return {
-            other: ask(run_ND, known[other], train_N).balanced_accuracy(weights_XN)
-            / answers.balanced_accuracy(weights_XN)
+            other: (
+                ask(run_ND, known[other], train_N).balanced_accuracy(weights[other]),
+                answers.balanced_accuracy(weights[other], before=True),
+            )
             for other, answers in plain.items()
             if other != name and answers.above_chance
         }
@@ -221,7 +230,9 @@ def evaluate(
         "mode": mode,
         "random draws": draws,
         "enough": {one.name: one.removed for one in results},
-        "kept": {one.name: {other: float(x[0]) for other, x in one.kept.items()} for one in results},
+        "kept": {
+            one.name: {other: float(information(*both)[0]) for other, both in one.kept.items()} for one in results
+        },
     }
     rows = [one.row() for one in results]
     if len(rows) > 1:
@@ -239,7 +250,7 @@ def checked(counts: Sequence[int], features: int) -> list[int]:
 @dataclass
 class Result:
     """What was measured of a concept: its probe without an edit, the curves, and at the first number of features that
-    is enough those features and the share [X] of its accuracy that each other concept keeps."""
+    is enough those features and the balanced accuracy [X] of each other concept, after and before."""
 
     name: str
     plain: Answers
@@ -247,7 +258,7 @@ class Result:
     curve: Curve = field(init=False)
     random: list[Curve] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
-    kept: dict[str, np.ndarray] = field(default_factory=dict)
+    kept: dict[str, Kept] = field(default_factory=dict)
 
     @property
     def features(self) -> int | None:
@@ -261,8 +272,13 @@ class Result:
     def random_needed(self) -> np.ndarray:
         return np.mean([curve.needed(self.live) for curve in self.random], axis=0)
 
+    def left(self) -> np.ndarray:
+        """What [X] the probe still knows with the features ablated that are enough, of what it knew."""
+        return information(self.curve.accuracy_XK[:, int(self.curve.enough()[0])], self.curve.accuracy_XK[:, 0])
+
     def others(self) -> np.ndarray:
-        return np.mean(list(self.kept.values()), axis=0)
+        """What [X] all other concepts know there, of what they knew."""
+        return information(*np.mean(list(self.kept.values()), axis=0))
 
     def row(self) -> Row:
         clips, readable = len(self.plain.is_M), self.plain.above_chance
@@ -280,6 +296,7 @@ class Result:
             "chance": self.plain.chance(),
             "needed": needed,
             "random": by_chance,
+            "left": interval(self.left(), clips, Share) if self.features else None,
             "area": interval(self.curve.area(), clips),
             "random area": interval(np.mean(areas, axis=0), clips) if areas else None,
             "others keep": interval(self.others(), clips, Share) if self.kept else None,
@@ -317,6 +334,7 @@ def mean_row(results: Sequence[Result]) -> Row:
         "chance": None,
         "needed": mean([one.needed() for one in read], Share),
         "random": mean([one.random_needed() for one in read if one.random], Share),
+        "left": mean([one.left() for one in read if one.features], Share),
         "area": mean([one.curve.area() for one in read]),
         "random area": mean([curve.area() for one in read for curve in one.random]),
         "others keep": mean([one.others() for one in read if one.kept], Share),

@@ -25,7 +25,7 @@ from evaluation.ablation import Progress
 from evaluation.concept_sets import Sets
 from evaluation.concepts import ROUNDS, concepts_of, too_few
 from evaluation.labels import LabelledSound, labelled_sounds
-from evaluation.probing import Answers, ask, interval, resampled
+from evaluation.probing import Answers, Weights, ask, interval, resampled
 from evaluation.report import Interval, Report, Row, Share
 from evaluation.transcripts import Heard, defaults, errors_in, listen, over_clips, ratio, rise_in_points, words_of
 from hooks.errors import AudioSteerError, require
@@ -173,8 +173,9 @@ class Probes:
 
     def rows(self, runs: Sequence[np.ndarray]) -> list[Row]:
         """Balanced accuracy, a mean over the labels of each kind and over all."""
-        weights_XN = resampled(len(self.train_ND) + len(self.held_out), ROUNDS)
-        accuracy_LRX = np.stack([self._accuracies(y_N, runs, weights_XN) for y_N in self.known.values()])
+        speakers = [""] * len(self.train_ND) + [clip.speaker for clip in self.held_out]
+        weights = resampled(speakers, ROUNDS)
+        accuracy_LRX = np.stack([self._accuracies(y_N, runs, weights.of(name)) for name, y_N in self.known.items()])
         kinds = [name.partition("=")[0] for name in self.known]
         plain_X = accuracy_LRX.mean(0)[0]
 
@@ -190,14 +191,15 @@ class Probes:
             rows.append(row)
         return rows
 
-    def _accuracies(self, y_N: np.ndarray, runs: Sequence[np.ndarray], weights_XN: np.ndarray) -> np.ndarray:
+    def _accuracies(self, y_N: np.ndarray, runs: Sequence[np.ndarray], weights: Weights) -> np.ndarray:
         """[R, X] of the probe of one label, fitted once and asked about all runs."""
         train, held_out = y_N[: len(self.train_ND)], y_N[len(self.train_ND) :]
         x_ND = np.concatenate([self.train_ND, *runs])
         said = ask(x_ND, np.concatenate([train, *[held_out] * len(runs)]), np.arange(len(x_ND)) < len(train))
         clips_M, is_M = np.flatnonzero(held_out >= 0) + len(train), held_out[held_out >= 0] == 1
         says_RM = said.says_M.reshape(len(runs), -1)
-        return np.stack([Answers(clips_M, says_M, is_M).balanced_accuracy(weights_XN) for says_M in says_RM])
+        answers = [Answers(clips_M, says_M, is_M) for says_M in says_RM]
+        return np.stack([one.balanced_accuracy(weights, index == 0) for index, one in enumerate(answers)])
 
 
 def labels_known(train: Sequence[LabelledSound], held_out: Sequence[LabelledSound]) -> dict[str, np.ndarray]:

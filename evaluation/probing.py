@@ -11,13 +11,21 @@ over the same held-out clips stay under. That is the permutation null, known in 
 exact test, one-sided), so it holds for any number of clips, however few, without a normal approximation and without
 refitting. It rests on nothing but that answers about held-out clips are independent of their labels if the activations
 say nothing of them. With few clips the band is wide, which makes a concept easy to call removed: the bound is part of
-every result, and so are intervals over clips.
+every result, and so is what the probe still knows: (accuracy - 1/2) / (accuracy without an edit - 1/2), which is 1
+where nothing is lost and 0 where nothing is left (`information`).
+
+Intervals are of the Bayesian bootstrap (Rubin 1981) over the held-out clips: speakers, where they are known, and the
+clips of each have random weights. To each class of each concept four quarter clips are added, with random weights too:
+one for each way in which a probe may get a clip right or wrong before and after an edit. Where no speaker is known the
+interval of one class is then exactly Jeffreys' (Beta(right + 1/2, wrong + 1/2)). So it has a width also where all or
+none are right, and so has the ratio of two such accuracies.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -37,6 +45,27 @@ EXACT = 1e-9
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Weights of the clips [X, N], and of the quarter clips that are added: [X, class, right before, right after].
+
+    The first row is the estimate itself: ones, and zeros.
+    """
+
+    clips_XN: np.ndarray
+    prior_XCBA: np.ndarray
+
+    @classmethod
+    def equal(cls, clips: int) -> Weights:
+        return cls(np.ones((1, clips)), np.zeros((1, 2, 2, 2)))
+
+    def of(self, concept: str) -> Weights:
+        """The same with quarter clips of that concept's own."""
+        rng = np.random.default_rng(zlib.crc32(concept.encode()))
+        quarters_RCBA = rng.gamma(0.25, size=(len(self.clips_XN) - 1, 2, 2, 2))
+        return replace(self, prior_XCBA=np.concatenate([np.zeros((1, 2, 2, 2)), quarters_RCBA]))
+
+
+@dataclass(frozen=True)
 class Answers:
     """What a probe says (bool [M]) of the held-out clips with the numbers `clips_M`, and what is so."""
 
@@ -44,11 +73,15 @@ class Answers:
     says_M: np.ndarray
     is_M: np.ndarray
 
-    def balanced_accuracy(self, weights_XN: np.ndarray) -> np.ndarray:
-        """[X], for each row of weights of all clips."""
-        weights_XM = weights_XN[:, self.clips_M]
+    def balanced_accuracy(self, weights: Weights, before: bool = False) -> np.ndarray:
+        """[X], for each row of weights; say whether these answers are those before an edit."""
+        weights_XM = weights.clips_XN[:, self.clips_M]
         right_M = self.says_M == self.is_M
-        shares = [(weights_XM @ (right_M & one_M)) / (weights_XM @ one_M) for one_M in (self.is_M, ~self.is_M)]
+        prior_XC2 = weights.prior_XCBA.sum(3 if before else 2)
+        shares = []
+        for index, one_M in enumerate((self.is_M, ~self.is_M)):
+            right_X, all_X = weights_XM @ (right_M & one_M), weights_XM @ one_M
+            shares.append((right_X + prior_XC2[:, index, 1]) / (all_X + prior_XC2[:, index].sum(1)))
         return (shares[0] + shares[1]) / 2
 
     def chance(self) -> float:
@@ -60,7 +93,7 @@ class Answers:
 
     @property
     def above_chance(self) -> bool:
-        return bool(self.balanced_accuracy(np.ones((1, self.clips_M.max() + 1)))[0] > self.chance() + EXACT)
+        return bool(self.balanced_accuracy(Weights.equal(self.clips_M.max() + 1))[0] > self.chance() + EXACT)
 
 
 def ask(x_ND: np.ndarray, y_N: np.ndarray, train_N: np.ndarray) -> Answers:
@@ -86,19 +119,31 @@ def ask(x_ND: np.ndarray, y_N: np.ndarray, train_N: np.ndarray) -> Answers:
     return Answers(np.flatnonzero(asked_N), said_M, y_N[asked_N] == 1)
 
 
-def resampled(clips: int, rounds: int, seed: int = 0) -> np.ndarray:
-    """Weights [1 + rounds, clips]: ones for the estimate itself, then the Bayesian bootstrap (Rubin 1981).
+def resampled(speakers: Sequence[str], rounds: int, seed: int = 0) -> Weights:
+    """Weights of 1 + `rounds` sets of as many clips as there are speakers named; a clip of "" stands by itself.
 
-    Unlike draws of whole clips it never loses all clips of a rare class. The same rows for all concepts, so that means
-    over concepts have their intervals too.
+    Unlike draws of whole clips these never lose all clips of a rare class. The same rows for all concepts and for a
+    probe before and after an edit, so that their means and ratios have intervals too. `Weights.of` a concept completes
+    them.
     """
-    return np.vstack([np.ones(clips), np.random.default_rng(seed).exponential(size=(rounds, clips))])
+    rng = np.random.default_rng(seed)
+    clips_RN = rng.exponential(size=(rounds, len(speakers)))
+    for speaker in sorted({one for one in speakers if one}):
+        is_N = np.array([one == speaker for one in speakers])
+        clips_RN[:, is_N] *= rng.exponential(size=(rounds, 1))
+    return Weights(np.vstack([np.ones((1, len(speakers))), clips_RN]), np.zeros((1 + rounds, 2, 2, 2)))
+
+
+def information(after_X: np.ndarray, before_X: np.ndarray) -> np.ndarray:
+    """The share [X] of what balanced accuracies were above chance, 1/2, before that they are afterwards."""
+    return (after_X - 0.5) / (before_X - 0.5)
 
 
 def interval(values_X: np.ndarray, count: int, kind: type[Kind] = Interval) -> Kind:  # type: ignore[assignment]
-    """The estimate (first value) with 95 % of the resampled ones."""
+    """The estimate (first value) with 95 % of the resampled ones; it may lie at an end: a share of 100 % does."""
+    value = float(values_X[0])
     low, high = np.percentile(values_X[1:], [2.5, 97.5])
-    return kind(float(values_X[0]), float(low), float(high), count)
+    return kind(value, min(value, float(low)), max(value, float(high)), count)
 
 
 def falling(y_XK: np.ndarray) -> np.ndarray:
@@ -119,8 +164,8 @@ class Curve:
     chance_K: np.ndarray
 
     @classmethod
-    def of(cls, counts: Sequence[int], answers: Sequence[Answers], weights_XN: np.ndarray) -> Curve:
-        accuracy_XK = np.stack([one.balanced_accuracy(weights_XN) for one in answers], axis=1)
+    def of(cls, counts: Sequence[int], answers: Sequence[Answers], weights: Weights) -> Curve:
+        accuracy_XK = np.stack([one.balanced_accuracy(weights, n == 0) for n, one in enumerate(answers)], axis=1)
         return cls(counts, accuracy_XK, np.array([one.chance() for one in answers]))
 
     @property

@@ -77,7 +77,8 @@ def of_removal(report: Report) -> list[Row]:
     row = report.rows[-1]
     return [
         line(f"features needed, {row['concept']}", share(row["needed"]), random=share(row["random"])),
-        line("accuracy that other concepts keep", share(row["others keep"])),
+        line("what is left of the concept", share(row.get("left"))),
+        line("what other concepts keep", share(row["others keep"])),
     ]
 
 

@@ -98,7 +98,17 @@ def test_what_is_needed_is_what_carries_the_concept(steered: SteeredModel, sound
     assert bark["random area"].value > bark["area"].value + 0.1
     # the other concept lies on other features
     assert report.about["kept"]["sound=bark"]["vowel=a"] == 1.0
-    assert vowel["others keep"].value > 0.95
+    assert vowel["others keep"].value > 0.9
+    # nothing of it can be read: the probe says nothing but "no"
+    assert bark["left"].value == pytest.approx(0, abs=0.15)
+    assert bark["left"].low <= bark["left"].value <= bark["left"].high < 0.6
+    assert (mean["left"].value, mean["left"].count) == (
+        pytest.approx((bark["left"].value + vowel["left"].value) / 2),
+        2,
+    )
+    # 60 clips that are all told right without an edit
+    assert bark["probe"].value == 1.0
+    assert 0.85 < bark["probe"].low < 0.99
     assert report.about["read at"] == "encoder.1"
     assert report.about["explained variance"] == pytest.approx(1, abs=1e-6)
     assert json.loads(report.save(tmp_path / "ablation.json").read_text())["rows"][0]["needed"]["reached"] is True
@@ -117,7 +127,7 @@ def test_a_concept_outside_the_sae_is_not_reached(steered: SteeredModel, sounds:
     assert report.about["enough"]["sound=bark"] == []
     assert str(row["needed"]) == str(row["random"]) == "not reached"
     assert row["needed"].value == 1.0
-    assert row["others keep"] is None
+    assert row["others keep"] is row["left"] is None
     assert report.about["features that fire"] == WIDTH - 1
     assert "not reached" in report.markdown()
 
@@ -136,6 +146,16 @@ def test_what_cannot_be_read_needs_nothing(steered: SteeredModel, sounds: Make) 
     assert mean["concept"] == "mean of 1"
     assert vowel["random"] is None
     assert "day=a" not in report.about["kept"]["vowel=a"]
+
+
+def test_what_others_keep_has_chance_taken_off(steered: SteeredModel, sounds: Make) -> None:
+    """All features go: other concepts are at chance, which is half of their accuracy, and keep nothing."""
+    report = evaluate(steered, sounds(48, 0), sounds(60, 1), ["sound=bark"], counts=[WIDTH], draws=0)
+    (row,) = report.rows
+    assert "vowel=a" in report.about["kept"]["sound=bark"]
+    assert row["others keep"].value == pytest.approx(0, abs=0.1)
+    assert report.about["kept"]["sound=bark"]["vowel=a"] == pytest.approx(0, abs=0.2)
+    assert row["others keep"].low < 0.05 < row["others keep"].high < 0.5
 
 
 def test_runs_are_edits_of_the_running_model(steered: SteeredModel, sounds: Make) -> None:

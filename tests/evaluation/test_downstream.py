@@ -144,7 +144,9 @@ def test_probe_accuracy_with_and_without(encoder: Embeds) -> None:
         assert row["accuracy"].value == pytest.approx((row["sign"].value + 3 * row["size"].value) / 4)
     assert report.rows[0]["change"] is None
     same, changed = report.rows[1]["change"], report.rows[3]["change"]
-    assert (same.value, same.low, same.high) == (0, 0, 0)
+    # the same answers about twelve clips: whether others would change is not known
+    assert same.value == 0
+    assert -15 < same.low < 0 < same.high < 15
     assert changed.value == pytest.approx(50 - 100 * report.rows[0]["accuracy"].value)
     assert changed.high < 0
     json.dumps(report.to_dict())

@@ -25,8 +25,14 @@ def method(name: str, alarms: float, wer: float) -> Row:
 def reports(tmp_path: Path) -> dict[str, Report]:
     """As they come from files."""
     methods = [("baseline", 0.8, 0.2), ("SAE steering", 0.08, 0.203), ("Silero VAD gate", 0.4, 0.25)]
-    needed: dict[str, Any] = {"needed": about(0.15), "random": about(0.7), "others keep": about(0.95)}
-    one: dict[str, Any] = {"needed": Needed(1.0, 1.0, 1.0, 40, False), "random": None, "others keep": None}
+    needed: dict[str, Any] = {"needed": about(0.15), "random": about(0.7), "left": about(0.1)}
+    needed["others keep"] = about(0.95)
+    one: dict[str, Any] = {
+        "needed": Needed(1.0, 1.0, 1.0, 40, False),
+        "random": None,
+        "left": None,
+        "others keep": None,
+    }
     measures = ("decoder cosine >= 0.7", "correlation >= 0.7", "firing overlap >= 0.5")
     stable = {"matched": about(0.6), "in every seed": about(0.5), "control": about(0.1)}
     sites = [{"site": site, "measure": measure, **stable} for site in ("ear.0", "ear.1") for measure in measures]
@@ -55,6 +61,8 @@ def test_the_main_numbers(reports: dict[str, Report]) -> None:
     assert told["false-alarms", "WER change in points"] == ("0.3 [0.25, 0.35]", "Silero VAD gate +5")
     # of several concepts their mean, of one itself
     assert told["ablation-sound-ear.0", "features needed, mean of 2"] == ("15 % [10, 20]", "random 70 % [65, 75]")
+    assert told["ablation-sound-ear.0", "what is left of the concept"] == ("10 % [5, 15]", None)
+    assert told["ablation-sound-ear.0", "what other concepts keep"] == ("95 % [90, 100]", None)
     assert told["ablation-speech-ear.0", "features needed, speech=yes"] == ("not reached", None)
     assert told["stability", "features matched at ear.1, correlation >= 0.7"] == (
         "60 % [55, 65]",
