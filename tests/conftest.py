@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from evaluation.benchmark.machine import processor
+from benchmarks.machine import processor
 from hooks import Site, Transcriber, Transcript
 from hooks.model import Source
 from hooks.networks.source_filter import SourceFilter

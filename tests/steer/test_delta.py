@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evaluation.benchmark.timing import peak_bytes
+from benchmarks.timing import peak_bytes
 from steer.delta import Mode, SiteEdit, steps_of
 from steer.edits import Ablate, ActivationEdit, AddDirection, Clamp, Curve, Edit, FeatureEdit, Frames, Scale, Shift
 from steer.errors import EditError

@@ -1,4 +1,4 @@
-"""`python -m apps.page.benchmark`: how long the page takes in a real browser, from the click to what is seen.
+"""`python -m benchmarks.page`: how long the page takes in a real browser, from the click to what is seen.
 
 Needs Chromium on the machine and playwright (extra `dev`).
 """
@@ -22,7 +22,7 @@ from apps.page.errors import PageError
 from apps.page.server import own_folder, running
 from apps.page.settings import Settings
 from apps.samples import plucked_strings
-from evaluation.benchmark.machine import describe
+from benchmarks.machine import describe
 from evaluation.report import Report
 from hooks import Clip, read_clip, write_clip
 from hooks.errors import require

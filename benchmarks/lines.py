@@ -12,12 +12,12 @@ from multiprocessing import get_context
 
 import torch
 
-from evaluation.benchmark.codecs import codec_line
-from evaluation.benchmark.growth import growth_line
-from evaluation.benchmark.machine import describe
-from evaluation.benchmark.saes import edit_line, sae_line, train_line
-from evaluation.benchmark.settings import Settings, Told
-from evaluation.benchmark.whole_models import decoder_line, hook_line, hubert_line, whisper_line
+from benchmarks.codecs import codec_line
+from benchmarks.growth import growth_line
+from benchmarks.machine import describe
+from benchmarks.saes import edit_line, sae_line, train_line
+from benchmarks.settings import Settings, Told
+from benchmarks.whole_models import decoder_line, hook_line, hubert_line, whisper_line
 from evaluation.report import Report
 from hooks.errors import MissingExtraError
 

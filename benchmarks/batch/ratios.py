@@ -1,4 +1,4 @@
-"""`python -m apps.batch.benchmark`: how much sooner batch work is done by more processes, and than file after file.
+"""`python -m benchmarks.batch`: how much sooner batch work is done by more processes, and than file after file.
 
 Every ratio is of whole calls in the same round: variants take turns, and the first round warms up and does not count.
 A call goes from the folder's name to the last line of the journal, and opens the model. Only Dask's processes stand
@@ -19,14 +19,14 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from apps.batch.benchmark.kinds import Kind, kinds
-from apps.batch.benchmark.made import lengths, write_voices
 from apps.batch.engine import local_cluster
 from apps.batch.jobs import BatchError
 from apps.batch.run import How
-from evaluation.benchmark.machine import describe, version_of
-from evaluation.benchmark.settings import Aim
-from evaluation.benchmark.timing import Spread
+from benchmarks.batch.kinds import Kind, kinds
+from benchmarks.batch.made import lengths, write_voices
+from benchmarks.machine import describe, version_of
+from benchmarks.settings import Aim
+from benchmarks.timing import Spread
 from evaluation.concept_sets import SPEECH
 from evaluation.labels import labelled_sounds
 from evaluation.report import Report, Row
@@ -171,7 +171,7 @@ def about(rounds: int, files: int) -> dict[str, Any]:
 
 def tell_costs(files: int, rounds: int, out: Path | None) -> None:
     """Print what work costs and what that comes to, as Markdown; `out` gets it, between its marks, or as JSON."""
-    from apps.batch.benchmark import costs, scale
+    from benchmarks.batch import costs, scale
 
     described = about(rounds, files)
     found = costs.costs(files, rounds)

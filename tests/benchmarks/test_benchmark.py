@@ -15,14 +15,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from evaluation.benchmark import peers, timing
-from evaluation.benchmark.__main__ import main
-from evaluation.benchmark.growth import drawn
-from evaluation.benchmark.lines import LINES, measure
-from evaluation.benchmark.machine import describe
-from evaluation.benchmark.models import hubert, random_sae, sharing, threshold
-from evaluation.benchmark.settings import Aim, Settings, row
-from evaluation.benchmark.timing import Sample, Spread, Timing, Variant, calmest, compare, peak_bytes
+from benchmarks import peers, timing
+from benchmarks.__main__ import main
+from benchmarks.growth import drawn
+from benchmarks.lines import LINES, measure
+from benchmarks.machine import describe
+from benchmarks.models import hubert, random_sae, sharing, threshold
+from benchmarks.settings import Aim, Settings, row
+from benchmarks.timing import Sample, Spread, Timing, Variant, calmest, compare, peak_bytes
 from evaluation.report import Interval, Report
 from evaluation.suite import read
 from hooks.errors import MissingExtraError
@@ -255,7 +255,7 @@ def test_the_table_and_the_json_hold_the_same(ran: tuple[str, Report], tmp_path:
 
 
 def test_as_a_command_every_line_has_its_own_process() -> None:
-    command = [sys.executable, "-m", "evaluation.benchmark", "--lines", "hook", "--quick", "--rounds", "1"]
+    command = [sys.executable, "-m", "benchmarks", "--lines", "hook", "--quick", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
     assert done.returncode == 0, done.stderr
     assert "our hooks" in done.stdout

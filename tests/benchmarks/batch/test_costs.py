@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from apps.batch.benchmark.costs import kept_s, planned_bytes, traffic_s, work_of
-from apps.batch.benchmark.kinds import Kind, loop_of_edits
-from apps.batch.benchmark.made import write_voices
 from apps.batch.edit_work import EditTask
 from apps.batch.run import How
+from benchmarks.batch.costs import kept_s, planned_bytes, traffic_s, work_of
+from benchmarks.batch.kinds import Kind, loop_of_edits
+from benchmarks.batch.made import write_voices
 from steer.recipe import Recipe
 
 

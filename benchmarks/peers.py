@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evaluation.benchmark.machine import version_of
-from evaluation.benchmark.models import Subject
+from benchmarks.machine import version_of
+from benchmarks.models import Subject
 from steer.sae import SAE
 
 MODULES = {

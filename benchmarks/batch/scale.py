@@ -1,6 +1,6 @@
 """A plan on paper: what so many hours of sound take, from measured costs. All of it is arithmetic that can be checked.
 
-With `hours` of sound in files of `FILE_S` seconds and costs as in `apps.batch.benchmark.costs`:
+With `hours` of sound in files of `FILE_S` seconds and costs as in `benchmarks.batch.costs`:
 
     files    = hours x 3600 / FILE_S
     core s   = files x (file_s + FILE_S x sound_s)
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apps.batch.benchmark.costs import LONG_S, Costs, Work
 from apps.batch.engine import MOST_FILES, WORK_S
+from benchmarks.batch.costs import LONG_S, Costs, Work
 from evaluation.report import Row
 
 HOURS, WORKERS = 1_000_000, 1_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from apps.batch.benchmark.endurance import (
+from benchmarks.batch.endurance import (
     Sample,
     grown,
     hooks_on,

@@ -1,4 +1,4 @@
-"""`python -m evaluation.benchmark`: all lines, or some of them, as a table and as JSON."""
+"""`python -m benchmarks`: all lines, or some of them, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 import torch
 import typer
 
-from evaluation.benchmark.growth import drawn
-from evaluation.benchmark.lines import LINES, measure, told_apart
-from evaluation.benchmark.settings import Settings
-from evaluation.benchmark.table import show, show_machine
+from benchmarks.growth import drawn
+from benchmarks.lines import LINES, measure, told_apart
+from benchmarks.settings import Settings
+from benchmarks.table import show, show_machine
 from evaluation.suite import write
 
 

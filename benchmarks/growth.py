@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from evaluation.benchmark.models import EDITED, EXPANSION, Subject, chosen, hubert, random_sae
-from evaluation.benchmark.settings import Settings, Told, row
-from evaluation.benchmark.timing import Variant, peak_bytes
+from benchmarks.models import EDITED, EXPANSION, Subject, chosen, hubert, random_sae
+from benchmarks.settings import Settings, Told, row
+from benchmarks.timing import Variant, peak_bytes
 from evaluation.figures import SERIES, Panel, figure, finish, whiskers
 from evaluation.report import Row
 from hooks import Clip, capture

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evaluation.benchmark import peers
-from evaluation.benchmark.models import EXPANSION, K, chosen, random_sae, sharing, stock_kernels, threshold
-from evaluation.benchmark.settings import Aim, Settings, Told, row
-from evaluation.benchmark.timing import Timing, Variant, peak_bytes
+from benchmarks import peers
+from benchmarks.models import EXPANSION, K, chosen, random_sae, sharing, stock_kernels, threshold
+from benchmarks.settings import Aim, Settings, Told, row
+from benchmarks.timing import Timing, Variant, peak_bytes
 from evaluation.report import Row
 from steer import SAE, Ablate
 from steer.delta import SiteEdit

@@ -1,4 +1,4 @@
-"""What batch work costs, measured piece by piece on one thread: the inputs of `apps.batch.benchmark.scale`.
+"""What batch work costs, measured piece by piece on one thread: the inputs of `benchmarks.batch.scale`.
 
 Times are of the processor, reading and writing beside the model included, so that another process that runs at the same
 time hardly counts; only the start of a worker, which is another process itself, is by the clock.
@@ -17,8 +17,6 @@ from typing import Any
 
 import torch
 
-from apps.batch.benchmark.kinds import ENCODER, Kind, kinds
-from apps.batch.benchmark.made import write_voices
 from apps.batch.digest import digest
 from apps.batch.engine import Sender, local_cluster
 from apps.batch.jobs import Job, Row
@@ -26,6 +24,8 @@ from apps.batch.journal import JOURNAL, Journal, line_of
 from apps.batch.run import How, ignore, length_of
 from apps.batch.todo import Lot, sort_out
 from apps.batch.worker import Done, Worker
+from benchmarks.batch.kinds import ENCODER, Kind, kinds
+from benchmarks.batch.made import write_voices
 from hooks.errors import require
 from steer.recipe import Recipe
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from evaluation.benchmark.models import EDITED, EXPANSION, K, chosen, random_sae
-from evaluation.benchmark.settings import Aim, Settings, Told, row
-from evaluation.benchmark.timing import Variant
+from benchmarks.models import EDITED, EXPANSION, K, chosen, random_sae
+from benchmarks.settings import Aim, Settings, Told, row
+from benchmarks.timing import Variant
 from evaluation.report import Row
 from hooks.errors import MissingExtraError, require
 from steer import SAE, Ablate, SteeredModel, Stream, open_model, wrap_model

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from evaluation.benchmark.timing import SAMPLE_S, Spread, Timing, Variant, compare
+from benchmarks.timing import SAMPLE_S, Spread, Timing, Variant, compare
 from evaluation.report import Row
 
 T = TypeVar("T")

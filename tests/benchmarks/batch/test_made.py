@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from apps.batch.benchmark.made import bursts, lengths, write_bursts, write_voices
+from benchmarks.batch.made import bursts, lengths, write_bursts, write_voices
 from hooks import read_clip
 from hooks.clip import audio_info
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from apps.batch.benchmark.costs import Costs, Work
-from apps.batch.benchmark.scale import GPU_TIMES, cost_rows, part_rows, planning, planning_rows, scale, scale_rows
+from benchmarks.batch.costs import Costs, Work
+from benchmarks.batch.scale import GPU_TIMES, cost_rows, part_rows, planning, planning_rows, scale, scale_rows
 
 WORK = Work(sound_s=0.01, file_s=0.1, read=32_000.0, written=16_000.0, line=500.0, row=400.0)
 COSTS = Costs(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evaluation.benchmark.settings import Settings
+from benchmarks.settings import Settings
 from hooks import AudioModel, wrap_model
 from hooks.capture import Recorder
 from hooks.errors import require

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from evaluation.benchmark import peers
-from evaluation.benchmark.models import (
+from benchmarks import peers
+from benchmarks.models import (
     EDITED,
     EXPANSION,
     SEPARATE,
@@ -25,8 +25,8 @@ from evaluation.benchmark.models import (
     whisper,
     whisper_tiny,
 )
-from evaluation.benchmark.settings import Aim, Settings, Told, row
-from evaluation.benchmark.timing import Timing, Variant
+from benchmarks.settings import Aim, Settings, Told, row
+from benchmarks.timing import Timing, Variant
 from evaluation.report import Row
 from hooks import Site, attach, wrap_model
 from hooks.capture import Recorder

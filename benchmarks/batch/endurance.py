@@ -1,4 +1,4 @@
-"""`python -m apps.batch.benchmark.endurance`: whether memory, open files, hooks or threads grow over time."""
+"""`python -m benchmarks.batch.endurance`: whether memory, open files, hooks or threads grow over time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch
 import typer
 from torch import nn
 
-from apps.batch.benchmark.kinds import LOUDER, SCALED
-from apps.batch.benchmark.made import write_bursts, write_voices
 from apps.batch.edit_work import EditTask, EditWorker
 from apps.batch.jobs import Job
 from apps.batch.run import How, do_batch
 from apps.batch.worker import Done, Worker
-from evaluation.benchmark.machine import describe
+from benchmarks.batch.kinds import LOUDER, SCALED
+from benchmarks.batch.made import write_bursts, write_voices
+from benchmarks.machine import describe
 from evaluation.report import Report
 from hooks.errors import require
 from steer.editing.editor import Editor

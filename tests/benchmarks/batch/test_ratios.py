@@ -13,9 +13,10 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from apps.batch.benchmark import ratios
-from apps.batch.benchmark.kinds import kinds
-from apps.batch.benchmark.ratios import (
+from apps.batch.jobs import BatchError
+from benchmarks.batch import ratios
+from benchmarks.batch.kinds import kinds
+from benchmarks.batch.ratios import (
     BETTER,
     HERE_1,
     HERE_2,
@@ -30,7 +31,6 @@ from apps.batch.benchmark.ratios import (
     rows_of,
     timed,
 )
-from apps.batch.jobs import BatchError
 from hooks import AudioFileError
 from hooks.clip import audio_info
 
