@@ -88,7 +88,10 @@ def false_alarms(
     clips: Annotated[
         int, typer.Option(min=1, help="At most this many clips of a subset and split (100 to learn from).")
     ] = 40,
-    points: Annotated[float, typer.Option(min=0, help="By how much the WER may rise on validation clips.")] = 0.5,
+    words: Annotated[
+        int | None,
+        typer.Option(min=0, help="Word errors more on validation clips; by default one in 200 words, at least one."),
+    ] = None,
     counts: Annotated[str, typer.Option(help="Numbers of features to try, a site.")] = "10,30,100,300",
     strengths: Annotated[str, typer.Option(help="Strengths to try.")] = "1,3,9",
     fit_steps: Annotated[int, typer.Option(min=0, help="Steps in which factors are fitted; 0: only ranked.")] = 400,
@@ -124,7 +127,7 @@ def false_alarms(
         outcome = evaluate(
             base.open(),
             *sets,
-            points=points,
+            words=words,
             counts=tried[0],
             strengths=tried[1],
             draws=draws,

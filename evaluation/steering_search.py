@@ -16,8 +16,8 @@ middle one of the numbers of features, and the number afterwards. And at all sit
 - `gain`: each feature v times 1 + strength x v;
 - `push`: strength x a vector at each site, which needs no SAE either.
 
-The rule (`choose`): of all that raise the WER on the validation clips by at most a given number of points, the one
-whose rate of false alarms there is lowest; of equals the one with the lower WER, then with fewer features, then the
+The rule (`choose`): of all that make at most a given number of word errors more on the validation clips, the one whose
+rate of false alarms there is lowest; of equals the one with the lower WER, then with fewer features, then the
 weaker. Strengths are tried upwards, and stop at the first that costs too much: stronger ones are taken to cost more.
 Those of what was fitted are all tried: it was fitted at strength 1, and weaker can be worse.
 """
@@ -37,25 +37,28 @@ from torch import Tensor
 
 from evaluation.ablation import Explained, Pool, Progress, run
 from evaluation.auroc import auroc
-from evaluation.transcripts import Clips, FalseAlarmError, alarm_rate, errors_in, listen, words_of
+from evaluation.transcripts import Clips, FalseAlarmError, alarm_rate, errors_in, listen
 from hooks import attach
 from hooks.model import Transcriber
 from steer.edits import Edit, Scale, Shift
-from steer.sae import moved
 from steer.steered import SteeredModel
 
 PLAIN = {"activation": "difference of means", "push": "fitted vector"}
 """Steering without an SAE, and what it adds to the activation."""
 
 
-class Method(Protocol):
-    """Something to do about false alarms: a context to transcribe in, and options of the transcription."""
+class Choice(Protocol):
+    """Something that can be done about false alarms, which costs more the stronger and the larger it is."""
 
     @property
     def strength(self) -> float: ...
 
     @property
     def features(self) -> int: ...
+
+
+class Method(Choice, Protocol):
+    """One by a context to transcribe in, and options of the transcription."""
 
     @property
     def options(self) -> Mapping[str, Any]: ...
@@ -143,12 +146,14 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Separation:
-    """What the training clips tell of a site: features that fire, and how they and the activation differ."""
+    """What the training clips tell of a site: features that fire, how they and the activation differ, and the mean
+    features of each clip."""
 
     live: Tensor
     auroc_F: Tensor
     difference_F: Tensor
     direction_D: Tensor
+    features_NF: Tensor
 
     def shift(self, count: int) -> Tensor:
         vector_F = torch.zeros_like(self.difference_F)
@@ -199,8 +204,8 @@ def separate(steered: SteeredModel, clips: Clips, progress: Progress = iter) -> 
                 f"the SAE does not fit site {site!r} of {steered.model.name}: {len(live)} of its features fire, and it "
                 f"explains {share:.2g} of the variance; it belongs to another model or site{origin}"
             )
-        differences = (one_NX[is_silent_N].mean(0) - one_NX[~is_silent_N].mean(0) for one_NX in (f_NF, x_ND))
-        found[site] = Separation(live, auroc(f_NF, is_silent_N[None])[0], *differences)
+        moved_F, moved_D = (one_NX[is_silent_N].mean(0) - one_NX[~is_silent_N].mean(0) for one_NX in (f_NF, x_ND))
+        found[site] = Separation(live, auroc(f_NF, is_silent_N[None])[0], moved_F, moved_D, f_NF)
     return found
 
 
@@ -232,36 +237,12 @@ def ladders(
     return made
 
 
-def random_like(
-    steering: Steering, steered: SteeredModel, separations: Mapping[str, Separation], rng: np.random.Generator
-) -> Steering:
-    """As many features that fire, drawn at random, at the same sites: scaled by the same factor, or shifted by the same
-    amounts in another order, then all stretched until the activation moves as far."""
-    vectors = {}
-    for site, vector_F in steering.vectors.items():
-        live = separations[site].live.numpy()
-        values = vector_F[vector_F != 0]
-        drawn_F = torch.zeros_like(vector_F)
-        drawn_F[rng.choice(live, len(values), replace=False)] = values[rng.permutation(len(values))]
-        if steering.kind == "shift":
-            drawn_F = drawn_F * (reach(steered, site, vector_F) / reach(steered, site, drawn_F).clamp(min=1e-12))
-        vectors[site] = drawn_F
-    return replace(steering, vectors=vectors)
-
-
-@torch.no_grad()
-def reach(steered: SteeredModel, site: str, vector_F: Tensor) -> Tensor:
-    """How far a shift of the features moves the activation."""
-    vector_F = vector_F.to(steered.model.device)
-    return moved(steered.saes[site], vector_F, torch.zeros_like(vector_F)).norm().cpu()
-
-
 @dataclass(frozen=True)
 class Trial:
     """What a method did to the validation clips; None is to do nothing. Of one that costs too much word errors are only
     counted until that is clear, and false alarms not at all: they stay infinite."""
 
-    method: Method | None
+    method: Choice | None
     wer: float
     alarms: float = math.inf
 
@@ -270,14 +251,34 @@ class Trial:
         return (self.alarms, self.wer, features, strength)
 
 
-def affordable(wer: float, plain: Trial, points: float) -> bool:
-    # both are whole errors over the same number of words: rounding shall not decide
-    return wer <= plain.wer + points / 100 + 1e-9
+@dataclass(frozen=True)
+class Limit:
+    """So many word errors more are allowed among the `said` words of the validation clips."""
+
+    words: int
+    said: int
+
+    @classmethod
+    def of(cls, words: int | None, said: int) -> Limit:
+        """That of `words`, or half a point of all words that are said, but at least one."""
+        return cls(max(1, said // 200) if words is None else words, said)
+
+    def allows(self, wer: float, plain: Trial) -> bool:
+        # both are whole errors over the same number of words: rounding shall not decide
+        return wer <= plain.wer + (self.words + 1e-6) / self.said
+
+    def __str__(self) -> str:
+        return f"{self.words} of {self.said} words ({100 * self.words / self.said:.2g} points)"
 
 
-def choose(trials: Sequence[Trial], plain: Trial, points: float) -> Trial:
+def choose(trials: Sequence[Trial], plain: Trial, limit: Limit) -> Trial:
     """The rule at the module's head; `plain` where nothing does better."""
-    return min([plain, *(trial for trial in trials if affordable(trial.wer, plain, points))], key=Trial.order)
+    return min([plain, *(trial for trial in trials if limit.allows(trial.wer, plain))], key=Trial.order)
+
+
+def as_many(low: float, high: float, count: int) -> list[float]:
+    """So many strengths or thresholds in equal ratios."""
+    return [float(f"{value:.3g}") for value in np.geomspace(low, high, max(count, 2))]
 
 
 def climb(
@@ -285,13 +286,12 @@ def climb(
     ladder: Sequence[Method],
     valid: Clips,
     plain: Trial,
-    points: float,
+    limit: Limit,
     options: Mapping[str, Any],
 ) -> list[Trial]:
     """Try methods from weak to strong until one costs too much; the clips with speech come first and decide that."""
     model = steered.model
     assert isinstance(model, Transcriber)
-    words = sum(len(words_of(sound.labels["text"])) for sound in valid.speech)
     trials: list[Trial] = []
     for method in ladder:
         chosen = {**options, **method.options}
@@ -299,8 +299,8 @@ def climb(
             wer = 0.0
             for sound in valid.speech:
                 errors_1, _ = errors_in([sound], listen(model, [sound], chosen))
-                wer += float(errors_1[0]) / words
-                if not affordable(wer, plain, points):
+                wer += float(errors_1[0]) / limit.said
+                if not limit.allows(wer, plain):
                     return [*trials, Trial(method, wer)]
             trials.append(Trial(method, wer, alarm_rate(listen(model, valid.silent, chosen))))
     return trials

@@ -7,7 +7,7 @@ fillers such as "um", and joins spoken digits into numbers. Any word in a sound 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +17,9 @@ import torch
 
 from evaluation.ablation import Progress
 from evaluation.concept_sets import NO_SPEECH, SPEECH, is_room
+from evaluation.intervals import draws_of, share_interval
 from evaluation.labels import LabelledSound, labelled_sounds
-from evaluation.report import Interval
+from evaluation.report import Interval, Share
 from hooks.errors import AudioSteerError, require
 from hooks.families.whisper import WhisperPackage
 from hooks.model import AudioModel, Transcriber
@@ -151,9 +152,10 @@ def word_errors(reference: Sequence[str], words: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Score:
-    """A method's counts on each of the N clips without speech and the M with; means over draws are fractions.
+    """A method's counts on the N clips without speech and the M with; of several draws [draws, N] and [draws, M].
 
     `taken_N` says which were taken for speech by `no_speech_prob`, and is None where the library does not tell it.
+    `speakers_N` and `speakers_M` say who speaks in a clip ("": not known).
     """
 
     alarms_N: np.ndarray
@@ -162,6 +164,8 @@ class Score:
     errors_M: np.ndarray
     lengths_M: np.ndarray
     taken_N: np.ndarray | None = None
+    speakers_N: tuple[str, ...] = ()
+    speakers_M: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, clips: Clips, heard: Sequence[Heard]) -> Score:
@@ -174,21 +178,29 @@ class Score:
             np.array([one.seconds / 60 for one in silent]),
             *errors_in(clips.speech, speech),
             None if None in told else np.array([float(p < SPEECH_BELOW) for p in told if p is not None]),
+            tuple(sound.speaker for sound in clips.silent),
+            tuple(sound.speaker for sound in clips.speech),
         )
+
+    @property
+    def wer(self) -> float:
+        return float(self.errors_M.sum() / self.lengths_M.sum())
 
     def only(self, chosen_M: np.ndarray) -> Score:
         """With these clips with speech alone."""
-        return replace(self, errors_M=self.errors_M[chosen_M], lengths_M=self.lengths_M[chosen_M])
+        speakers_M = tuple(speaker for speaker, chosen in zip(self.speakers_M, chosen_M, strict=False) if chosen)
+        errors_M, lengths_M = self.errors_M[..., chosen_M], self.lengths_M[..., chosen_M]
+        return replace(self, errors_M=errors_M, lengths_M=lengths_M, speakers_M=speakers_M)
 
     @classmethod
-    def mean(cls, scores: Sequence[Score]) -> Score:
-        """Clip by clip over several draws."""
-        columns = {field.name: [getattr(one, field.name) for one in scores] for field in fields(cls)}
-        means: dict[str, Any] = {
-            name: None if any(one is None for one in column) else np.mean(column, axis=0)
-            for name, column in columns.items()
-        }
-        return cls(**means)
+    def drawn(cls, scores: Sequence[Score]) -> Score:
+        """Of several draws, clips in the same order."""
+        taken = [one.taken_N for one in scores if one.taken_N is not None]
+        stacked: dict[str, Any] = {name: np.stack([getattr(one, name) for one in scores]) for name in COUNTS}
+        return replace(scores[0], **stacked, taken_N=np.stack(taken) if len(taken) == len(scores) else None)
+
+
+COUNTS = ("alarms_N", "words_N", "minutes_N", "errors_M", "lengths_M")
 
 
 def errors_in(sounds: Sequence[LabelledSound], heard: Sequence[Heard]) -> tuple[np.ndarray, np.ndarray]:
@@ -204,19 +216,37 @@ def alarm_rate(heard: Sequence[Heard]) -> float:
 
 
 def over_clips(
-    statistic: Callable[..., Any], *columns: np.ndarray, kind: type[Kind], seed: int = 0, rounds: int = 2000
+    statistic: Callable[..., Any],
+    *columns: np.ndarray,
+    kind: type[Kind],
+    speakers: Sequence[str] = (),
+    trials: int | None = None,
+    seed: int = 0,
+    rounds: int = 2000,
 ) -> Kind:
-    """Percentile bootstrap (95 %) of a statistic of several counts of the same clips, each given as [..., N].
+    """Percentile bootstrap (95 %) of a statistic of several counts of the same clips, each [N], or [draws, N].
 
-    Draws in which it is not defined (no false alarm to compare with) are left out.
+    `statistic` takes them as [..., N] and forms sums over the last axis alone. Speakers, where they are known, and
+    clips are resampled (`evaluation.intervals.draws_of`), and so are the draws, of which means are taken. Rounds in
+    which the statistic is not defined (no false alarm to compare with) are left out. A share of 0 or 100 % that is the
+    same in all rounds gets the exact interval of so many `trials`, by default as many as clips.
     """
-    data_CN = np.stack(columns)
-    draws_RN = np.random.default_rng(seed).integers(data_CN.shape[1], size=(rounds, data_CN.shape[1]))
+    rng = np.random.default_rng(seed)
+    # one column may be of several draws and another of one
+    data_DN = np.broadcast_arrays(*(np.atleast_2d(column) for column in columns))
+    draws, clips = data_DN[0].shape
+    weight_RN = draws_of(speakers or [""] * clips, rounds, rng)
+    weight_RD = rng.multinomial(draws, np.full(draws, 1 / draws), size=rounds) / draws
     with np.errstate(divide="ignore", invalid="ignore"):
-        value, values_R = float(statistic(*data_CN)), np.asarray(statistic(*data_CN[:, draws_RN]))
+        value = float(statistic(*(one_DN.mean(0) for one_DN in data_DN)))
+        values_R = np.asarray(statistic(*(weight_RN * (weight_RD @ one_DN) for one_DN in data_DN)))
     values_R = values_R[np.isfinite(values_R)]
     low, high = np.percentile(values_R, [2.5, 97.5]) if len(values_R) else (value, value)
-    return kind(value, float(low), float(high), data_CN.shape[1])
+    if issubclass(kind, Share) and low == high == value and value in (0, 1):
+        count = clips if trials is None else trials
+        exact = share_interval(round(value * count), count, exact=True)
+        low, high = exact.low, exact.high
+    return kind(value, float(low), float(high), clips)
 
 
 def ratio(tops: np.ndarray, bottoms: np.ndarray) -> Any:

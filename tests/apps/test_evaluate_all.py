@@ -96,16 +96,16 @@ def test_all_of_a_recogniser(run: Run, tmp_path: Path, audio: Path, seeds: Path)
     assert (about["model"], about["left out"], about["failed"]) == ("listener", {}, {})
     found = {row["number"]: row for row in rows}
     assert found["clips without speech in which words are heard"]["result"]["value"] == 0
-    assert found["clips without speech in which words are heard"]["beside it"] == "unedited 100 % [100, 100]"
+    assert found["clips without speech in which words are heard"]["beside it"] == "unedited 100 % [63.1, 100]"
     assert found["of these gone"]["result"]["value"] == 1
-    assert "activation steering 50 %" in found["of these gone"]["beside it"]  # the one that is further from speech
+    assert "activation steering 100 %" in found["of these gone"]["beside it"]
     assert found["WER change in points"]["result"]["value"] == 0
     assert found["features needed, sound=rain"]["result"]["value"] <= 1
     assert found["WER through the SAE at ear.1"]["result"]["value"] == 0
     matched = [row for name, row in found.items() if name.startswith("features matched at ear.0")]
     assert [row["result"]["value"] for row in matched] == [1, 1, 1]
     table = (out / "summary.md").read_text()
-    assert "| of these gone | 100 % [100, 100] |" in table
+    assert "| of these gone | 100 % [63.1, 100] |" in table
     assert "summary" not in shown and "main numbers" in shown
     # what is measured is in the recipe
     assert run("transcribe", audio / "esc10" / "test-rain-0.wav", "--recipe", out / "false-alarms.yaml")[1] == "\n"

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from evaluation.labels import LabelledSound
 from evaluation.steering_search import (
+    Limit,
     Method,
     Steering,
     Thresholds,
     Trial,
+    as_many,
     choose,
     climb,
     ladders,
-    random_like,
-    reach,
     separate,
 )
 from evaluation.transcripts import Clips, FalseAlarmError
@@ -56,29 +55,50 @@ def method(features: int, strength: float) -> Steering:
     return Steering("shift", {"s": torch.ones(features)}, strength)
 
 
+POINT = Limit(1, 200)
+
+
 def test_fewest_false_alarms_within_the_limit() -> None:
-    plain = Trial(None, 0.05, 0.7)
-    best = Trial(method(3, 1), 0.055, 0.2)  # exactly half a point more
-    dear = Trial(method(3, 2), 0.0551, 0.0)
-    mild = Trial(method(1, 1), 0.04, 0.3)
-    assert choose([mild, best, dear], plain, 0.5) is best
-    assert choose([mild, best, dear], plain, 0.4) is mild
-    assert choose([mild, best, dear], plain, 1.0) is dear
+    plain = Trial(None, 10 / 200, 0.7)
+    best = Trial(method(3, 1), 11 / 200, 0.2)  # exactly one word more
+    dear = Trial(method(3, 2), 12 / 200, 0.0)
+    mild = Trial(method(1, 1), 8 / 200, 0.3)
+    assert choose([mild, best, dear], plain, POINT) is best
+    assert choose([mild, best, dear], plain, Limit(0, 200)) is mild
+    assert choose([mild, best, dear], plain, Limit(2, 200)) is dear
 
 
 def test_of_equals_the_cheapest() -> None:
     plain = Trial(None, 0.05, 0.7)
     weak, strong = Trial(method(3, 1), 0.05, 0.2), Trial(method(3, 2), 0.05, 0.2)
     small, better = Trial(method(2, 8), 0.05, 0.2), Trial(method(9, 9), 0.04, 0.2)
-    assert choose([strong, weak], plain, 0.5) is weak
-    assert choose([strong, weak, small], plain, 0.5) is small
-    assert choose([strong, weak, small, better], plain, 0.5) is better
+    assert choose([strong, weak], plain, POINT) is weak
+    assert choose([strong, weak, small], plain, POINT) is small
+    assert choose([strong, weak, small, better], plain, POINT) is better
 
 
 def test_nothing_is_done_where_nothing_helps() -> None:
     plain = Trial(None, 0.05, 0.7)
-    assert choose([], plain, 0.5) is plain
-    assert choose([Trial(method(1, 1), 0.05, 0.7), Trial(method(1, 2), 0.9, 0.0)], plain, 0.5) is plain
+    assert choose([], plain, POINT) is plain
+    assert choose([Trial(method(1, 1), 0.05, 0.7), Trial(method(1, 2), 0.9, 0.0)], plain, POINT) is plain
+
+
+def test_the_limit_is_in_words() -> None:
+    assert Limit.of(None, 199) == Limit(1, 199)  # less than a word is one
+    assert Limit.of(None, 999) == Limit(4, 999)
+    assert Limit.of(0, 999) == Limit(0, 999)
+    assert str(Limit(1, 200)) == "1 of 200 words (0.5 points)"
+    plain = Trial(None, 0.3, 0.5)
+    for said in (3, 7, 211):
+        for more in range(3):
+            wer = sum([1 / said] * more, 0.3)
+            assert Limit(1, said).allows(wer, plain) is (more <= 1)
+
+
+def test_as_many_candidates_in_equal_ratios() -> None:
+    assert as_many(1, 9, 3) == [1, 3, 9]
+    assert as_many(0.8, 0.1, 4) == [0.8, 0.4, 0.2, 0.1]
+    assert len(as_many(0.95, 0.02, 45)) == len(set(as_many(0.95, 0.02, 45))) == 45
 
 
 # --- what training clips tell ---
@@ -146,27 +166,13 @@ def test_steering_is_the_edits_it_says(steered: SteeredModel, listener: Transcri
     assert str(scale) == "scale, 1 feature at ear.0, strength 2"
 
 
-def test_random_features_are_as_many_and_move_as_far(steered: SteeredModel) -> None:
-    found = separate(steered, clips())
-    steered.saes["ear.0"].W_dec.data[0] *= 3  # type: ignore[attr-defined]
-    rng = np.random.default_rng(0)
-    shift = Steering("shift", {"ear.0": torch.tensor([0.0, 0.5, 0, 0])}, 2.0)
-    for _ in range(8):
-        drawn = random_like(shift, steered, found, rng)
-        assert (drawn.features, drawn.strength) == (1, 2.0)
-        assert reach(steered, "ear.0", drawn.vectors["ear.0"]) == pytest.approx(0.5)
-    scale = Steering("scale", {"ear.1": torch.tensor([0.0, 1, 0, 0])}, 2.0)
-    masks = {tuple(random_like(scale, steered, found, rng).vectors["ear.1"].tolist()) for _ in range(20)}
-    assert masks == {(1, 0, 0, 0), (0, 1, 0, 0)}  # features that never fire are not drawn
-
-
 def test_climbing_ends_where_it_costs_too_much(steered: SteeredModel) -> None:
     pytest.importorskip("whisper", reason="extra whisper")
     pytest.importorskip("jiwer", reason="extra whisper")
     direction_D = torch.tensor([-0.5, 0.5, 0, 0])
     # axis 1 of sounds without speech (0.45, 0.5, 0.55) and with it (0) goes up by half of that; silence is above 0.8
     ladder: list[Method] = [Steering("shift", {"ear.0": direction_D}, s) for s in (0.5, 0.6, 1.0, 2.0, 4.0)]
-    trials = climb(steered, ladder, clips("valid"), Trial(None, 0.0, 1.0), 0.5, {})
+    trials = climb(steered, ladder, clips("valid"), Trial(None, 0.0, 1.0), Limit(0, 3), {})
     assert [(trial.wer, trial.alarms) for trial in trials] == [
         (0, 1),
         (0, pytest.approx(2 / 3)),

@@ -11,8 +11,9 @@ import soundfile
 import torch
 from torch import nn
 
+from evaluation.intervals import share_interval
 from evaluation.labels import LabelledSound
-from evaluation.report import Interval
+from evaluation.report import Interval, Share
 from evaluation.transcripts import (
     Clips,
     FalseAlarmError,
@@ -80,15 +81,47 @@ def test_score_of_made_up_transcripts() -> None:
     assert alarm_rate([heard("you"), heard(""), heard(""), heard("")]) == 0.25
 
 
-def test_mean_over_draws_is_clip_by_clip() -> None:
+def test_several_draws_stay_apart() -> None:
     def score(alarms: list[float], taken: list[float] | None) -> Score:
         zeros = np.zeros(2)
         return Score(np.array(alarms), zeros, zeros, zeros, zeros, None if taken is None else np.array(taken))
 
-    mean = Score.mean([score([1, 0], [1, 1]), score([1, 1], [0, 1])])
-    assert mean.alarms_N.tolist() == [1, 0.5]
-    assert mean.taken_N is not None and mean.taken_N.tolist() == [0.5, 1]
-    assert Score.mean([score([1, 0], [1, 1]), score([1, 1], None)]).taken_N is None
+    both = Score.drawn([score([1, 0], [1, 1]), score([1, 1], [0, 1])])
+    assert both.alarms_N.tolist() == [[1, 0], [1, 1]]
+    assert both.taken_N is not None and both.taken_N.tolist() == [[1, 1], [0, 1]]
+    assert Score.drawn([score([1, 0], [1, 1]), score([1, 1], None)]).taken_N is None
+    assert both.only(np.array([True, False])).errors_M.shape == (2, 1)
+    mean = over_clips(ratio, both.alarms_N, np.ones(2), kind=Share)
+    assert (mean.value, mean.count) == (0.75, 2)
+
+
+def test_draws_vary_too() -> None:
+    """Two draws of which one has all false alarms and one has none: the clips say nothing, the draws everything."""
+    draws_DN = np.stack([np.ones(50), np.zeros(50)])
+    share = over_clips(ratio, draws_DN, np.ones(50), kind=Share)
+    assert (share.value, share.low, share.high) == (0.5, 0, 1)
+    # of one draw the clips alone
+    one = over_clips(ratio, np.arange(50) % 2, np.ones(50), kind=Share)
+    assert 0.3 < one.low < 0.5 < one.high < 0.7
+
+
+def test_shares_of_100_percent_have_the_exact_interval() -> None:
+    everything = over_clips(ratio, np.ones(10), np.ones(10), kind=Share)
+    assert (everything.value, everything.high) == (1, 1)
+    assert everything.low == pytest.approx(0.6915, abs=1e-4)
+    none = over_clips(ratio, np.zeros(10), np.ones(10), kind=Share)
+    assert (none.low, none.high) == (0, pytest.approx(0.3085, abs=1e-4))
+    # all five false alarms of twenty clips are gone
+    gone = over_clips(drop, np.zeros(20), np.repeat([1.0, 0], [5, 15]), kind=Share, trials=5)
+    assert (gone.value, gone.low, gone.count) == (1, pytest.approx(share_interval(5, 5, exact=True).low), 20)
+
+
+def test_speakers_are_drawn_together() -> None:
+    errors, lengths = np.repeat([0.0, 1.0] * 5, 40), np.ones(400)
+    speakers = [f"s{index // 40}" for index in range(400)]
+    apart, together = (over_clips(ratio, errors, lengths, kind=Share, speakers=who) for who in ((), speakers))
+    assert apart.value == together.value == 0.5
+    assert together.high - together.low > 4 * (apart.high - apart.low)
 
 
 def test_intervals_are_over_clips() -> None:
