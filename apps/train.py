@@ -69,9 +69,16 @@ def train(
     expansion: Annotated[
         int, typer.Option(help="Features for each channel of the activation.", rich_help_panel=HOW)
     ] = 8,
-    sparsity: Annotated[
-        float, typer.Option(help="Weight of the penalty, for relu, gated and jumprelu.", rich_help_panel=HOW)
-    ] = 0.3,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="What is minimised: plain (the error), l1 or l0 (and a penalty), or matryoshka. Default: l1 for relu "
+            "and gated, l0 for jumprelu, else plain.",
+            show_default=False,
+            rich_help_panel=HOW,
+        ),
+    ] = "",
+    sparsity: Annotated[float, typer.Option(help="Weight of the penalty, l1 or l0.", rich_help_panel=HOW)] = 0.3,
     steps: Annotated[int, typer.Option(help="Batches.", rich_help_panel=HOW)] = 20_000,
     batch_size: Annotated[int, typer.Option(help="Frames a batch.", rich_help_panel=HOW)] = 4096,
     rate: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=HOW)] = 5e-4,
@@ -118,7 +125,7 @@ def train(
     from steer.formats import CFG
     from steer.parallel import own_device, process_group
     from steer.sae import SAEInfo
-    from steer.training import TrainConfig, train_saes
+    from steer.training import TrainConfig, check_configs, train_saes
 
     numbers = seeds_in(seeds)
     alone = store is not None and not inputs and audio is None
@@ -157,9 +164,18 @@ def train(
         return opened, sets
 
     config = TrainConfig(
-        activation, k, expansion, sparsity=sparsity, steps=steps, batch_size=batch_size, lr=rate, bf16=bf16
+        activation,
+        k,
+        expansion,
+        objective=objective,
+        sparsity=sparsity,
+        steps=steps,
+        batch_size=batch_size,
+        lr=rate,
+        bf16=bf16,
     )
     configs = [replace(config, seed=number) for number in numbers]
+    check_configs(configs)
     with process_group(device) as group:
         measured = group.once(captured)
         activations = filled_store(stored, model, site, layers, batch) if alone else ActivationStore(stored)

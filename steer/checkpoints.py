@@ -6,7 +6,6 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from hooks.files import whole_file
 from steer.errors import SAEError, TrainingError
 from steer.matmul import arithmetic, backend, using
-from steer.trainee import Trainee
+from steer.trainee import TrainConfig, Trainee
 
 STATE, LOG, CURVE = "state.pt", "log.jsonl", "loss.png"
 
@@ -29,7 +28,7 @@ class Run:
     ) -> None:
         self.folder, self.trainees, self.device = folder, trainees, device
         self.product = backend()
-        self.key = {"configs": [asdict(trainee.config) for trainee in trainees], "frames": shapes}
+        self.key = {"configs": [trainee.config.to_dict() for trainee in trainees], "frames": shapes}
         self.lines: list[dict[str, Any]] = []
 
     def make_folder(self) -> None:
@@ -46,6 +45,8 @@ class Run:
         try:
             state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
             key, step, trainees = state["key"], state["step"], state["trainees"]
+            # earlier checkpoints do not have all of today's settings: those had one value only, the default
+            key["configs"] = [TrainConfig().to_dict() | config for config in key["configs"]]
         except Exception as error:  # torch raises a dozen kinds for damaged files
             raise TrainingError(f"{self.folder / STATE}: cannot be read ({str(error).splitlines()[0]})") from error
         if key != self.key:

@@ -10,19 +10,15 @@ An SAE that normalises each activation changes it in the activation's own scale.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from itertools import groupby
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from steer.activations import ACTIVATIONS
 from steer.edits import ActivationEdit, Edit, FeatureEdit, Frames, Shift
 from steer.errors import EditError
 from steer.kernels import plus_decoded
-from steer.picked import PickedTopK
 from steer.sae import SAE, EncodesAndDecodes, check_features, decoded, moved, rms_normalized
 
 Mode = Literal["delta", "reconstruct"]
@@ -95,12 +91,7 @@ class SiteEdit:
         touched = self.touched.to(sae.W_dec.device)
         self.W_dec = sae.W_dec[touched].contiguous()
         self.normalized = sae.normalized if sae.normalize else None
-        encoder = sae.encoder(touched if sae.separable else None)
-        self.features: Callable[[Tensor], Tensor]
-        if sae.separable:
-            self.features = partial(ACTIVATIONS[sae.activation], encoder)
-        else:
-            self.features = PickedTopK(replace(encoder, W_enc=encoder.W_enc.detach()), touched)
+        self.features = sae.picked(touched)
         # a vector that is being trained is looked at anew each time, with gradients
         self.vectors = {
             index: None if edit.vector.requires_grad else self._parts(edit.vector)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steer.activations import Encoder
+from steer.encoder import Encoder
 from steer.kernels import chunks, encode_topk, kth_at_least, topk
 from steer.matmul import linear
 

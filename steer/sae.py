@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from steer.activations import ACTIVATIONS, SEPARABLE, Encoder, dense
+from steer.activations import ACTIVATIONS, Activation, dense
+from steer.encoder import Encoder
 from steer.errors import EditError, SAEError
 from steer.kernels import chunks, decode, decode_dense
 from steer.normalize import NORMALIZATIONS
@@ -47,15 +49,19 @@ class SAEInfo:
 class SAE(nn.Module):
     """features = act((x - b_dec) W_enc + b_enc), x' = features W_dec + b_dec.
 
-    `activation` is relu, topk, batchtopk, jumprelu or gated; `k` is for topk and batchtopk. With `rms_norm` the
-    features are divided by their root mean square over the dictionary (arXiv 2510.23802, eq. 2). `center` says whether
-    b_dec is subtracted from the input (SAELens's `apply_b_dec_to_input`). `normalize` (layer_norm or
-    constant_norm_rescale) is done to each activation before all that and undone at the end: `decode` then needs the
-    activations too.
+    `activation` is relu, topk, batchtopk, jumprelu, gated or another of `steer.activations`; `k` is for topk and
+    batchtopk. With `rms_norm` the features are divided by their root mean square over the dictionary (arXiv 2510.23802,
+    eq. 2). `center` says whether b_dec is subtracted from the input (SAELens's `apply_b_dec_to_input`). `normalize`
+    (layer_norm or constant_norm_rescale) is done to each activation before all that and undone at the end: `decode`
+    then needs the activations too.
 
     Raises:
         SAEError: an unknown activation or normalisation, or a k that is missing or out of range.
     """
+
+    threshold: nn.Parameter
+    r_mag: nn.Parameter
+    b_mag: nn.Parameter
 
     def __init__(
         self,
@@ -70,15 +76,14 @@ class SAE(nn.Module):
         info: SAEInfo | None = None,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise SAEError(f"unknown activation {activation!r}; there are {', '.join(ACTIVATIONS)}")
-        if activation in ("topk", "batchtopk") and not (k and 0 < k <= d_sae):
+        function = ACTIVATIONS[activation]
+        if function.needs_k and not (k and 0 < k <= d_sae):
             raise SAEError(f"{activation} needs k between 1 and d_sae = {d_sae}, not {k}")
         if normalize is not None and normalize not in NORMALIZATIONS:
             raise SAEError(f"unknown normalisation {normalize!r}; there are {', '.join(NORMALIZATIONS)}")
         self.d_in, self.d_sae, self.activation, self.rms_norm, self.center = d_in, d_sae, activation, rms_norm, center
         self.normalize = normalize
-        self.k = k if activation in ("topk", "batchtopk") else None
+        self.k = k if function.needs_k else None
         self.info = info or SAEInfo()
         directions = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
         self.W_dec = nn.Parameter(directions)
@@ -86,19 +91,27 @@ class SAE(nn.Module):
         self.W_enc = nn.Parameter(directions.clone().T)
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
-        if activation in ("jumprelu", "batchtopk"):
-            self.threshold = nn.Parameter(torch.zeros(d_sae))
-        if activation == "gated":
-            self.r_mag, self.b_mag = nn.Parameter(torch.zeros(d_sae)), nn.Parameter(torch.zeros(d_sae))
+        for name in function.parameters:
+            self.register_parameter(name, nn.Parameter(torch.zeros(d_sae)))
 
     def extra_repr(self) -> str:
         norm = (", rms_norm" if self.rms_norm else "") + (f", {self.normalize}" if self.normalize else "")
         return f"{self.d_in} -> {self.d_sae}, {self.activation}{f', k={self.k}' if self.k else ''}{norm}"
 
     @property
+    def function(self) -> Activation:
+        """The activation itself."""
+        return ACTIVATIONS[self.activation]
+
+    @property
+    def own(self) -> dict[str, Tensor]:
+        """The activation's own parameters [d_sae] by their names."""
+        return {name: getattr(self, name) for name in self.function.parameters}
+
+    @property
     def separable(self) -> bool:
         """Whether each feature can be computed without the others."""
-        return self.activation in SEPARABLE and not self.rms_norm
+        return self.function.separable and not self.rms_norm
 
     def encoder(self, features: Tensor | None = None) -> Encoder:
         """The encoder's weights for inputs that are not centred (but normalised): b_dec is folded into the biases.
@@ -110,16 +123,21 @@ class SAE(nn.Module):
             encoder = encoder.pick(features)
         if not self.center:
             return encoder
-        centre_F = self.b_dec @ encoder.W_enc
-        b_mag = encoder.b_mag
-        if b_mag is not None and encoder.r_mag is not None:
-            b_mag = b_mag - centre_F * encoder.r_mag.exp()
-        return replace(encoder, b_enc=encoder.b_enc - centre_F, b_mag=b_mag)
+        return self.function.shifted(encoder, -(self.b_dec @ encoder.W_enc))
 
     def _weights(self) -> Encoder:
         """The encoder's weights as they are, for inputs that are centred."""
-        optional = {name: getattr(self, name, None) for name in ("threshold", "r_mag", "b_mag")}
-        return Encoder(self.W_enc, self.b_enc, k=self.k, **optional)
+        return Encoder(self.W_enc, self.b_enc, self.own, self.k)
+
+    @torch.no_grad()
+    def picked(self, features: Tensor) -> Callable[[Tensor], Tensor]:
+        """A function that gives some features [..., j] of activations as `normalized` gives them, before RMS norm.
+
+        Where these can be told without the others, at a cost that does not depend on d_sae. Weights get no gradients.
+        """
+        if self.function.separable:
+            return partial(self.function.encode, self.encoder(features))
+        return self.function.among(self.encoder().detached(), features)
 
     def normalized(self, x_XD: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the encoder sees of activations [..., d_in], in the SAE's dtype, and the scale [..., 1] taken away."""
@@ -136,9 +154,9 @@ class SAE(nn.Module):
 
     def encode(self, x_XD: Tensor) -> Tensor:
         """Features [..., d_sae] of activations [..., d_in], in the SAE's own dtype."""
-        if self.activation == "topk":
+        if self.function.sparse:
             return dense(*self.encode_sparse(x_XD), self.d_sae)
-        f_XF = ACTIVATIONS[self.activation](self._weights(), self._centred(x_XD))
+        f_XF = self.function.encode(self._weights(), self._centred(x_XD))
         return rms_normalized(f_XF) if self.rms_norm else f_XF
 
     def encode_sparse(self, x_XD: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,9 +167,9 @@ class SAE(nn.Module):
         Raises:
             SAEError: not a top-k SAE: how many features are active is then not known beforehand.
         """
-        if self.activation != "topk":
+        if not self.function.sparse:
             raise SAEError(f"only a top-k SAE has a fixed number of features a vector; this one is {self.activation}")
-        values_XK, indices_XK = self._weights().topk(self._centred(x_XD))
+        values_XK, indices_XK = self.function.encode_sparse(self._weights(), self._centred(x_XD))
         return rms_normalized(values_XK, self.d_sae) if self.rms_norm else values_XK, indices_XK
 
     def decode_sparse(self, values_XK: Tensor, indices_XK: Tensor, x_XD: Tensor | None = None) -> Tensor:
@@ -180,7 +198,7 @@ class SAE(nn.Module):
 
     def forward(self, x_XD: Tensor) -> Tensor:
         """The reconstruction of activations [..., d_in]; features of all of them are never held at once."""
-        if self.activation == "topk":
+        if self.function.sparse:
             return self.decode_sparse(*self.encode_sparse(x_XD), x_XD)
         x_ND = x_XD.reshape(-1, self.d_in)
         parts = [self.decode(self.encode(chunk_ND), chunk_ND) for chunk_ND in chunks(x_ND, self.d_sae)]

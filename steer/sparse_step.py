@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from steer.activations import Encoder
+from steer.encoder import Encoder
 from steer.kernels import bags, chunks, encode_topk, topk
 from steer.matmul import linear
 from steer.parallel import ALONE, Group
-from steer.sae import MIN_RMS, SAE
 
 
 @dataclass(frozen=True)
@@ -151,21 +150,3 @@ def above(encoder: Encoder, x_ND: Tensor, bound: Tensor) -> tuple[Tensor, Tensor
         values.append(pre_NF[rows_P, features_P])
         done += len(chunk_ND)
     return torch.cat(rows), torch.cat(features), torch.cat(values)
-
-
-def sparse_pass(sae: SAE, x_ND: Tensor, batch: bool, group: Group = ALONE) -> tuple[Tensor, Tensor, Pairs]:
-    """The reconstruction [N, D], the positive features that are active before RMS norm, and where they are."""
-    assert sae.k is not None
-    with torch.no_grad():
-        encoder = sae.encoder()
-        if batch:
-            pairs, values_P = batch_topk_pairs(encoder, x_ND, sae.k, group)
-        else:
-            pairs, values_P = topk_pairs(encoder, x_ND, sae.k)
-        values_P = values_P.to(x_ND.dtype)  # under autocast the product is in half precision, and nothing else
-    centre_D = sae.b_dec if sae.center else None
-    values_P = f_P = EncodePairs.apply(pairs, values_P, x_ND, sae.W_enc, sae.b_enc, centre_D)
-    if sae.rms_norm:
-        square_N = f_P.new_zeros(pairs.rows).index_add(0, pairs.rows_P, f_P.square())
-        f_P = f_P / (square_N / pairs.features).clamp(min=MIN_RMS**2).sqrt()[pairs.rows_P]
-    return DecodePairs.apply(pairs, f_P, sae.W_dec) + sae.b_dec, values_P.detach(), pairs

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hooks.random_numbers import seeded
-from steer.objectives import OBJECTIVES, auxiliary, follow_threshold
+from steer.errors import TrainingError
+from steer.objectives import Objective, name_of, objective_of
 from steer.parallel import ALONE, Group
+from steer.passes import auxiliary, run_pass
 from steer.sae import SAE
 
 
@@ -21,8 +23,10 @@ class TrainConfig:
 
     `activation` and `k` are as in `SAE`; with `rms_norm` the features are divided by their root mean square.
     `expansion` is d_sae / d_in.
-    `sparsity` weighs the penalty of relu and gated (on the sum of features) and jumprelu (on their count) against the
-    squared error of a vector whose length is about sqrt(D).
+    `objective` is what is minimised, a name or a function (see `steer.objectives`); without one the error and l1 for
+    relu and gated, l0 for jumprelu, and the error alone for the others.
+    `sparsity` weighs its penalty (l1: on the sum of the features, l0: on their count) against the squared error of a
+    vector whose length is about sqrt(D).
     `steps` batches of `batch_size` frames with learning rate `lr` (Adam; warm-up, and a linear end).
     A feature that was silent for `dead_after` frames is dead and gets an auxiliary loss.
     `held_out` is the share of frames that is kept for the metrics.
@@ -34,6 +38,7 @@ class TrainConfig:
     k: int = 50
     expansion: int = 8
     rms_norm: bool = False
+    objective: str | Objective = ""
     sparsity: float = 0.3
     steps: int = 20_000
     batch_size: int = 4096
@@ -42,6 +47,10 @@ class TrainConfig:
     held_out: float = 0.05
     seed: int = 0
     bf16: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as files have them; an objective is its name."""
+        return {**asdict(self), "objective": name_of(self.objective)}
 
 
 class Trainee:
@@ -58,16 +67,14 @@ class Trainee:
         self.scale = math.sqrt(width) / float(sample_ND.norm(dim=1).mean().clamp(min=1e-12))
         with seeded(config.seed):
             sae = SAE(width, width * config.expansion, config.activation, config.k, rms_norm=config.rms_norm)
+        self.objective = objective_of(config.objective or sae.function.penalty)
         sae.requires_grad_(True)
         with torch.no_grad():
             sae.b_dec.copy_(self.scale * sample_ND.mean(0))
-            if config.activation == "jumprelu":
-                sae.threshold.fill_(0.1)
+            sae.function.begin(sae.own)
             if config.rms_norm:
                 # the features' length is fixed at sqrt(d_sae), and the decoder brings it to that of the activations
                 sae.W_dec.mul_(math.sqrt(width / sae.d_sae))
-        if config.activation == "batchtopk":
-            sae.threshold.requires_grad_(False)
         self.sae = sae.to(device)
         self.optimizer = torch.optim.Adam(
             [p for p in self.sae.parameters() if p.requires_grad], lr=config.lr, fused=True
@@ -85,13 +92,11 @@ class Trainee:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = config.lr * rate_at(step, config.steps)
         with torch.autocast(x_ND.device.type, torch.bfloat16, enabled=config.bf16):
-            run = OBJECTIVES[config.activation](sae, x_ND, config.sparsity, group)
-        y_ND = run.y_ND.float()
-        error = nn.functional.mse_loss(y_ND, x_ND, reduction="sum") / len(x_ND)
-        loss = error + run.penalty
+            run = run_pass(sae, x_ND, group)
+            loss = checked(self.objective(run, config.sparsity), config)
         dead = (self.silent_F > config.dead_after).nonzero()[:, 0]
         if len(dead):
-            loss = loss + auxiliary(sae, x_ND - y_ND, run, dead)
+            loss = loss + auxiliary(run, dead)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         # the losses are means over equal shares: the mean of their gradients is that of the whole batch
@@ -105,16 +110,12 @@ class Trainee:
         with torch.no_grad():
             if unit_rows:
                 sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
-            if config.activation == "jumprelu":
-                sae.threshold.clamp_(min=0)
-            if config.activation == "batchtopk":
-                # a plain mean of the first batches, then one over about 100
-                follow_threshold(sae, group.least(run.least), max(0.01, 1 / (step + 1)))
+            sae.function.after_step(sae.own, lambda: group.least(run.least), step)
             self.silent_F = torch.where(count_F > 0, 0, self.silent_F + rows)
         if not report:
             return {}
         total = (x_ND - group.mean(x_ND.mean(0))).square().sum(-1).mean()
-        loss, error, total = group.mean(torch.stack([loss, error, total]).detach())
+        loss, error, total = group.mean(torch.stack([loss, run.error, total]).detach())
         dead_F = (self.silent_F > config.dead_after).float()
         return {
             "loss": loss,
@@ -139,6 +140,15 @@ class Trainee:
         self.optimizer.load_state_dict(state["optimizer"])
         self.silent_F = state["silent"].to(self.silent_F.device)
         self.scale = state["scale"]
+
+
+def checked(loss: Any, config: TrainConfig) -> Tensor:
+    """The loss that an objective gave; raises TrainingError for what is none."""
+    if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+        is_number = isinstance(loss, Tensor) and not loss.ndim
+        problem = "has no gradient" if is_number else "is not one number, a tensor of no axes"
+        raise TrainingError(f"objective {name_of(config.objective)}: its loss {problem}")
+    return loss
 
 
 def rate_at(step: int, steps: int) -> float:

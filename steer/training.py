@@ -11,7 +11,7 @@ Under torchrun the processes share the rows of the same batches (`steer.parallel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from hooks.errors import one_line
 from hooks.precision import widest
 from hooks.shuffle import Span, random_blocks, shuffled
 from hooks.store import ActivationStore, SiteFrames
+from steer.activations import ACTIVATIONS
 from steer.checkpoints import Run
 from steer.errors import SAEError, TrainingError
 from steer.matmul import using
+from steer.objectives import Objective, objective_of
 from steer.parallel import ALONE, Group, own_device, process_group
 from steer.sae import SAE, SAEInfo
 from steer.trainee import TrainConfig, Trainee
@@ -71,15 +73,26 @@ def measure(sae: SAE, frames: Frames, spans: Sequence[Span] | None = None, group
     }
 
 
-def train_sae(data: Data, config: TrainConfig | None = None, folder: str | Path | None = None, **options: Any) -> SAE:
+def train_sae(
+    data: Data,
+    config: TrainConfig | None = None,
+    folder: str | Path | None = None,
+    *,
+    objective: str | Objective | None = None,
+    **options: Any,
+) -> SAE:
     """Train one SAE on the frames [N, D] of one site; arguments, files and errors as in `train_saes`.
 
-    The SAE itself is saved in `folder` too.
+    The SAE itself is saved in `folder` too. `objective`, a name or a function (`steer.objectives`), takes the place of
+    the config's.
     """
+    config = config or TrainConfig()
+    if objective is not None:
+        config = replace(config, objective=objective)
     if len(sites_of(data, SAEInfo())[0]) != 1:
         raise TrainingError("there are several sites: use train_saes, or pass {site: frames} of one")
     with process_group(options.get("device")) as group:
-        (sae,) = train_saes(data, [config or TrainConfig()], folder, **options)
+        (sae,) = train_saes(data, [config], folder, **options)
         if folder is not None:
             group.once(lambda: sae.save(folder))
     return sae
@@ -197,7 +210,7 @@ def trained(
         sae = trainee.finished()
         held_out = spans[trainee.site][1] or spans[trainee.site][0]
         metrics = measure(sae.to(device), sites[trainee.site], held_out, group)
-        sae.info = replace(info, metrics=metrics, extra={**info.extra, "training": asdict(trainee.config)})
+        sae.info = replace(info, metrics=metrics, extra={**info.extra, "training": trainee.config.to_dict()})
         sae.info.site = trainee.site or info.site
         if isinstance(data, ActivationStore):
             sae.info.frame_rate = data.sites[trainee.site]["frame_rate"]
@@ -219,13 +232,19 @@ def sites_of(data: Data, info: SAEInfo) -> tuple[dict[str, Frames], SAEInfo]:
     return sites, info
 
 
-def check_configs(configs: Sequence[TrainConfig], processes: int) -> None:
+def check_configs(configs: Sequence[TrainConfig], processes: int = 1) -> None:
+    """Raises TrainingError for what can be told without data: numbers that make no sense, names that are not there."""
     if not configs:
         raise TrainingError("there is nothing to train: no config was given")
     for name in ("steps", "batch_size", "held_out"):
         if len({getattr(config, name) for config in configs}) > 1:
             raise TrainingError(f"SAEs that are trained together need the same {name}")
     for config in configs:
+        try:
+            _ = ACTIVATIONS[config.activation]
+        except SAEError as error:
+            raise TrainingError(str(error)) from error
+        objective_of(config.objective)
         if min(config.steps, config.batch_size, config.expansion) < 1 or not 0 <= config.held_out < 1 or config.lr <= 0:
             raise TrainingError(
                 "steps, batch_size, expansion and lr have to be positive, and held_out from 0 to below 1"

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from hooks.errors import shortened
+from steer.activations import ACTIVATIONS
+from steer.encoder import Encoder
 from steer.errors import SAEError
 from steer.sae import SAE, SAEInfo
-
-VECTORS = {"jumprelu": ("threshold",), "batchtopk": ("threshold",), "gated": ("r_mag", "b_mag")}
-"""Tensors [d_sae] that an activation needs besides W_enc, b_enc, W_dec and b_dec."""
 
 
 def assemble(
@@ -34,7 +33,7 @@ def assemble(
     Raises:
         SAEError: tensors that are missing, do not fit each other or are not finite, or a k that makes no sense.
     """
-    needed = ("W_enc", "b_enc", "W_dec", "b_dec", *VECTORS.get(activation, ()))
+    needed = ("W_enc", "b_enc", "W_dec", "b_dec", *ACTIVATIONS[activation].parameters)
     missing = [key for key in needed if not isinstance(tensors.get(key), Tensor)]
     if missing:
         raise SAEError(f"{name}: tensors are missing: {', '.join(missing)}")
@@ -117,12 +116,10 @@ def check_sizes(tensors: Mapping[str, Tensor], d_in: Any, d_sae: Any, name: str)
 
 
 def biases(sae: SAE, center: bool) -> dict[str, Tensor]:
-    """`b_enc`, and `b_mag` of gated SAEs, for a format that subtracts b_dec from its input, or one that does not."""
+    """`b_enc` and the activation's own, for a format that subtracts b_dec from its input, or one that does not."""
     shift_F = (sae.b_dec @ sae.W_enc) * (int(center) - int(sae.center))
-    found = {"b_enc": sae.b_enc + shift_F}
-    if sae.activation == "gated":
-        found["b_mag"] = sae.b_mag + shift_F * sae.r_mag.exp()
-    return found
+    shifted = sae.function.shifted(Encoder(sae.W_enc, sae.b_enc, sae.own), shift_F)
+    return {"b_enc": shifted.b_enc, **shifted.own}
 
 
 def without_threshold(name: str, k: Any) -> str:

@@ -2,7 +2,8 @@
 
 SAELens (6.x) opens what is written here and gives the same features: topk, jumprelu, gated and standard (relu). A
 batchtopk SAE is written as jumprelu with the threshold that its training learned, as SAELens itself does. SAEs with
-RMS-normalised features get an architecture name of ours, which SAELens refuses rather than reads wrongly.
+RMS-normalised features or another activation get an architecture name of ours, which SAELens refuses rather than reads
+wrongly.
 
 Read are its inference files since 6.0, the flat cfg before that, and training checkpoints. What SAELens would do to the
 activations at run time by a constant is folded into the weights.
@@ -29,7 +30,7 @@ from steer.sae import SAE, SAEInfo
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 WRITTEN_AS = {"relu": "standard", "topk": "topk", "batchtopk": "jumprelu", "jumprelu": "jumprelu", "gated": "gated"}
-ACTIVATIONS = {
+READ_AS = {
     "standard": "relu",
     "topk": "topk",
     "jumprelu": "jumprelu",
@@ -37,7 +38,8 @@ ACTIVATIONS = {
     "batchtopk": "batchtopk",  # these two only in checkpoints of a training
     "matryoshka_batchtopk": "batchtopk",
 }
-RMS_ARCHITECTURE = "audiosteer_rms_"
+ARCHITECTURE, RMS_ARCHITECTURE = "audiosteer_", "audiosteer_rms_"
+"""Heads of the names of what SAELens does not have: other activations, and RMS-normalised features."""
 CFG_KEYS = {"architecture", "d_sae", "hook_name", "hook_point", "activation_fn_str"}
 
 
@@ -48,13 +50,14 @@ def save_sae(sae: SAE, folder: str | Path, dtype: torch.dtype | None = None) -> 
         SAEError: the folder cannot be written.
     """
     folder = Path(folder)
-    architecture = WRITTEN_AS[sae.activation]
+    architecture = WRITTEN_AS.get(sae.activation, sae.activation)
+    ours = RMS_ARCHITECTURE if sae.rms_norm else "" if sae.activation in WRITTEN_AS else ARCHITECTURE
     state = {name: value.detach().cpu() for name, value in sae.state_dict().items()}
     if architecture == "gated":
         state["b_gate"] = state.pop("b_enc")
     dtype = dtype or sae.W_enc.dtype
     cfg: dict[str, Any] = {
-        "architecture": RMS_ARCHITECTURE + architecture if sae.rms_norm else architecture,
+        "architecture": ours + architecture,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": str(dtype).removeprefix("torch."),
@@ -92,12 +95,12 @@ def build(checkpoint: Checkpoint) -> SAE:
     """Raises SAEError for an architecture or a normalisation that is not known, and for tensors that do not fit."""
     name, cfg = checkpoint.name, modern(checkpoint.config, checkpoint.name)
     written = str(cfg.get("architecture", ""))
-    architecture = written.removeprefix(RMS_ARCHITECTURE)
-    if architecture not in ACTIVATIONS:
-        raise SAEError(f"{name}: architecture {written!r} is not supported; there are {', '.join(ACTIVATIONS)}")
+    architecture = written.removeprefix(RMS_ARCHITECTURE).removeprefix(ARCHITECTURE)
+    if architecture not in READ_AS and not written.startswith(ARCHITECTURE):
+        raise SAEError(f"{name}: architecture {written!r} is not supported; there are {', '.join(READ_AS)}")
     if cfg.get("reshape_activations", "none") not in ("none", None):
         raise SAEError(f"{name}: reshape_activations = {cfg['reshape_activations']!r} is not supported")
-    activation, tensors = ACTIVATIONS[architecture], dict(checkpoint.state)
+    activation, tensors = READ_AS.get(architecture, architecture), dict(checkpoint.state)
     if activation == "gated":
         tensors["b_enc"] = tensors.pop("b_gate", None)
     needed = [key for key in ("W_enc", "b_enc", "W_dec", "b_dec") if not isinstance(tensors.get(key), Tensor)]

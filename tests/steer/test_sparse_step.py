@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from steer.activations import Encoder
-from steer.objectives import OBJECTIVES, rms_of
+from steer.activations import Soft
+from steer.encoder import Encoder
 from steer.parallel import Group
+from steer.passes import ChosenPass, DensePass, Pass, rms_of, run_pass
 from steer.sae import SAE
-from steer.sparse_step import Pairs, above, batch_topk_pairs, likely_bound, sparse_pass, topk_pairs
+from steer.sparse_step import above, batch_topk_pairs, likely_bound, topk_pairs
 from steer.trainee import TrainConfig, Trainee
 
 
@@ -21,6 +22,12 @@ def a_case(rows: int, d_in: int, d_sae: int, k: int, dtype: torch.dtype, **optio
         sae.b_enc.normal_(0, 0.3)
         sae.b_dec.normal_()
     return sae, torch.randn(rows, d_in, dtype=dtype)
+
+
+def sparse_pass(sae: SAE, x_ND: Tensor, batch: bool) -> ChosenPass:
+    sae.activation = "batchtopk" if batch else "topk"
+    sae.threshold = torch.nn.Parameter(torch.zeros(sae.d_sae), requires_grad=False)
+    return ChosenPass(sae, x_ND)
 
 
 def textbook(sae: SAE, x_ND: Tensor, batch: bool) -> tuple[Tensor, Tensor]:
@@ -41,12 +48,13 @@ def test_gradients_are_those_of_autograd(
 ) -> None:
     sae, x = a_case(*size, torch.float64, rms_norm=rms_norm, center=center)
     target = torch.randn_like(x)
-    y, values_P, pairs = sparse_pass(sae, x, batch)
+    run = sparse_pass(sae, x, batch)
+    y, values_P, pairs = run.y_ND, run.values_P, run.pairs
     expected, f_NF = textbook(sae, x, batch)
     torch.testing.assert_close(y, expected, atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(f_NF[pairs.rows_P, pairs.features_P], values_P, atol=1e-10, rtol=0)
     assert int((f_NF > 0).sum()) == len(values_P)
-    parameters = dict(sae.named_parameters())
+    parameters = {name: value for name, value in sae.named_parameters() if value.requires_grad}
     ours = torch.autograd.grad((y - target).square().sum(), list(parameters.values()))
     theirs = torch.autograd.grad((expected - target).square().sum(), list(parameters.values()))
     for name, a, b in zip(parameters, ours, theirs, strict=True):
@@ -58,8 +66,8 @@ def test_gradients_are_those_of_autograd(
 def test_vectors_without_features_have_finite_gradients(activation: str) -> None:
     sae = SAE(12, 40, activation, 5, rms_norm=True)
     x = torch.randn(9, 12) * torch.tensor([0.0] + 8 * [1.0])[:, None]  # no feature is positive at 0
-    run = OBJECTIVES[activation](sae, x, 1.0)
-    ((run.y_ND - x).square().sum() + run.penalty).backward()
+    run = run_pass(sae, x)
+    (run.error + run.l1).backward()
     assert sae.W_enc.grad is not None and torch.isfinite(sae.W_enc.grad).all() and sae.W_enc.grad.any()
 
 
@@ -68,8 +76,9 @@ def test_nothing_active(batch: bool) -> None:
     sae, x = a_case(9, 12, 40, 5, torch.float32)
     with torch.no_grad():
         sae.b_enc.fill_(-1000)
-    y, values_P, _ = sparse_pass(sae, x, batch)
-    assert len(values_P) == 0
+    run = sparse_pass(sae, x, batch)
+    y = run.y_ND
+    assert len(run.values_P) == 0 and float(run.least) == torch.inf
     assert torch.equal(y, sae.b_dec.expand_as(y))
     y.sum().backward()
     assert sae.W_enc.grad is not None and not sae.W_enc.grad.any()
@@ -117,11 +126,8 @@ def test_same_losses_as_the_textbook_step(activation: str, monkeypatch: pytest.M
     data = torch.randn(4000, 16) @ torch.randn(16, 16)
     config = replace(TrainConfig("topk"), activation=activation, k=4, expansion=8, steps=50, dead_after=600, lr=1e-3)
 
-    def dense(sae: SAE, x_ND: Tensor, batch: bool, group: Group) -> tuple[Tensor, Tensor, Pairs]:
-        y_ND, f_NF = textbook(sae, x_ND, batch)
-        rows_P, features_P = (f_NF > 0).nonzero(as_tuple=True)
-        pairs = Pairs(rows_P, features_P, len(x_ND), sae.d_sae)
-        return y_ND, f_NF.detach()[rows_P, features_P], pairs
+    def dense(sae: SAE, x_ND: Tensor, group: Group) -> Pass:
+        return DensePass(sae, x_ND, Soft(textbook(sae, x_ND, activation == "batchtopk")[1]))
 
     def losses() -> list[dict[str, float]]:
         trainee = Trainee("", config, data, torch.device("cpu"))
@@ -130,7 +136,7 @@ def test_same_losses_as_the_textbook_step(activation: str, monkeypatch: pytest.M
         return [{name: float(value) for name, value in term.items()} for term in terms]
 
     ours = losses()
-    monkeypatch.setattr("steer.objectives.sparse_pass", dense)
+    monkeypatch.setattr("steer.trainee.run_pass", dense)
     theirs = losses()
     assert max(term["dead_share"] for term in ours) > 0
     assert ours[-1]["loss"] < 0.9 * ours[0]["loss"]
