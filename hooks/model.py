@@ -188,8 +188,6 @@ class Codec(AudioModel):
     """Reads the pitch in MIDI notes [B, T] off a latent [B, T, D], where the latent has it on a coordinate."""
     voicing: Callable[[Tensor], Tensor] | None = None
     """Reads the probability [B, T] that a frame has a pitch."""
-    tonality: Callable[[Tensor], Tensor] | None = None
-    """Reads off a latent the share [B, T] of a frame's power that moves with the pitch though it is unvoiced: chords."""
     free_channels: slice | None = None
     """The coordinates of the latent beside pitch and voicing, where these have their own."""
 

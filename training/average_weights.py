@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hooks.networks.source_filter import SourceFilter
-from training.train_codec import CONFIG, export, measured, valid_clips, widened
+from training.train_codec import CONFIG, export, measured, valid_clips
 
 
 def between(first: dict[str, Tensor], second: dict[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -34,8 +34,8 @@ def main(
 ) -> None:
     """Measure averages on valid clips and export the best."""
     torch.set_num_threads(threads)
+    start, end = (load_file(folder / "model.safetensors") for folder in (first, second))
     model, valid = SourceFilter(CONFIG), valid_clips(audio)
-    start, end = (widened(load_file(folder / "model.safetensors"), model) for folder in (first, second))
     found: dict[float, float] = {}
     for share in map(float, shares.split(",")):
         model.load_weights_(between(start, end, share))

@@ -55,7 +55,7 @@ def labelled(codec: Codec, sae: SAE, batches: Batches, count: int) -> tuple[Tens
     features: list[Tensor] = []
     labels: dict[str, list[Tensor]] = {"loudness": [], "brightness": [], "pitch": []}
     while sum(map(len, features)) < count:
-        x_BN, midi_BT, confidence_BT, _ = batches.draw()
+        x_BN, midi_BT, confidence_BT = batches.draw()
         midi_BT = midi_BT.masked_fill(confidence_BT < VOICED, torch.nan)
         for x_N, midi_T, z_TD in zip(x_BN, midi_BT, codec.encode(x_BN[:, None]), strict=True):
             rows = EDGE + torch.randperm(len(z_TD) - 2 * EDGE)[:20]

@@ -77,7 +77,7 @@ def drawn(batches: Batches, count: int, pitched: bool = False) -> list[Segment]:
     """So many segments; with `pitched` only those that are voiced for the most part."""
     found: list[Segment] = []
     while len(found) < count:
-        x_BN, midi_BT, confidence_BT, _ = batches.draw()
+        x_BN, midi_BT, confidence_BT = batches.draw()
         midi_BT = midi_BT.masked_fill(confidence_BT < VOICED, torch.nan)
         share_B = midi_BT.isfinite().float().mean(1)
         loud_B = x_BN.abs().amax(1) > 0.01

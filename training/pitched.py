@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -114,19 +113,9 @@ def recordings(audio: Path, cache: Path, sample_rate: int, hop: int, sentences: 
         return Recordings(file.get_tensor("wave"), file.get_tensor("labels"), groups, sample_rate, hop)
 
 
-class Batch(NamedTuple):
-    """Segments [B, N] with pitch and confidence [B, T]; in frames of `chord_BT` several notes sound, the pitch is that
-    of the lowest, and the confidence is 0."""
-
-    x_BN: Tensor
-    midi_BT: Tensor
-    confidence_BT: Tensor
-    chord_BT: Tensor
-
-
 class Batches:
     """Random segments [B, frames * hop] with their labels: recordings, half of them resampled by up to 7 semitones
-    (pitch and formants together, by a known amount), several recorded notes at once, tones and chords, and noise."""
+    (pitch and formants together, by a known amount), tones and chords, and noise."""
 
     PARTS = 4
     MARGIN = 480
@@ -138,26 +127,22 @@ class Batches:
         shares = np.array([SHARES[name] for name in self.names])
         self.shares = shares / shares.sum()
         self.tones, self.noises = max(1, size // 4), max(1, size // 16)
-        self.mixed = size // 8 if "notes" in data.groups else 0
-        self.recorded = max(1, (size - self.tones - self.noises - self.mixed) // self.PARTS) * self.PARTS
+        self.recorded = max(1, (size - self.tones - self.noises) // self.PARTS) * self.PARTS
         self.rng = np.random.default_rng(seed)
 
-    def draw(self) -> Batch:
-        """At levels as varied as recordings are."""
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(waveforms [B, N], pitch [B, T], confidence [B, T]), at levels as varied as recordings are."""
         parts = [self.record(), self.tone(self.tones), self.noise(self.noises)]
-        if self.mixed:
-            parts.append(self.mix(self.mixed))
-        x_BN, midi_BT, confidence_BT, chord_BT = (torch.cat(part) for part in zip(*parts, strict=True))
+        x_BN, midi_BT, confidence_BT = (torch.cat(part) for part in zip(*parts, strict=True))
         gain = 10 ** (torch.empty(len(x_BN), 1, device=self.device).uniform_(-14, 8) / 20)
         gain = torch.minimum(gain, 0.98 / x_BN.abs().amax(1, keepdim=True).clamp(min=1e-3))
-        return Batch(x_BN * gain, midi_BT, confidence_BT, chord_BT)
+        return x_BN * gain, midi_BT, confidence_BT
 
-    def segments(self, count: int, length: int, group: str = "") -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """[count, length] from random clips (of one collection), zeros behind short ones; first frame in the clip, and
-        the clip's place."""
+    def segments(self, count: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[count, length] from random clips, zeros behind short ones; first frame in the clip, and the clip's place."""
         hop = self.data.hop
         clips = []
-        for name in [group] * count if group else self.rng.choice(self.names, size=count, p=self.shares):
+        for name in self.rng.choice(self.names, size=count, p=self.shares):
             clips.append(self.data.groups[name][self.rng.integers(len(self.data.groups[name]))])
         at, frames = torch.tensor(clips).T
         spare = np.maximum(frames.numpy() * hop - length, 0)
@@ -168,7 +153,7 @@ class Batches:
         place = at[:, None] * hop + torch.minimum(place, frames[:, None] * hop - 1)
         return self.data.wave_N[place.to(self.device)].float() * inside.to(self.device), start, at, frames
 
-    def record(self) -> Batch:
+    def record(self) -> tuple[Tensor, Tensor, Tensor]:
         waves, midis, confidences = [], [], []
         for part in range(self.PARTS):
             moved = 0.0 if part % 2 == 0 else float(self.rng.uniform(-7, 7))
@@ -186,30 +171,7 @@ class Batches:
             waves.append(x_BN)
             midis.append(midi_BT + moved)
             confidences.append(confidence_BT * there)
-        midi_BT = torch.cat(midis)
-        return Batch(torch.cat(waves), midi_BT, torch.cat(confidences), torch.zeros_like(midi_BT, dtype=torch.bool))
-
-    def mix(self, count: int) -> Batch:
-        """Two or three recorded notes at once."""
-        x_BN = torch.zeros(count, self.count, device=self.device)
-        lowest_BT = torch.full((count, self.frames), math.inf, device=self.device)
-        sure_BT, voices_BT = torch.zeros_like(lowest_BT), torch.zeros_like(lowest_BT)
-        three = self.uniform(count, 1) < 0.5
-        for voice in range(3):
-            note_BN, start, at, frames = self.segments(count, self.count, "notes")
-            frame = start[:, None] + torch.arange(self.frames)
-            place = (at[:, None] + torch.minimum(frame, frames[:, None] - 1)).to(self.device)
-            midi_BT, confidence_BT = self.data.labels_T2[place].unbind(2)
-            there_BT = (frame < frames[:, None]).to(self.device)
-            if voice == 2:
-                note_BN, there_BT = note_BN * three, there_BT & three
-            x_BN += note_BN * 10 ** (-0.4 * self.uniform(count, 1))
-            heard_BT = there_BT & (confidence_BT > 0.5)
-            lowest_BT = torch.where(heard_BT, torch.minimum(lowest_BT, midi_BT), lowest_BT)
-            sure_BT = torch.where(heard_BT, torch.maximum(sure_BT, confidence_BT), sure_BT)
-            voices_BT += heard_BT
-        lowest_BT = torch.where(lowest_BT.isinf(), 60.0, lowest_BT)
-        return Batch(x_BN, lowest_BT, torch.where(voices_BT == 1, sure_BT, 0.0), voices_BT > 1)
+        return torch.cat(waves), torch.cat(midis), torch.cat(confidences)
 
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, device=self.device)
@@ -232,8 +194,8 @@ class Batches:
         return 10 ** (F.interpolate(db, self.count, mode="linear", align_corners=True)[:, 0] / 20)
 
     @torch.no_grad()
-    def tone(self, count: int) -> Batch:
-        """Harmonic tones and chords, plucked, gliding or with vibrato; exact pitch, of chords the lowest one."""
+    def tone(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Harmonic tones and chords, plucked, gliding or with vibrato; exact pitch, and of chords no confidence."""
         rate, hop = self.data.sample_rate, self.data.hop
         seconds = self.count / rate
         time_N = torch.arange(self.count, device=self.device)[None] / rate
@@ -243,7 +205,7 @@ class Batches:
         # chords of any notes, and such as people play: whole semitones above the lowest
         root, played = 33 + 55 * self.uniform(count, 1), self.uniform(count, 1) < 0.6
         x_BN = torch.zeros(count, self.count, device=self.device)
-        midi_BT = torch.full((count, self.frames), math.inf, device=self.device)
+        midi_BT = torch.zeros(count, self.frames, device=self.device)
         for voice in range(4):
             base = torch.where(
                 played, root + self.chance(range(20), count) * (voice > 0), 33 + 55 * self.uniform(count, 1)
@@ -256,7 +218,8 @@ class Batches:
             def curve(t: Tensor, base=base, glide=glide, depth=depth, speed=speed, start=start) -> Tensor:  # type: ignore[no-untyped-def]
                 return base + glide * (t / seconds - 0.5) + depth * (2 * math.pi * speed * t + start).sin()
 
-            midi_BT = torch.where(voice < voices, torch.minimum(midi_BT, curve(time_T)), midi_BT)
+            if voice == 0:
+                midi_BT = curve(time_T)
             f0_BN = 440 * 2 ** ((curve(time_N) - 69) / 12)
             cycles_BN = (torch.cumsum(f0_BN.double() / rate, 1) % 1).float()
             number = torch.arange(1, 49, device=self.device)[None]
@@ -278,18 +241,17 @@ class Batches:
                 x_BN += attack_BN * (gain[:, some, None] * faded * angle.sin()).sum(1)
         x_BN = at_level(x_BN * self.levels(count, 6, 8.0), 0.03 + 0.17 * self.uniform(count, 1))
         x_BN = x_BN + torch.randn_like(x_BN) * 10 ** (-(40 + 50 * self.uniform(count, 1)) / 20)
-        chord_BT = (voices > 1).expand(-1, self.frames)
-        return Batch(x_BN, midi_BT, 1.0 - chord_BT.float(), chord_BT)
+        return x_BN, midi_BT, (voices == 1).float().expand(-1, self.frames)
 
     @torch.no_grad()
-    def noise(self, count: int) -> Batch:
+    def noise(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Noise with a random spectral envelope: no pitch."""
         spectrum = torch.fft.rfft(torch.randn(count, self.count, device=self.device))
         frequency = torch.linspace(0, self.data.sample_rate / 2, spectrum.shape[1], device=self.device).clamp(min=20)
         x_BN = torch.fft.irfft(spectrum * self.gains(frequency[None], count), self.count)
         x_BN = at_level(x_BN * self.levels(count, 6, 20.0), 0.01 + 0.14 * self.uniform(count, 1))
         nothing = torch.zeros(count, self.frames, device=self.device)
-        return Batch(x_BN, nothing + 60.0, nothing, nothing.bool())
+        return x_BN, nothing + 60.0, nothing
 
 
 def at_level(x_BN: Tensor, rms_B1: Tensor) -> Tensor:

@@ -18,8 +18,6 @@ LENGTHS = (2.0, 1.0)
 """How long such a step is in the latent."""
 CHANGED = 0.35
 """The share of a batch whose target is the sound louder or softer, brighter or duller."""
-CHORD_SURE = 0.55
-"""How sure the lowest note of a chord is as its pitch, as a confidence."""
 SIZES = ((256, 32), (512, 64), (1024, 96), (2048, 128))
 
 
@@ -124,7 +122,6 @@ class Weights:
     agree: float = 0.3
     rough: float = 0.003
     envelopes: float = 0.0
-    energy: float = 0.0
 
 
 class Loss(nn.Module):
@@ -137,12 +134,9 @@ class Loss(nn.Module):
         self.spectral, self.envelope = SpectralDistance(self.rate), EnvelopeDistance(self.rate)
         self.correlation = BandCorrelation(self.rate)
 
-    def forward(
-        self, x_BN: Tensor, midi_BT: Tensor, confidence_BT: Tensor, used: float, chord_BT: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, x_BN: Tensor, midi_BT: Tensor, confidence_BT: Tensor, used: float) -> dict[str, Tensor]:
         """Terms by name, `total` among them, for waveforms with the pitch and its confidence in each frame; `used` is
-        the share of the training that is over. Frames of `chord_BT` are chords: their pitch is that of the lowest note,
-        and they are to be unvoiced."""
+        the share of the training that is over."""
         model, weights, device = self.model, self.weights, x_BN.device
         batch = len(x_BN)
         changed_B = torch.rand(batch, device=device) < CHANGED
@@ -153,16 +147,12 @@ class Loss(nn.Module):
         y_BN = torch.where(changed_B[:, None], y_BN, x_BN)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             z_BDT, logits_BPT, clearness_BT = model.encoder(x_BN)
-            target_BDT = model.encoder.channels(y_BN, read_pitch(logits_BPT)[0].detach(), clearness_BT)
+            target_BDT = model.encoder.channels(y_BN, clearness_BT)
         z_BDT, target_BDT, logits_BPT = z_BDT.float(), target_BDT.float()[:, 1:], logits_BPT.float()
         # in float32: z0 is a place on the pitch axis
         heard_BT = read_pitch(logits_BPT)[0]
 
-        sure_BT = confidence_BT
-        if chord_BT is not None:
-            sure_BT = torch.where(chord_BT, CHORD_SURE, confidence_BT)
-            confidence_BT = torch.where(chord_BT, 0.0, confidence_BT)
-        pitch, weight_BT = pitch_loss(logits_BPT, midi_BT, sure_BT)
+        pitch, weight_BT = pitch_loss(logits_BPT, midi_BT, confidence_BT)
         off_BT = (heard_BT - midi_BT).abs()
         gross = ((off_BT > 0.5).float() * weight_BT).sum() / weight_BT.sum().clamp(min=1)
         voicing = F.binary_cross_entropy_with_logits(2 * z_BDT[:, 1], ((confidence_BT - 0.25) / 0.4).clamp(0, 1))
@@ -178,18 +168,15 @@ class Loss(nn.Module):
         # noise makes the decoder robust to what an SAE leaves out
         into_BDT = torch.cat([z_BDT[:, :1], into_BDT + 0.05 * torch.randn_like(into_BDT)], 1)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            harmonic_BTK, noise_BTK, partials_BTP = model.decoder.filters(into_BDT)
+            harmonic_BTK, noise_BTK = model.decoder.filters(into_BDT)
         # the label where the network is wrong and the label sure
         true_BT = torch.where((weight_BT > 0.3) & (off_BT.detach() > 0.4), midi_BT, heard_BT.detach())
-        tonal_BN = self.partials(true_BT, partials_BTP)
-        output_BN = self.synthesise(true_BT, harmonic_BTK, noise_BTK) + tonal_BN
+        output_BN = self.synthesise(true_BT, harmonic_BTK, noise_BTK)
         spectral_B, level_B = self.spectral(y_BN, output_BN), self.envelope(y_BN, output_BN)
 
         shift_B1 = torch.empty(batch, 1, device=device).uniform_(-12, 12)
         half = slice(0, batch, 2)
-        # the spectrum of a chord moves with it: its partials are left out of what a move has to keep
         other_BN = self.synthesise((true_BT + shift_B1)[half], harmonic_BTK[half], noise_BTK[half])
-        other_BN = other_BN + tonal_BN[half].detach()
         keep_B = self.envelope(output_BN[half].detach(), other_BN)
         rough = (harmonic_BTK[..., 2:] - 2 * harmonic_BTK[..., 1:-1] + harmonic_BTK[..., :-2]).square().mean()
         total = (
@@ -213,10 +200,6 @@ class Loss(nn.Module):
             "agree": agree,
             "rough": rough,
         }
-        if weights.energy:
-            energy_B = (y_BN.square().sum(1) + 1e-4).log() - (output_BN.square().sum(1) + 1e-4).log()
-            terms["energy"] = energy_B.abs().mean()
-            total = total + weights.energy * terms["energy"]
         if weights.envelopes:
             terms["envelopes"] = self.correlation(y_BN, output_BN).mean()
             total = total + weights.envelopes * terms["envelopes"]
@@ -227,12 +210,6 @@ class Loss(nn.Module):
         source_BN = harmonic_source(cycles_BN, f0_BN, self.rate)
         white_BN = torch.randn(source_BN.shape, device=midi_BT.device)
         return self.model.decoder.synthesise(source_BN, white_BN, harmonic_BTK.float(), noise_BTK.float())
-
-    def partials(self, midi_BT: Tensor, amplitude_BTP: Tensor) -> Tensor:
-        """Of any amplitude: what is silent has to be able to become louder."""
-        if not amplitude_BTP.shape[2]:
-            return amplitude_BTP.new_zeros(len(midi_BT), midi_BT.shape[1] * self.hop)
-        return self.model.decoder.add_partials(*running_phase(midi_BT, self.hop, self.rate), amplitude_BTP, least=0.0)
 
 
 def pitch_loss(logits_BPT: Tensor, midi_BT: Tensor, confidence_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,15 +27,11 @@ from training.source_filter_losses import Loss, Weights
 from training.timed import TimedTraining
 
 FRAMES = 64
-CONFIG = SourceFilterConfig(partials=216)
+CONFIG = SourceFilterConfig()
 SPEECH = ("ljspeech", "speech_misc")
 """Collections whose STOI counts: digits are too short for it."""
 VALID_CLIPS, VALID_S = 6, 3.0
 """Clips of a collection that choose the weights, and how much of each."""
-FAINT = -6.5
-"""Log amplitude of partials at the start."""
-NOTES = 3
-"""Of a chord."""
 PROTOTYPE_NAMES = {".dw.": ".dwconv.", ".a.": ".pwconv1.", ".b.": ".pwconv2."}
 
 
@@ -44,18 +39,6 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights under this project's names, where they have those of the prototype."""
     for old, new in PROTOTYPE_NAMES.items():
         state = {name.replace(old, new): value for name, value in state.items()}
-    return state
-
-
-def widened(state: dict[str, Tensor], model: SourceFilter) -> dict[str, Tensor]:
-    """Weights of a codec without partials for one that has them: its inputs do not count yet, and they are faint."""
-    config, name = model.config, "encoder.net.embed.weight"
-    missing = model.encoder.net.embed.in_channels - state[name].shape[1]
-    if missing == config.partials > 0:
-        state = {**state, name: F.pad(state[name], (0, 0, 0, missing))}
-        for name, value in (("decoder.net.out.weight", 0.0), ("decoder.net.out.bias", FAINT)):
-            rows = state[name].new_full((missing, *state[name].shape[1:]), value)
-            state[name] = torch.cat([state[name], rows])
     return state
 
 
@@ -71,7 +54,7 @@ class Trainer(TimedTraining):
     def start_from(self, path: Path) -> None:
         """Go on from exported weights, a file or the folder that holds them."""
         path = path / "model.safetensors" if path.is_dir() else path
-        self.model.load_weights_(widened(renamed(load_file(path)), self.model))
+        self.model.load_weights_(renamed(load_file(path)))
         self.restart_average()
 
     @torch.no_grad()
@@ -83,8 +66,7 @@ class Trainer(TimedTraining):
         self.restart_average()
 
     def loss(self) -> dict[str, Tensor]:
-        batch = self.batches.draw()
-        return self.losses(batch.x_BN, batch.midi_BT, batch.confidence_BT, self.used, batch.chord_BT)
+        return self.losses(*self.batches.draw(), self.used)
 
     def check(self, valid: list[tuple[str, np.ndarray]]) -> dict[str, float]:
         """Mel distance, STOI and level error of the averaged weights on valid clips, means over collections; the best
@@ -146,22 +128,10 @@ def valid_clips(audio: Path) -> list[tuple[str, np.ndarray]]:
         wave = read_mono(path, CONFIG.sample_rate)[: int(VALID_S * CONFIG.sample_rate)]
         if np.abs(wave).max() > 0.01:
             found.setdefault(group, []).append(wave)
-    if len(found.get("notes", [])) >= NOTES:
-        found["chords"] = chords(found["notes"])
     return [
         (group, waves[index])
         for group, waves in found.items()
         for index in np.linspace(0, len(waves) - 1, min(VALID_CLIPS, len(waves))).round().astype(int)
-    ]
-
-
-def chords(notes: list[np.ndarray]) -> list[np.ndarray]:
-    """Recorded notes at once: each with the one a third and the one two thirds of the list on."""
-    steps = [len(notes) * part // NOTES for part in range(NOTES)]
-    together = [[notes[(first + step) % len(notes)] for step in steps] for first in range(VALID_CLIPS)]
-    return [
-        np.sum([np.pad(note, (0, int(VALID_S * CONFIG.sample_rate) - len(note))) for note in each], 0) / NOTES
-        for each in together
     ]
 
 
@@ -174,7 +144,6 @@ def main(
     rate: Annotated[float, typer.Option(help="highest learning rate")] = 1e-3,
     start: Annotated[Path | None, typer.Option(help="weights to go on from")] = None,
     envelopes: Annotated[float, typer.Option(help="weight of the correlation of band envelopes")] = 0.0,
-    energy: Annotated[float, typer.Option(help="weight of the level of a whole segment")] = 0.0,
     level: Annotated[float, typer.Option(help="weight of the level and the envelope")] = Weights.level,
     sentences: Annotated[int, typer.Option(help="sentences by espeak-ng")] = 250,
     check: Annotated[int, typer.Option(help="steps between looks at the valid split")] = 100,
@@ -189,7 +158,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     data = recordings(audio, cache or out, CONFIG.sample_rate, CONFIG.hop_length, sentences, seed).to(device)
     batches = Batches(data, batch, FRAMES, seed + int(time.time()))
-    trainer = Trainer(batches, out, seconds, rate, Weights(level=level, envelopes=envelopes, energy=energy))
+    trainer = Trainer(batches, out, seconds, rate, Weights(level=level, envelopes=envelopes))
     valid = valid_clips(audio)
     trainer.resume()
     if trainer.step == 0:

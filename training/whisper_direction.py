@@ -28,19 +28,15 @@ def whisper_loss(codec: SourceFilterCodec, z_BTD: Tensor, direction_D: Tensor) -
     decoder = codec.module.decoder
     voicing_BT1 = codec.voicing(z_BTD)[..., None]
     with torch.no_grad():
-        harmonic_BTK, noise_BTK, _ = decoder.filters(z_BTD.transpose(1, 2))
+        harmonic_BTK, noise_BTK = decoder.filters(z_BTD.transpose(1, 2))
         total_BTK = 0.5 * torch.logaddexp(2 * harmonic_BTK, 2 * noise_BTK)
         audible_BTK = torch.sigmoid(total_BTK - total_BTK.amax(2, keepdim=True) + AUDIBLE)
         weight_BT1 = (voicing_BT1.repeat_interleave(SETS, 1) > VOICED).float()
     free_D = torch.cat([torch.zeros(1), direction_D[1:]])
-    harmonic_BTK, moved_BTK, partials_BTP = decoder.filters((z_BTD + voicing_BT1 * free_D).transpose(1, 2))
+    harmonic_BTK, moved_BTK = decoder.filters((z_BTD + voicing_BT1 * free_D).transpose(1, 2))
     over_BTK = (harmonic_BTK - moved_BTK + BELOW).relu().square() * weight_BT1
     off_BTK = (moved_BTK - total_BTK).square() * audible_BTK * weight_BT1
     voiced = weight_BT1.sum().clamp(min=1) * total_BTK.shape[2]
-    # a frame without voice may have single partials, which a whisper has not
-    tonal_BT = (0.5 * partials_BTP.square().sum(2) + 1e-8).log().repeat_interleave(SETS, 1)
-    noise_BT = (2 * moved_BTK).exp().mean(2).log()
-    over_BTK = over_BTK + (tonal_BT - noise_BT + 2 * BELOW).relu().square()[..., None] * weight_BT1
     return over_BTK.sum() / voiced + off_BTK.sum() / (audible_BTK * weight_BT1).sum().clamp(min=1)
 
 

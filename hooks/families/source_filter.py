@@ -18,7 +18,7 @@ from hooks.errors import ModelError, one_line
 from hooks.family import Family
 from hooks.model import Codec
 from hooks.networks.pitch_net import WINDOWS
-from hooks.networks.source_filter import MIDI_CENTRE, MIDI_STEP, N_FFT, SETS, SourceFilter, SourceFilterConfig
+from hooks.networks.source_filter import MIDI_CENTRE, MIDI_STEP, N_FFT, SourceFilter, SourceFilterConfig
 from hooks.site import Site
 from hooks.weights import read_state
 
@@ -65,14 +65,6 @@ class SourceFilterCodec(Codec):
     def voicing(self, z_BTD: Tensor) -> Tensor:
         """Probability [B, T] that a frame has a pitch."""
         return torch.sigmoid(2 * z_BTD[..., 1])
-
-    def tonality(self, z_BTD: Tensor) -> Tensor:
-        """The share [B, T] of the partials in the power of noise and partials: of chords it is high."""
-        decoder = self.module.decoder
-        _, noise_BTK, partials_BTP = decoder.filters(z_BTD.transpose(1, 2))
-        power_BT = (2 * noise_BTK @ decoder.bands.float()).exp().mean(2).unflatten(1, (-1, SETS)).mean(2)
-        tonal_BT = 0.5 * partials_BTP.square().sum(2)
-        return tonal_BT / (tonal_BT + power_BT)
 
     def encode(self, audio_BCN: Tensor) -> Tensor:
         return self.module.encode(audio_BCN[:, 0]).transpose(1, 2)

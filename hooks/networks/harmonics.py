@@ -19,9 +19,6 @@ click."""
 JUMP = 2.0
 """Semitones from frame to frame above which pitch jumps instead of gliding."""
 NOISE_BLOCK = 24_000
-PARTIAL_BLOCK = 64
-"""Frames that partials are added up for at a time."""
-GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass
@@ -89,39 +86,6 @@ def harmonic_source(cycles_BN: Tensor, f0_BN: Tensor, sample_rate: int) -> Tenso
     kernel_BN = torch.where(at_peak_BN, count_BN, kernel_BN)
     kernel_BN = kernel_BN + (reach_BN - count_BN) * (2 * math.pi * (count_BN + 1) * phase_BN).cos()
     return kernel_BN * (2 * f0_BN / (sample_rate / 2)).sqrt()
-
-
-def partials(cycles_BN: Tensor, amplitude_BTK: Tensor, ratio_K: Tensor, hop: int) -> Tensor:
-    """Cosines at multiples of a running frequency, float32 [B, T * hop].
-
-    Phase k is `ratio_K[k]` times the cycles, plus a constant of its own, so that peaks do not coincide at the start.
-    Amplitudes are those at frame centres, with straight lines between. Partials that are silent for a block of frames
-    are left out of the work.
-    """
-    frames = amplitude_BTK.shape[1]
-    previous_BTK, following_BTK = amplitude_BTK[:, :1], amplitude_BTK[:, -1:]
-    around_BTK = torch.cat([previous_BTK, amplitude_BTK, following_BTK], 1)
-    share_N = (torch.arange(hop, device=cycles_BN.device) + 0.5) / hop - 0.5
-    # of the frame before, the frame itself and the one after, at every sample of a frame
-    weight_N3 = torch.stack([(-share_N).clamp(min=0), 1 - share_N.abs(), share_N.clamp(min=0)], 1)
-    phase_K = torch.arange(len(ratio_K), device=cycles_BN.device).double() * GOLDEN % 1
-    blocks = []
-    for first in range(0, frames, PARTIAL_BLOCK):
-        last = min(first + PARTIAL_BLOCK, frames)
-        near_BTK = around_BTK[:, first : last + 2]
-        active = (near_BTK.detach() > 0).flatten(0, 1).any(0).nonzero()[:, 0]
-        near_BTK, ratio_A = near_BTK[:, :, active], ratio_K[active].double()
-        cycles_BTN = cycles_BN[:, first * hop : last * hop].unflatten(1, (last - first, hop))
-        with torch.no_grad():
-            # whole recordings in float64; within a frame there are at most hop / 2 turns, and float32 will do
-            begin_BT1 = cycles_BTN[:, :, :1]
-            begin_BTA = ((begin_BT1 * ratio_A + phase_K[active]) % 1).float()
-            within_BTN = (cycles_BTN - begin_BT1).float()
-            turns_BTAN = begin_BTA[..., None] + ratio_A.float()[:, None] * within_BTN[:, :, None]
-            wave_BTAN = turns_BTAN.mul_(2 * math.pi).cos_()
-        amplitude_BT3A = torch.stack([near_BTK[:, :-2], near_BTK[:, 1:-1], near_BTK[:, 2:]], 2).float()
-        blocks.append(torch.einsum("btjn,nj->btn", amplitude_BT3A @ wave_BTAN, weight_N3).flatten(1))
-    return torch.cat(blocks, 1)
 
 
 def noise_at(start: int, count: int, seed: int) -> Tensor:

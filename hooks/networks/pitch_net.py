@@ -68,28 +68,14 @@ class PitchNet(nn.Module):
     @torch.no_grad()
     def spectrum(self, x_BN: Tensor, frames: int) -> Tensor:
         """Log-frequency log spectra [B, 2, bins, T] with a long and a short window, -1 to 1 in each frame."""
-        s_B2TF = torch.stack([self.log_spectrum(x_BN, frames, length) for length in WINDOWS], 1)
+        spectra = []
+        for length in WINDOWS:
+            window = getattr(self, f"window{length}").float()
+            magnitude_BTF = torch.fft.rfft(framed(x_BN, length, self.hop, frames) * window, N_FFT).abs() * (2 / length)
+            spectra.append((magnitude_BTF @ self.map.float() + 1e-5).log())
+        s_B2TF = torch.stack(spectra, 1)
         s_B2TF = (s_B2TF - s_B2TF.amax((1, 3), keepdim=True)).clamp(min=-RANGE)
         return (s_B2TF / 4 + 1).transpose(2, 3)
-
-    @torch.no_grad()
-    def log_spectrum(self, x_BN: Tensor, frames: int, length: int) -> Tensor:
-        """Log magnitudes [B, T, bins] on the log-frequency axis, with a window of one of the lengths in `WINDOWS`."""
-        window = getattr(self, f"window{length}").float()
-        magnitude_BTF = torch.fft.rfft(framed(x_BN, length, self.hop, frames) * window, N_FFT).abs() * (2 / length)
-        return (magnitude_BTF @ self.map.float() + 1e-5).log()
-
-    @torch.no_grad()
-    def around(self, x_BN: Tensor, midi_BT: Tensor, semitones_K: Tensor) -> Tensor:
-        """The spectrum [B, T, K] so many semitones from a pitch in each frame, -1 to 1; -1 where it has none."""
-        s_BTF = self.log_spectrum(x_BN, midi_BT.shape[1], WINDOWS[0])
-        s_BTF = (s_BTF - s_BTF.amax(2, keepdim=True)).clamp(min=-RANGE) / 4 + 1
-        place_BTK = (midi_BT[..., None] + semitones_K - LOW) * PER_SEMITONE
-        left_BTK = place_BTK.floor().clamp(0, s_BTF.shape[2] - 2)
-        share_BTK = (place_BTK - left_BTK).clamp(0, 1)
-        left_BTK = left_BTK.long()
-        between_BTK = torch.lerp(s_BTF.gather(2, left_BTK), s_BTF.gather(2, left_BTK + 1), share_BTK)
-        return torch.where((place_BTK < 0) | (place_BTK > s_BTF.shape[2] - 1), -1.0, between_BTK)
 
     def forward(self, x_BN: Tensor, frames: int) -> Tensor:
         with torch.autocast(x_BN.device.type, enabled=False):

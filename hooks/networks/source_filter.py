@@ -4,9 +4,6 @@ The latent z [B, 64, T] holds log f0 in z[:, 0] ((MIDI - 60) / 6), voicing in z[
 free channels. Its decoder never sees z0: from the others it makes log amplitudes on `bands` bands, two sets a frame, of
 a minimum-phase filter for a harmonic source of pitch z0 and of a zero-phase filter for noise. So formants stay where
 they are when pitch moves. Phases of the input are not kept.
-
-With `partials`, chords and other sounds that no harmonic series gives have a third source: single partials, on a grid
-of quarter tones around z0, as loud as the frame is unvoiced. They move with z0: a chord is transposed as a whole.
 """
 
 from __future__ import annotations
@@ -25,7 +22,6 @@ from hooks.networks.harmonics import (
     harmonic_source,
     minimum_phase,
     noise_at,
-    partials,
     running_phase,
 )
 from hooks.networks.pitch_net import PitchNet, read_pitch
@@ -42,12 +38,6 @@ EARLY = 256
 """Samples that the noise filter's impulse response may begin before its time."""
 LOWEST, HIGHEST = -14.0, 5.0
 """Range of the filters' log amplitudes."""
-PARTIALS_FROM, PARTIALS_PER_SEMITONE = -24, 2
-"""Where the grid of partials begins, in semitones from z0, and how dense it is."""
-PARTIALS_TOP = 0.48
-"""Partials reach up to this share of the sampling rate."""
-SILENT = 3e-5
-"""Amplitude of a partial, about the last bit of 16, below which it is left out."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +53,10 @@ class SourceFilterConfig:
     decoder_layers: int = 6
     pitch_channels: int = 16
     bands: int = 56
-    partials: int = 0
 
     def __post_init__(self) -> None:
-        if any(value < 1 for name, value in vars(self).items() if name != "partials") or self.partials < 0:
-            raise ValueError("all sizes have to be at least 1, and partials at least 0")
+        if any(value < 1 for value in vars(self).values()):
+            raise ValueError("all sizes have to be at least 1")
         if self.hop_length % SETS or self.hop_length > N_FFT // 2:
             raise ValueError(f"hop_length {self.hop_length} is odd or above {N_FFT // 2}")
         if self.dimension < 3:
@@ -79,11 +68,6 @@ class SourceFilterConfig:
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
-
-
-def grid(count: int) -> Tensor:
-    """Semitones from z0 of so many partials."""
-    return PARTIALS_FROM + torch.arange(count) / PARTIALS_PER_SEMITONE
 
 
 def spaced(start: float, end: float, count: int) -> Tensor:
@@ -143,9 +127,7 @@ class Encoder(nn.Module):
         for length, mels in MELS:
             self.register_buffer(f"mel{length}", mel_filters(length, mels, config.sample_rate), persistent=False)
             self.register_buffer(f"window{length}", torch.hann_window(length), persistent=False)
-        self.grid: Tensor
-        self.register_buffer("grid", grid(config.partials), persistent=False)
-        inputs = SETS * MELS[0][1] + MELS[1][1] + 1 + config.partials
+        inputs = SETS * MELS[0][1] + MELS[1][1] + 1
         self.net = ConvNeXt(inputs, config.encoder_width, config.encoder_layers, config.dimension - 1)
 
     @torch.no_grad()
@@ -160,21 +142,19 @@ class Encoder(nn.Module):
             spectra.append((0.5 * (power * (4 / length) ** 2 + 1e-9).log()).reshape(len(x_BN), frames, -1))
         return (torch.cat(spectra, 2).transpose(1, 2) + 6) / 2.5
 
-    def channels(self, x_BN: Tensor, midi_BT: Tensor, clearness_BT: Tensor) -> Tensor:
-        """z[:, 1:], of a sound, its pitch and the probability of that."""
+    def channels(self, x_BN: Tensor, clearness_BT: Tensor) -> Tensor:
+        """z[:, 1:], of a sound and the probability of its best pitch."""
         frames = clearness_BT.shape[1]
         with torch.autocast(x_BN.device.type, enabled=False):
-            inputs = [self.spectra(x_BN.float(), frames), clearness_BT[:, None].float()]
-            if len(self.grid):
-                inputs.append(self.pitch.around(x_BN.float(), midi_BT.float(), self.grid.float()).transpose(1, 2))
-        return self.net(torch.cat(inputs, 1))
+            spectra = self.spectra(x_BN.float(), frames)
+        return self.net(torch.cat([spectra, clearness_BT[:, None].float()], 1))
 
     def forward(self, x_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(latent [B, D, T], pitch logits [B, P, T], probability of the best pitch [B, T])."""
         frames = -(-x_BN.shape[1] // self.hop)
         logits_BPT = self.pitch(x_BN, frames)
         midi_BT, clearness_BT = read_pitch(logits_BPT)
-        free = self.channels(x_BN, midi_BT.detach(), clearness_BT.detach())
+        free = self.channels(x_BN, clearness_BT.detach())
         z0_B1T = ((midi_BT - MIDI_CENTRE) / MIDI_STEP)[:, None]
         # float32 also of a network in half precision, in which z0 would be off by up to 20 cents
         return torch.cat([z0_B1T, free.float()], 1), logits_BPT, clearness_BT.detach()
@@ -187,22 +167,18 @@ class Decoder(nn.Module):
     def __init__(self, config: SourceFilterConfig) -> None:
         super().__init__()
         self.config = config
-        outputs = SETS * 2 * config.bands + config.partials
-        self.net = ConvNeXt(config.dimension - 1, config.decoder_width, config.decoder_layers, outputs)
+        self.net = ConvNeXt(config.dimension - 1, config.decoder_width, config.decoder_layers, SETS * 2 * config.bands)
         bands = band_matrix(config.bands, N_FFT // 2 + 1, config.sample_rate)
         self.register_buffer("bands", bands, persistent=False)
         self.register_buffer("window", torch.hann_window(2 * config.hop_length // SETS), persistent=False)
         nn.init.constant_(self.net.out.bias, -5.0)
 
-    def filters(self, z_BDT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log amplitudes [B, T * SETS, bands] of the harmonic and of the noise filter, and amplitudes [B, T, P] of the
-        partials; z0 has no part in them."""
+    def filters(self, z_BDT: Tensor) -> tuple[Tensor, Tensor]:
+        """Log amplitudes [B, T * SETS, bands] of the harmonic and of the noise filter; z0 has no part in them."""
         batch, _, frames = z_BDT.shape
-        h_BTC = self.net(z_BDT[:, 1:]).float().transpose(1, 2)
-        h_BTC, partials_BTP = h_BTC.split([SETS * 2 * self.config.bands, self.config.partials], 2)
-        harmonic_BTK, noise_BTK = h_BTC.reshape(batch, frames * SETS, -1).clamp(LOWEST, HIGHEST).chunk(2, dim=2)
-        unvoiced_BT = torch.sigmoid(-2 * z_BDT[:, 1].detach().float())
-        return harmonic_BTK, noise_BTK, unvoiced_BT[..., None] * partials_BTP.clamp(LOWEST, 0).exp()
+        h_BTC = self.net(z_BDT[:, 1:]).float().transpose(1, 2).reshape(batch, frames * SETS, -1)
+        harmonic_BTK, noise_BTK = h_BTC.clamp(LOWEST, HIGHEST).chunk(2, dim=2)
+        return harmonic_BTK, noise_BTK
 
     def synthesise(self, source_BN: Tensor, white_BN: Tensor, harmonic_BTK: Tensor, noise_BTK: Tensor) -> Tensor:
         """[B, T * hop]: both sources through their filters."""
@@ -210,15 +186,6 @@ class Decoder(nn.Module):
         voiced = minimum_phase(harmonic_BTK @ bands, N_FFT)
         breath = (noise_BTK @ bands).exp().to(torch.complex64)
         return filtered(source_BN, voiced, window, hop, N_FFT) + filtered(white_BN, breath, window, hop, N_FFT, EARLY)
-
-    def add_partials(self, cycles_BN: Tensor, f0_BN: Tensor, amplitude_BTP: Tensor, least: float = SILENT) -> Tensor:
-        """[B, T * hop]: the partials around a pitch, of those that are louder than `least` and below `PARTIALS_TOP`."""
-        hop, rate = self.config.hop_length, self.config.sample_rate
-        amplitude_BTP = amplitude_BTP.to(f0_BN.device)
-        ratio_P = 2 ** (grid(self.config.partials).to(f0_BN.device).double() / 12)
-        hz_BTP = f0_BN[:, hop // 2 :: hop, None] * ratio_P
-        heard_BTP = (hz_BTP < PARTIALS_TOP * rate) & (amplitude_BTP >= least)
-        return partials(cycles_BN, torch.where(heard_BTP, amplitude_BTP, 0.0), ratio_P, hop)
 
 
 class SourceFilter(nn.Module):
@@ -246,16 +213,13 @@ class SourceFilter(nn.Module):
         """
         z_BDT = self.latent(z_BDT)
         hop, rate = self.config.hop_length, self.config.sample_rate
-        harmonic_BTK, noise_BTK, partials_BTP = self.decoder.filters(z_BDT)
+        harmonic_BTK, noise_BTK = self.decoder.filters(z_BDT)
         cycles_BN, f0_BN = running_phase(z_BDT[:, 0].float() * MIDI_STEP + MIDI_CENTRE, hop, rate)
         if phases is not None:
             cycles_BN = joined(cycles_BN, start, phases)
         source_BN = harmonic_source(cycles_BN, f0_BN, rate).to(harmonic_BTK.device)
         white_BN = noise_at(start, source_BN.shape[1], seed).to(harmonic_BTK.device).expand_as(source_BN)
-        y_BN = self.decoder.synthesise(source_BN, white_BN, harmonic_BTK, noise_BTK)
-        if self.config.partials:
-            y_BN = y_BN + self.decoder.add_partials(cycles_BN, f0_BN, partials_BTP).to(y_BN.device)
-        return y_BN.to(self.directions.dtype)
+        return self.decoder.synthesise(source_BN, white_BN, harmonic_BTK, noise_BTK).to(self.directions.dtype)
 
     def forward(self, x_BN: Tensor) -> Tensor:
         """The round trip, cut to the length of the input."""

@@ -27,8 +27,6 @@ second at which it starts."""
 UNPITCHED, PITCHED = 0.03, 0.08
 """Voicing below which a frame has no pitch to move, and above which all of it is moved. Breathy singing is at 0.1, rain
 and fricatives below 0.02."""
-NOISE, TONAL = 0.3, 0.6
-"""The same for the share of single partials in an unvoiced frame's power."""
 EDGE_S = 0.01
 """Length of the cross-fades inside the edited spans."""
 
@@ -210,23 +208,13 @@ class Passage:
             return torch.ones(1, 1, frames)
         self.encoded(known, at_s)
         assert known.latent_BTD is not None
-        z_CTD = known.latent_BTD
-        share_CT = known.once("pitched", lambda: self.share_with_pitch(z_CTD))
-        _, seconds_T = grid(sample_rate, frames)
-        place_T = (seconds_T * self.codec.frame_rate - 0.5).clamp(0, share_CT.shape[1] - 1)
-        return between(share_CT, place_T, 1).clamp(0, 1)[:, None]
-
-    @torch.no_grad()
-    def share_with_pitch(self, z_CTD: Tensor) -> Tensor:
-        """[C, T] of the codec's frames, 0 and below for none and 1 and above for all: by their voicing, and by the
-        share of single partials, as chords have them."""
-        assert self.codec.voicing is not None
-        share_CT = (self.codec.voicing(z_CTD).float() - UNPITCHED) / (PITCHED - UNPITCHED)
-        if self.codec.tonality is not None:
-            tonal_CT = (self.codec.tonality(z_CTD).float() - NOISE) / (TONAL - NOISE)
-            share_CT = torch.maximum(share_CT, tonal_CT)
+        voicing_CT = self.codec.voicing(known.latent_BTD).float().cpu()
         # a fricative's neighbours in time belong to its vowels
-        return torch.nn.functional.max_pool1d(share_CT.cpu(), 3, 1, 1)
+        voicing_CT = torch.nn.functional.max_pool1d(voicing_CT, 3, 1, 1)
+        _, seconds_T = grid(sample_rate, frames)
+        place_T = (seconds_T * self.codec.frame_rate - 0.5).clamp(0, voicing_CT.shape[1] - 1)
+        share_CT = ((between(voicing_CT, place_T, 1) - UNPITCHED) / (PITCHED - UNPITCHED)).clamp(0, 1)
+        return share_CT[:, None]
 
     def envelope(self, x_CN: Tensor, plain_CFT: Tensor) -> Gain:
         """What the plain round trip misses of the input's envelope."""

@@ -132,12 +132,11 @@ def test_recordings_are_labelled_once(audio: Path, tmp_path: Path, monkeypatch: 
 class TestBatches:
     def test_shapes_and_ranges(self, glide: Recordings) -> None:
         batches = Batches(glide, 16, FRAMES, seed=0)
-        x_BN, midi_BT, confidence_BT, chord_BT = batches.draw()
-        rows = batches.recorded + batches.tones + batches.noises + batches.mixed
-        assert (batches.recorded, batches.tones, batches.noises, batches.mixed) == (8, 4, 1, 2)
+        x_BN, midi_BT, confidence_BT = batches.draw()
+        rows = batches.recorded + batches.tones + batches.noises
+        assert (batches.recorded, batches.tones, batches.noises) == (8, 4, 1)
         assert x_BN.shape == (rows, FRAMES * HOP)
-        assert midi_BT.shape == confidence_BT.shape == chord_BT.shape == (rows, FRAMES)
-        assert (confidence_BT[chord_BT] == 0).all()
+        assert midi_BT.shape == confidence_BT.shape == (rows, FRAMES)
         assert x_BN.dtype == torch.float32
         assert all(torch.isfinite(each).all() for each in (x_BN, midi_BT, confidence_BT))
         assert x_BN.abs().max() <= 0.98 + 1e-6
@@ -149,8 +148,7 @@ class TestBatches:
     def test_labels_follow_the_sound_also_where_it_is_resampled(self, glide: Recordings) -> None:
         glide.groups.pop("notes")
         batches = Batches(glide, 64, FRAMES, seed=1)
-        x_BN, midi_BT, confidence_BT, chord_BT = batches.record()
-        assert not chord_BT.any()
+        x_BN, midi_BT, confidence_BT = batches.record()
         off_BT = (heard_midi(x_BN) - midi_BT).abs()
         sure_BT = confidence_BT > 0
         # ends of the segment and of the clip, where a spectrum that was cut rings
@@ -164,7 +162,7 @@ class TestBatches:
 
     def test_behind_a_short_clip_there_is_nothing(self, glide: Recordings) -> None:
         glide.groups.pop("singing")
-        x_BN, _, confidence_BT, _ = Batches(glide, 8, FRAMES, seed=0).record()
+        x_BN, _, confidence_BT = Batches(glide, 8, FRAMES, seed=0).record()
         plain_BN = x_BN[: len(x_BN) // Batches.PARTS]
         assert (plain_BN[:, 20 * HOP :] == 0).all() and (plain_BN[:, : 20 * HOP] != 0).any()
         assert (confidence_BT[: len(plain_BN), 20:] == 0).all() and (confidence_BT[: len(plain_BN), :20] == 1).all()
@@ -175,8 +173,7 @@ class TestBatches:
 
     def test_tones_have_the_pitch_that_they_are_labelled_with(self, glide: Recordings) -> None:
         batches = Batches(glide, 8, FRAMES, seed=0)
-        x_BN, midi_BT, confidence_BT, chord_BT = batches.tone(40)
-        assert torch.equal(chord_BT, confidence_BT == 0)
+        x_BN, midi_BT, confidence_BT = batches.tone(40)
         assert set(confidence_BT.unique().tolist()) == {0.0, 1.0}
         assert (confidence_BT == confidence_BT[:, :1]).all()  # of chords none, of others all
         for x_N, midi_T in zip(x_BN[confidence_BT[:, 0] == 1], midi_BT[confidence_BT[:, 0] == 1], strict=True):
@@ -190,31 +187,8 @@ class TestBatches:
                 near = ((frequency[:, None] - harmonics[None]).abs() < 60 + 0.03 * harmonics).any(1)
                 assert spectrum[near].sum() > 0.9 * spectrum.sum()
 
-    def test_notes_at_once_are_a_chord_of_the_pitch_of_the_lowest(self) -> None:
-        wave = np.concatenate([harmonic(torch.full((100 * HOP,), float(note)), 1) for note in (50, 57)])
-        labels = torch.tensor([[50.0, 1.0]] * 100 + [[57.0, 1.0]] * 100)
-        groups = {"notes": [(0, 100), (100, 100)]}
-        data = Recordings(torch.from_numpy(wave).half(), labels, groups, RATE, HOP)
-        x_BN, midi_BT, confidence_BT, chord_BT = Batches(data, 8, FRAMES, seed=0).mix(40)
-        assert chord_BT.all() and not confidence_BT.any()
-        assert set(midi_BT.unique().tolist()) == {50.0, 57.0}
-        power = torch.fft.rfft(x_BN * torch.hann_window(FRAMES * HOP)).abs().square()
-        frequency = torch.fft.rfftfreq(FRAMES * HOP, 1 / RATE)
-        low_B, high_B = (power[:, (frequency - hz).abs() < 10].sum(1) for hz in (146.8, 220.0))
-        has_low_B = midi_BT[:, 0] == 50
-        assert (low_B[has_low_B] > 1e-3 * high_B[has_low_B]).all()
-        assert (low_B[~has_low_B] < 1e-3 * high_B[~has_low_B]).all()
-
-    def test_one_note_beside_silence_is_no_chord(self, glide: Recordings) -> None:
-        glide.labels_T2[:300, 1] = 0.0
-        _, _, confidence_BT, chord_BT = Batches(glide, 8, FRAMES, seed=0).mix(8)
-        assert not chord_BT[:, 20:].any() and not confidence_BT[:, 20:].any()
-        glide.groups["notes"] = [(0, 300)]
-        assert not Batches(glide, 8, FRAMES, seed=0).mix(8).chord_BT.any()
-
     def test_noise_has_no_pitch(self, glide: Recordings) -> None:
-        x_BN, _, confidence_BT, chord_BT = Batches(glide, 8, FRAMES, seed=0).noise(3)
-        assert not chord_BT.any()
+        x_BN, _, confidence_BT = Batches(glide, 8, FRAMES, seed=0).noise(3)
         assert x_BN.shape == (3, FRAMES * HOP) and (confidence_BT == 0).all()
         assert (x_BN.square().mean(1).sqrt() - 0.08).abs().max() <= 0.071
 

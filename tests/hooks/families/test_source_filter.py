@@ -13,8 +13,7 @@ from torch import Tensor
 
 from hooks import ModelError, at_time, attach, capture, open_model, wrap_model
 from hooks.families.source_filter import SourceFilterCodec
-from hooks.networks.harmonics import running_phase
-from hooks.networks.source_filter import MIDI_CENTRE, MIDI_STEP, SourceFilter, SourceFilterConfig
+from hooks.networks.source_filter import MIDI_STEP, SourceFilter, SourceFilterConfig
 from steer.frame_labels import crepe
 
 RATE, HOP = 24_000, 320
@@ -52,24 +51,6 @@ def test_without_edits_it_is_the_modules_own_forward(codec: SourceFilterCodec, a
         z_BTD = codec.encode(audio_BCN)
         assert z_BTD.shape == (2, 11, 8)
         assert codec.decode(z_BTD).shape == (2, 1, 11 * HOP)
-
-
-@torch.no_grad()
-def test_tonality_is_the_share_of_the_partials_in_an_unvoiced_frames_power(audio_BCN: Tensor) -> None:
-    codec = SourceFilterCodec(SourceFilter(dataclasses.replace(SMALL, partials=60)))
-    decoder = codec.module.decoder
-    z_BTD = torch.randn(1, 40, 8)
-    z_BTD[..., 0], z_BTD[..., 1] = 0.0, -20.0
-    z_BDT = z_BTD.transpose(1, 2)
-    harmonic_BTK, noise_BTK, partials_BTP = decoder.filters(z_BDT)
-    cycles_BN, f0_BN = running_phase(torch.full((1, 40), MIDI_CENTRE), HOP, RATE)
-    tonal_BN = decoder.add_partials(cycles_BN, f0_BN, partials_BTP)
-    white_BN = torch.randn(1, 40 * HOP, generator=torch.Generator().manual_seed(0))
-    noise_BN = decoder.synthesise(torch.zeros(1, 40 * HOP), white_BN, harmonic_BTK, noise_BTK)
-    tonal, noise = (x_BN[:, 5 * HOP : -5 * HOP].square().mean() for x_BN in (tonal_BN, noise_BN))
-    # of a random network all frames are about alike; half a second of noise and beats are some per cent off
-    assert float(codec.tonality(z_BTD).mean()) == pytest.approx(float(tonal / (tonal + noise)), abs=0.05)
-    assert not SourceFilterCodec(SourceFilter(SMALL)).tonality(z_BTD).any()
 
 
 def test_it_is_deterministic(codec: SourceFilterCodec, audio_BCN: Tensor) -> None:

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from hooks.networks.harmonics import (
-    GOLDEN,
     JUMP,
     NOISE_BLOCK,
     TOP,
@@ -19,7 +17,6 @@ from hooks.networks.harmonics import (
     harmonic_source,
     minimum_phase,
     noise_at,
-    partials,
     running_phase,
 )
 
@@ -59,26 +56,6 @@ def test_the_level_does_not_depend_on_the_pitch() -> None:
         # equal power per hertz up to 11.6 of 12 kHz. The last cosine, faded in, has weight^2 and not weight of the
         # others' power: at most 1/4 of one of them too little
         assert power == pytest.approx(2 * TOP, rel=0.25 * hz / (TOP * RATE) + 1e-3)
-
-
-def test_partials_are_cosines_at_multiples_of_the_pitch() -> None:
-    midi_BT = torch.stack([torch.linspace(48, 53, 150), torch.full((150,), 60.0)])
-    cycles_BN, _ = running_phase(midi_BT, HOP, RATE)
-    ratio_K = torch.tensor([0.5, 1.0, 2 ** (7 / 12), 3.1])
-    amplitude_BTK = torch.rand(2, 150, 4)
-    amplitude_BTK[..., 1] = 0
-    amplitude_BTK[:, 70:, 3] = 0  # silent in some of the blocks
-    frame_N = (torch.arange(150 * HOP, dtype=torch.float64) + 0.5) / HOP - 0.5
-    expected = torch.zeros(2, 150 * HOP, dtype=torch.float64)
-    for k in (0, 2, 3):
-        phase = cycles_BN * ratio_K[k] + k * GOLDEN
-        gain = np.stack([np.interp(frame_N, np.arange(150), row) for row in amplitude_BTK[..., k].double()])
-        expected += torch.from_numpy(gain) * (2 * math.pi * phase).cos()
-    y_BN = partials(cycles_BN, amplitude_BTK, ratio_K, HOP)
-    assert y_BN.dtype == torch.float32
-    # three cosines, of phases that float32 rounds: to 6e-8 of the up to 20 turns in a frame
-    torch.testing.assert_close(y_BN.double(), expected, atol=3 * 20 * 6e-8 * 2 * math.pi, rtol=0)
-    assert not partials(cycles_BN, 0 * amplitude_BTK, ratio_K, HOP).any()
 
 
 def test_a_glide_adds_harmonics_without_a_click() -> None:

@@ -19,7 +19,6 @@ from hooks.networks.source_filter import (
     SourceFilter,
     SourceFilterConfig,
     band_matrix,
-    grid,
     joined,
     mel_filters,
 )
@@ -45,7 +44,7 @@ def parity(prototype: Path) -> dict[str, Tensor]:
 
 def with_drawn_noise(module: SourceFilter, z_BDT: Tensor, seed: int = 0) -> Tensor:
     """The decoder with noise as the prototype drew it."""
-    harmonic_BTK, noise_BTK, _ = module.decoder.filters(z_BDT)
+    harmonic_BTK, noise_BTK = module.decoder.filters(z_BDT)
     cycles_BN, f0_BN = running_phase(z_BDT[:, 0] * MIDI_STEP + MIDI_CENTRE, HOP, RATE)
     source_BN = harmonic_source(cycles_BN, f0_BN, RATE)
     white_BN = torch.randn(source_BN.shape, generator=torch.Generator().manual_seed(seed))
@@ -122,7 +121,7 @@ def test_filters_do_not_depend_on_the_pitch(module: SourceFilter) -> None:
     moved_BDT[:, 0] += torch.randn(2, 9)
     plain, moved = module.decoder.filters(z_BDT), module.decoder.filters(moved_BDT)
     assert all(map(torch.equal, plain, moved))
-    assert [each.shape for each in plain] == [(2, 9 * SETS, SMALL.bands)] * 2 + [(2, 9, SMALL.partials)]
+    assert [each.shape for each in plain] == [(2, 9 * SETS, SMALL.bands)] * 2
     assert not torch.equal(module.decode(z_BDT), module.decode(moved_BDT))
 
 
@@ -134,69 +133,6 @@ def test_noise_is_that_of_the_place_and_the_seed(module: SourceFilter) -> None:
     torch.testing.assert_close(module.decode(z_BDT.expand(2, -1, -1))[1:], module.decode(z_BDT), atol=1e-6, rtol=0)
     assert not torch.equal(module.decode(z_BDT), module.decode(z_BDT, seed=1))
     assert not torch.equal(module.decode(z_BDT), module.decode(z_BDT, start=HOP))
-
-
-class TestPartials:
-    """A third source, for what no harmonic series gives."""
-
-    @pytest.fixture
-    def tonal(self) -> SourceFilter:
-        """A codec with partials that are as loud as its noise."""
-        torch.manual_seed(0)
-        return SourceFilter(dataclasses.replace(SMALL, partials=120)).eval()
-
-    @torch.no_grad()
-    def test_they_are_on_a_grid_around_the_pitch_and_move_with_it(self, tonal: SourceFilter) -> None:
-        amplitude_BTP = torch.zeros(1, 60, 120)
-        amplitude_BTP[..., [48, 62]] = 0.1  # the pitch itself, and 7 semitones above
-        for midi in (57.0, 60.0):
-            cycles_BN, f0_BN = running_phase(torch.full((1, 60), midi), HOP, RATE)
-            y_BN = tonal.decoder.add_partials(cycles_BN, f0_BN, amplitude_BTP)
-            spectrum = torch.fft.rfft(y_BN[0] * torch.hann_window(60 * HOP)).abs()
-            peaks = spectrum.topk(2 * 3).indices.float() * RATE / (60 * HOP)
-            for note in (midi, midi + 7):
-                assert (peaks - 440 * 2 ** ((note - 69) / 12)).abs().min() < RATE / (60 * HOP)
-
-    @torch.no_grad()
-    def test_voiced_frames_have_none(self, tonal: SourceFilter) -> None:
-        z_BDT = torch.randn(1, SMALL.dimension, 9)
-        z_BDT[:, 1] = -20.0
-        assert (tonal.decoder.filters(z_BDT)[2] > 1e-7).all()
-        z_BDT[:, 1] = 20.0
-        assert (tonal.decoder.filters(z_BDT)[2] < 1e-15).all()
-
-    @torch.no_grad()
-    def test_none_is_above_half_the_rate_and_none_is_faint(self, tonal: SourceFilter) -> None:
-        cycles_BN, f0_BN = running_phase(torch.full((1, 60), 99.0), HOP, RATE)
-        amplitude_BTP = torch.full((1, 60, 120), 0.01)
-        y_BN = tonal.decoder.add_partials(cycles_BN, f0_BN, amplitude_BTP)
-        spectrum = torch.fft.rfft(y_BN[0] * torch.hann_window(60 * HOP)).abs()
-        assert spectrum[int(0.485 * 60 * HOP) :].max() < 1e-3 * spectrum.max()
-        assert not tonal.decoder.add_partials(cycles_BN, f0_BN, 1e-3 * amplitude_BTP).any()
-
-    @torch.no_grad()
-    def test_the_encoder_sees_the_spectrum_around_the_pitch(self, tonal: SourceFilter) -> None:
-        """Of a sound a semitone higher it is the same."""
-        grids = []
-        for midi in (57.0, 58.0):
-            phase = 2 * math.pi * 440 * 2 ** ((midi - 69) / 12) * torch.arange(30 * HOP) / RATE
-            x_BN = (0.1 * phase.sin() + 0.05 * (1.5 * phase).sin())[None]
-            grids.append(tonal.encoder.pitch.around(x_BN, torch.full((1, 30), midi), grid(120))[0, 5:25])
-        for each in grids:
-            assert (each.argmax(1) == 48).all()  # 24 semitones above the first
-            assert (each[:, 56:70].argmax(1) == 62 - 56).all()  # 7 semitones above that
-        assert (tonal.encoder.pitch.around(x_BN, torch.full((1, 30), 20.0), grid(120))[..., :10] == -1).all()
-
-    @torch.no_grad()
-    def test_chunks_with_phases_are_the_whole(self, tonal: SourceFilter) -> None:
-        z_BDT = torch.randn(1, SMALL.dimension, 150)
-        z_BDT[:, 0] = 0.1
-        phases: list[Phase] = []
-        whole_BN = tonal.decode(z_BDT)
-        tonal.decode(z_BDT[:, :, :90], 0, phases=phases)
-        second_BN = tonal.decode(z_BDT[:, :, 50:], 50 * HOP, phases=phases)
-        # 20 frames from the cut; rounding in float32 is left
-        torch.testing.assert_close(second_BN[:, 20 * HOP :], whole_BN[:, 70 * HOP :], atol=1e-4, rtol=0)
 
 
 class TestChunks:
@@ -272,7 +208,6 @@ def test_bands_interpolate_between_their_values() -> None:
         ({"dimension": 2}, "no free channel"),
         ({"decoder_layers": 0}, "at least 1"),
         ({"sample_rate": -24_000}, "at least 1"),
-        ({"partials": -1}, "partials at least 0"),
     ],
 )
 def test_sizes_that_make_no_codec(change: dict[str, Any], said: str) -> None:

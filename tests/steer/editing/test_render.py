@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steer.editing.limiter import CEILING, true_peaks
-from steer.editing.render import EDGE_S, NOISE, PITCHED, TONAL, Manner, Passage, Renderer, inside_share
+from steer.editing.render import EDGE_S, Manner, Renderer, inside_share
 from steer.errors import EditError
 from tests.steer.editing.frames import Frames, louder, steered
 
@@ -195,19 +195,3 @@ def test_the_pitch_that_edits_move_is_read_off_the_latent() -> None:
     renderer = Renderer(model, 20.0)
     assert renderer.pitch_change(noise(24_000), 24_000, louder(2.0), 0.0) == pytest.approx(12, abs=1e-3)
     assert renderer.pitch_change(noise(24_000), 24_000, {}, 0.0) == 0
-
-
-def test_frames_move_by_their_voicing_or_by_their_single_partials() -> None:
-    codec_steered = steered()
-    codec = codec_steered.model
-    passage = Passage(Renderer(codec_steered, 20.0), 24_000, {}, Manner("ratio", moves_pitch=True), 0.0, None, None)
-    z_CTD = torch.zeros(1, 12, 60)
-    codec.voicing = lambda z_BTD: z_BTD[..., 0]
-    assert passage.share_with_pitch(z_CTD).max() < 0
-    z_CTD[:, 6, 0] = PITCHED
-    # and the frames beside it
-    assert (passage.share_with_pitch(z_CTD)[0] >= 1 - 1e-6).nonzero()[:, 0].tolist() == [5, 6, 7]
-    codec.tonality = lambda z_BTD: z_BTD[..., 1]
-    z_CTD[:, 2, 1] = TONAL
-    z_CTD[:, 10, 1] = NOISE
-    assert (passage.share_with_pitch(z_CTD)[0] >= 1 - 1e-6).nonzero()[:, 0].tolist() == [1, 2, 3, 5, 6, 7]
