@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import steer.starter as _starter  # noqa: F401 - registers the names starter:...
 from hooks import AudioSteerError, Clip, Site, capture, open_model, read_clip, wrap_model, write_clip
+from steer.attribution import attribute
 from steer.calibrate import Calibration, calibrate
 from steer.directions import directions_from_labels, directions_from_pairs
 from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, FeatureEdit, Scale, Shift
@@ -56,6 +57,7 @@ __all__ = [
     "Stream",
     "TrainConfig",
     "TrainingError",
+    "attribute",
     "calibrate",
     "capture",
     "difference_of_means",
