@@ -14,6 +14,10 @@ class AudioFileError(AudioSteerError):
     """A sound file that cannot be read or written, or whose samples cannot be used."""
 
 
+class SoundWarning(UserWarning):
+    """Something about a sound that its user should know, where it can be used all the same."""
+
+
 class SiteError(AudioSteerError):
     """An unknown site, or one that does not behave as it was declared."""
 
