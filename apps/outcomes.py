@@ -11,6 +11,8 @@ from steer.recipe import UNITS
 
 UNEQUAL = {"loudness": 0.1, "brightness": 1.0}
 """Channels are listed where their changes differ by more than this (dB, %)."""
+UNMOVED = 0.25
+"""The share of the energy that a pitch edit left where it was from which it is said; of speech it is a few per cent."""
 STOI, ABOVE_BAND = "STOI against the input", "energy above the codec's band"
 
 
@@ -47,6 +49,8 @@ def kept_lines(outcome: Outcome, spans: str = "--during") -> list[str]:
         lines.append(f"{ABOVE_BAND}: {shown('loudness', above_db)}")
     if outcome.kept.get("outside_unchanged"):
         lines.append(f"outside {spans}: unchanged")
+    if (unmoved := outcome.kept.get("unmoved") or 0.0) >= UNMOVED:
+        lines.append(f"no single pitch, not moved: {100 * unmoved:.0f} % of the sound's energy (noise, chords)")
     if outcome.limited_db:
         lines.append(f"limiter: peaks turned down by {outcome.limited_db:.2f} dB at most{no_headroom(outcome)}")
     if outcome.clipped:

@@ -222,7 +222,7 @@ class Editor:
             memory: Memory,
             planned: Planned | None,
         ) -> Iterator[tuple[Tensor, Tensor]]:
-            renderer.turned_down_db = 0.0  # of this pass alone
+            renderer.begin()  # of this pass alone
             return renderer.render(blocks, rate, edits, manner, start_s, memory, planned)
 
         names = [name for name in UNITS if name in self.vectors]
@@ -245,18 +245,18 @@ class Editor:
                 # a goal that only a crushed sound would reach: the strengths that reach it before the limiter
                 strengths = search(trials_with(replace(manner, limit=False)))
         edits = self.edits_for(strengths)
-        samples_CN, clipped, limited_db = None, 0, 0.0
+        samples_CN, clipped, limited_db, unmoved = None, 0, 0.0, None
         if not edits and planned is None and manner.residual != "drop" and excerpts.same_kind:
             unchanged = True
         elif excerpts.whole:
             report("editing", 0.0)
             samples_CN = trials.edited(strengths)
-            limited_db = renderer.turned_down_db
+            limited_db, unmoved = renderer.turned_down_db, renderer.unmoved
             unchanged = torch.equal(samples_CN, stretches[0].samples)
         else:
-            renderer.turned_down_db = 0.0
+            renderer.begin()
             clipped, unchanged = self._stream(renderer, excerpts, edits, planned, manner, force, report)
-            limited_db = renderer.turned_down_db
+            limited_db, unmoved = renderer.turned_down_db, renderer.unmoved
         report("measuring", 1.0)
         measured: Changes = dict.fromkeys(UNITS, 0.0) if unchanged else trials.changes(strengths)
         kept = Kept()
@@ -276,7 +276,7 @@ class Editor:
             trials.against_round_trip(strengths) if self.details and not unchanged else {},
             trials.channels(strengths) if self.details and not unchanged and stretches else [],
             limited_db,
-            kept.to_dict(outside_unchanged=manner.spans is not None),
+            {**kept.to_dict(outside_unchanged=manner.spans is not None), "unmoved": unmoved},
             measured_voice(self.recipe.voice, trials.original, trials.written(strengths), rate, trials.spans)
             if planned is not None and stretches
             else {},

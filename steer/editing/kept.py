@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hooks.errors import MissingExtraError, require
 from hooks.model import Codec
+from hooks.samples import mix_weights
 from steer.editing.transfer import BAND_END, spectrum
 
 SHORTEST_S = 0.5
@@ -46,7 +47,9 @@ def intelligibility(before_CN: Tensor, after_CN: Tensor, sample_rate: int) -> fl
         return None
     if before_CN.shape[1] < SHORTEST_S * sample_rate:
         return None
-    before, after = (x_CN.double().mean(0).numpy() for x_CN in (before_CN, after_CN))
+    # channels that cancel each other in the input's mix would leave nothing to compare
+    weights_C = mix_weights(before_CN.double())
+    before, after = ((weights_C @ x_CN.double()).numpy() for x_CN in (before_CN, after_CN))
     if not np.abs(before).max() > 0:
         return None
     value = float(pystoi.stoi(before, after, sample_rate))

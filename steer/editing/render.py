@@ -73,13 +73,30 @@ Memory = dict[tuple[float, int], Known]
 
 
 class Renderer:
-    """Renders sound with the features of a codec edited. `turned_down_db` is the most that the limiter has done."""
+    """Renders sound with the features of a codec edited, and counts what came of it since `begin`: `turned_down_db` is
+    the most that the limiter did, `unmoved` what no pitch edit could move."""
 
     def __init__(self, steered: SteeredModel, chunk_s: float) -> None:
         assert isinstance(steered.model, Codec) and steered.model.sample_rate is not None
         self.steered, self.codec, self.chunk_s = steered, steered.model, chunk_s
         self.rate = steered.model.sample_rate
-        self.turned_down_db = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Count anew."""
+        self.turned_down_db = self._power = self._unmoved_power = 0.0
+
+    @property
+    def unmoved(self) -> float | None:
+        """The share of the sound's energy that has no single pitch and stayed where it was while the pitch of the rest
+        moved: noise, drums, most of a chord. None where no pitch moved."""
+        return self._unmoved_power / self._power if self._power else None
+
+    def note_power(self, sound_CFT: Tensor, pitched_CFT: Tensor) -> None:
+        """Count a sound of which a share (0 to 1) moves with the pitch."""
+        power_CFT = sound_CFT.abs().square()
+        self._power += float(power_CFT.sum())
+        self._unmoved_power += float((power_CFT * (1 - pitched_CFT)).sum())
 
     def render(
         self,
@@ -195,6 +212,8 @@ class Passage:
                 return inverse(kept_CFT, rate, count).to(x_CN.dtype)
             envelope = known.once("envelope", lambda: self.envelope(x_CN, plain_CFT))
             pitched_T = self.pitched(known, at_s, rate, sound_CFT.shape[2])
+            if edited:
+                self.renderer.note_power(sound_CFT, pitched_T)
             codec_CFT = amplified(codec_CFT, envelope, rate) * pitched_T.sqrt() + kept_CFT * (1 - pitched_T).sqrt()
         assert codec_CFT is not None
         if beyond:

@@ -78,7 +78,7 @@ def test_goal_in_the_shell(edit: Callable[..., Ran], sound: Write, tmp_path: Pat
     assert result["measured"]["loudness"] == pytest.approx(10 * (levels[0] - levels[1]), abs=0.01)
     assert result["measured"]["loudness"] == pytest.approx(-3.0, abs=0.5)
     assert result["round_trip"].keys() == result["measured"].keys()
-    assert result["kept"].keys() == {"stoi", "above_band_db", "outside_unchanged"}
+    assert result["kept"].keys() == {"stoi", "above_band_db", "outside_unchanged", "unmoved"}
     assert result["channels"] == [] and result["limited_db"] == 0
 
 

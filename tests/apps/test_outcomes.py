@@ -56,6 +56,12 @@ def test_what_else_changed_has_a_line_each() -> None:
     assert kept_lines(outcome(kept={"stoi": None, "above_band_db": None, "outside_unchanged": False})) == []
 
 
+def test_what_a_pitch_edit_could_not_move_is_said_where_it_is_much() -> None:
+    (line,) = kept_lines(outcome(kept={"unmoved": 0.412}))
+    assert line == "no single pitch, not moved: 41 % of the sound's energy (noise, chords)"
+    assert not kept_lines(outcome(kept={"unmoved": 0.1})) and not kept_lines(outcome(kept={"unmoved": None}))
+
+
 def test_a_file_without_headroom() -> None:
     quieter = outcome(measured={**MEASURED, "loudness": 3.4}, met=False, limited_db=5.0)
     (line,) = kept_lines(quieter)

@@ -17,6 +17,7 @@ from steer.errors import EditError, SAEError
 from steer.recipe import Recipe
 from steer.sae import SAE
 from tests.tiny_codec import tones
+from tests.tolerance import of_network
 
 Write = Callable[..., Path]
 Build = Callable[..., Editor]
@@ -116,10 +117,15 @@ def test_channels_are_edited_alike_and_by_themselves(editor: Build, sound: Write
     both = editor(edits=[LOUDER])
     both.edit_file(source, tmp_path / "out.wav")
     both.edit_file(left, tmp_path / "left_out.wav")
-    # products of a batch of two are summed in another order
-    assert torch.allclose(
-        read_clip(tmp_path / "out.wav").waveform[0], read_clip(tmp_path / "left_out.wav").waveform[0], atol=5e-5
-    )
+    stereo, alone = (read_clip(tmp_path / name).waveform for name in ("out.wav", "left_out.wav"))
+    # products of a batch of two are summed in another order; the edit raises the level, and errors with it
+    codec, audio_BCN = both.codec, both.codec.prepare(left)
+    plain_N = codec.run(audio_BCN)[0, 0]
+    louder = max(1.0, float(alone.abs().max() / plain_N.abs().max()))
+    rounding = of_network(codec.module, lambda module, x_BN: module.decode(module.encode(x_BN)), audio_BCN[:, 0])
+    assert 0 < louder * rounding < 1e-3
+    assert torch.allclose(stereo[0], alone[0], rtol=0, atol=louder * rounding)
+    assert not torch.allclose(stereo[1], alone[0], rtol=0, atol=100 * louder * rounding)
 
 
 def test_during_means_seconds_of_the_file(editor: Build, sound: Write, tmp_path: Path) -> None:

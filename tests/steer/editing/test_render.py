@@ -195,3 +195,19 @@ def test_the_pitch_that_edits_move_is_read_off_the_latent() -> None:
     renderer = Renderer(model, 20.0)
     assert renderer.pitch_change(noise(24_000), 24_000, louder(2.0), 0.0) == pytest.approx(12, abs=1e-3)
     assert renderer.pitch_change(noise(24_000), 24_000, {}, 0.0) == 0
+
+
+def test_what_has_no_pitch_to_move_is_counted_by_its_energy() -> None:
+    wrapped = steered()
+    renderer = Renderer(wrapped, 20.0)
+    codec = renderer.codec
+    x_CN = noise(24_000, 2.0)
+    x_CN[:, 24_000:] *= 2.0
+    # the first second has a pitch, the second one of four times the energy has none
+    codec.voicing = lambda z_BTD: (torch.arange(z_BTD.shape[1]) < codec.frame_rate).float()[None]
+    rendered(x_CN, 24_000, louder(1.5), Manner("ratio", moves_pitch=True), renderer=renderer)
+    assert renderer.unmoved == pytest.approx(0.8, abs=0.02)  # windows of the spectrum lie over the border
+    renderer.begin()
+    assert renderer.unmoved is None
+    rendered(x_CN, 24_000, louder(1.5), Manner("ratio"), renderer=renderer)
+    assert renderer.unmoved is None

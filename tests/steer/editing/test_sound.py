@@ -109,7 +109,7 @@ def test_a_goal_is_met_against_the_sound_itself(edit: Edit) -> None:
     edited = edit((samples, 44_100), goals={"loudness": "+3dB"}, report=lambda stage, share: stages.append(stage))
     assert edited.met and level_db(edited.samples) - level_db(samples) == pytest.approx(3.0, abs=0.5)
     assert edited.outcome.requested == {"loudness": 3.0}
-    assert {"stoi", "above_band_db", "outside_unchanged"} == edited.outcome.kept.keys()
+    assert {"stoi", "above_band_db", "outside_unchanged", "unmoved"} == edited.outcome.kept.keys()
     assert edited.outcome.round_trip and len(edited.outcome.channels) == 2
     assert "measuring" in stages
 
