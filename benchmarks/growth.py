@@ -16,7 +16,7 @@ from evaluation.report import Row
 from hooks import Clip, capture
 from hooks.errors import MissingExtraError
 from steer import SAE, Ablate, SteeredModel, open_model
-from steer.delta import SiteEdit
+from steer.delta import site_edit
 from steer.edits import Frames
 
 FRAMES, LAYERS = "growth with frames, all layers edited", "growth with edited layers"
@@ -73,7 +73,7 @@ def by_edit(settings: Settings) -> list[Row]:
     frames = Frames.of(x_BTD, 50.0, 0.0)
 
     def one(d_sae: int, count: int) -> Callable[[], object]:
-        edit = SiteEdit(random_sae(width, d_sae, "relu", 1), [Ablate(chosen(d_sae, count))])
+        edit = site_edit(random_sae(width, d_sae, "relu", 1), [Ablate(chosen(d_sae, count))])
         return partial(edit, x_BTD, frames)
 
     many, few = settings.size((6144, EDITED), (64, 4))

@@ -17,7 +17,7 @@ from benchmarks.settings import Aim, Settings, Told, row
 from benchmarks.timing import Timing, Variant, peak_bytes
 from evaluation.report import Row
 from steer import SAE, Ablate
-from steer.delta import SiteEdit
+from steer.delta import SiteEdit, site_edit
 from steer.edits import Frames
 from steer.trainee import TrainConfig, Trainee, rate_at, remove_parallel_gradient
 
@@ -82,7 +82,7 @@ def edit_line(settings: Settings) -> Told:
     for d_sae in sizes:
         sae = random_sae(d_in, d_sae, "relu", 1)
         for count in counts:
-            edit = SiteEdit(sae, [Ablate(chosen(d_sae, count))])
+            edit = site_edit(sae, [Ablate(chosen(d_sae, count))])
             name = f"relu, {count} of {d_sae} features"
             edits[name], variants[name] = (sae, edit), partial(edit, x_BTD, frames)
         if d_sae == sizes[1]:

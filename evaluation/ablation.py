@@ -17,7 +17,7 @@ from hooks.attach import at_time, current_time
 from hooks.errors import AudioSteerError
 from hooks.padding import real_frames
 from hooks.precision import widest
-from steer.delta import Mode, SiteEdit
+from steer.delta import FullEdit, Mode, SiteEdit, site_edit
 from steer.edits import Ablate, Frames
 from steer.sae import SAE, decoded, moved
 from steer.steered import SteeredModel
@@ -185,7 +185,7 @@ def ablated_runs(
     sets = list(dict.fromkeys(features for some in wanted for features in some))
     ablations = [Ablate(sorted(features)) for features in sets]
     wide = widens(steered, site, later, steered.model.prepare(clips[0].source), ablations, mode)
-    edits = [SiteEdit(steered.saes[site], [one], mode) for one in ablations] if wide else []
+    edits = [site_edit(steered.saes[site], [one], mode) for one in ablations] if wide else []
     rows: list[np.ndarray] = []
     for clip in progress(list(clips)):
         audio_BCN = steered.model.prepare(clip.source)
@@ -253,7 +253,7 @@ def together(
             return torch.cat([edit(x_1TD, frames) for edit in edits])
         # from the features alone: without any all frames are the same to the bit, and no probe can read how sums round
         f_1TF = sae.encode(x_1TD)
-        return torch.cat([edit.of_features(f_1TF, x_1TD, frames) for edit in edits])
+        return torch.cat([edit.of_features(f_1TF, x_1TD, frames) for edit in edits if isinstance(edit, FullEdit)])
 
     here = Widened(**vars(origin), rows=len(edits))
     with attach(steered.model.module, here, each), attach(steered.model.module, later, pool):
@@ -271,7 +271,7 @@ def widens(
     """
     ends = [min(ablations, key=lambda one: len(one.features)), max(ablations, key=lambda one: len(one.features))]
     expected_KD = one_by_one(steered, site, later, audio_BCN, ends, mode)
-    edits = [SiteEdit(steered.saes[site], [one], mode) for one in ends]
+    edits = [site_edit(steered.saes[site], [one], mode) for one in ends]
     try:
         rows_KD = together(steered, site, later, audio_BCN, edits, mode)
     except RuntimeError:

@@ -8,7 +8,7 @@ from hooks import AudioSteerError, Clip, Site, capture, open_model, read_clip, w
 from steer.attribution import attribute
 from steer.calibrate import Calibration, calibrate
 from steer.directions import directions_from_labels, directions_from_pairs
-from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, FeatureEdit, Scale, Shift
+from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, FeatureEdit, PerRow, Scale, Shift
 from steer.errors import EditError, RecipeError, SAEError, TrainingError
 from steer.sae import SAE, SAEInfo
 from steer.steered import SteeredModel
@@ -45,6 +45,7 @@ __all__ = [
     "EditError",
     "EditedSound",
     "FeatureEdit",
+    "PerRow",
     "Probe",
     "Recipe",
     "RecipeError",

@@ -9,6 +9,7 @@ An SAE that normalises each activation changes it in the activation's own scale.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Literal
@@ -16,10 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from steer.edits import ActivationEdit, Edit, FeatureEdit, Frames, Shift
+from steer.edits import Edit, Frames
 from steer.errors import EditError
 from steer.kernels import plus_decoded
-from steer.sae import SAE, EncodesAndDecodes, check_features, decoded, moved, rms_normalized
+from steer.sae import SAE, EncodesAndDecodes, decoded, moved, rms_normalized
 
 Mode = Literal["delta", "reconstruct"]
 Step = Callable[[Tensor, Frames], Tensor]
@@ -32,161 +33,150 @@ def steps_of(sae: EncodesAndDecodes | None, edits: Sequence[Edit], mode: Mode = 
     The activation is reconstructed once: with the first edits of features, or before all where there are none.
 
     Raises:
-        EditError: an edit of features, or a reconstruction, without an SAE; and as `SiteEdit`.
+        EditError: an edit of features, or a reconstruction, without an SAE; and as `site_edit`.
     """
     steps: list[Step] = []
-    runs = [(direct, list(some)) for direct, some in groupby(edits, lambda edit: isinstance(edit, ActivationEdit))]
-    if mode == "reconstruct" and all(direct for direct, _ in runs):
-        runs.insert(0, (False, []))
-    for direct, some in runs:
-        if direct:
-            steps += [edit.applied for edit in some if isinstance(edit, ActivationEdit)]
+    runs = [(of_features, list(some)) for of_features, some in groupby(edits, lambda edit: edit.of_features)]
+    if mode == "reconstruct" and not any(of_features for of_features, _ in runs):
+        runs.insert(0, (True, []))
+    for of_features, some in runs:
+        if not of_features:
+            steps += [edit.applied for edit in some]
         elif sae is None:
             raise EditError("there is no SAE here: without one there are edits of the activation alone (AddDirection)")
         else:
-            steps.append(SiteEdit(sae, some, mode))
+            steps.append(site_edit(sae, some, mode))
             mode = "delta"
     return steps
 
 
-class SiteEdit:
-    """The edits of one site, ready to be applied to its activations: `edit(x_BTD, frames)` gives the new ones.
+def site_edit(sae: EncodesAndDecodes, edits: Sequence[Edit], mode: Mode = "delta") -> SiteEdit:
+    """The edits of one site, ready to be applied to its activations, in the way that costs least.
 
     Raises:
         EditError: a feature that the SAE does not have, or a vector of another length (found at the first activation if
             the SAE does not say how many features it has).
     """
+    d_sae = getattr(sae, "d_sae", None) or getattr(getattr(sae, "cfg", None), "d_sae", None)
+    if d_sae is not None:
+        check(edits, int(d_sae))
+    if isinstance(sae, SAE) and not sae.rms_norm and mode == "delta":
+        touched_S = touched_by(edits)
+        if all(edit.among(touched_S) is not None for edit in edits):
+            return PickedEdit(sae, edits)
+    return FullEdit(sae, edits, mode)
 
-    def __init__(self, sae: EncodesAndDecodes, edits: Sequence[Edit], mode: Mode = "delta") -> None:
-        self.sae, self.edits, self.mode = sae, tuple(edits), mode
-        # in the order of the edits, so that a lone edit is of all of them as they lie
-        every = (feature for edit in edits if isinstance(edit, FeatureEdit) for feature in edit.features)
-        touched = list(dict.fromkeys(every))
-        self.touched = torch.tensor(touched, dtype=torch.long)
-        d_sae = getattr(sae, "d_sae", None) or getattr(getattr(sae, "cfg", None), "d_sae", None)
-        if d_sae is not None:
-            self._check(int(d_sae))
-        position = {feature: index for index, feature in enumerate(touched)}
-        self._columns = {
-            index: torch.tensor([position[feature] for feature in edit.features])
-            for index, edit in enumerate(edits)
-            if isinstance(edit, FeatureEdit) and list(edit.features) != touched
-        }
-        picked = all(isinstance(edit, FeatureEdit) or type(edit) is Shift for edit in edits)
-        if isinstance(sae, SAE) and not sae.rms_norm and mode == "delta" and picked:
-            self._gather(sae)
-            self.apply = self._apply_touched
-        else:
-            self.apply = self._apply_full
 
-    def _check(self, d_sae: int) -> None:
-        check_features(self.touched, d_sae)
-        for edit in self.edits:
-            if isinstance(edit, Shift) and len(edit.vector) != d_sae:
-                raise EditError(f"the vector has {len(edit.vector)} numbers, the SAE {d_sae} features")
+def touched_by(edits: Sequence[Edit]) -> Tensor:
+    """The features [S] that they change each by itself, in their order: a lone edit is of all of them as they lie."""
+    return torch.tensor(list(dict.fromkeys(feature for edit in edits for feature in edit.touched)), dtype=torch.long)
+
+
+def check(edits: Sequence[Edit], d_sae: int) -> None:
+    """Raises EditError where one of the edits is not for an SAE of so many features."""
+    for edit in edits:
+        edit.check(d_sae)
+
+
+class SiteEdit(ABC):
+    """The edits of one site: `edit(x_BTD, frames)` gives new activations, in the dtype of `x_BTD`.
+
+    `touched` [S] are the features that they change each by itself.
+    """
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        self.edits, self.touched = tuple(edits), touched_by(edits)
+
+    @abstractmethod
+    def __call__(self, x_BTD: Tensor, frames: Frames) -> Tensor: ...
+
+    def within(self, new_BTD: Tensor, x_BTD: Tensor, frames: Frames) -> Tensor:
+        """The new activation, and what it was to the bit outside every span, also where x + 0 would round."""
+        if any(edit.during is None for edit in self.edits):
+            return new_BTD
+        return torch.where(frames.within([span for edit in self.edits for span in edit.spans]), new_BTD, x_BTD)
+
+
+class PickedEdit(SiteEdit):
+    """By the touched features [S] alone, and by what shifts do to the activation through all the others."""
+
+    def __init__(self, sae: SAE, edits: Sequence[Edit]) -> None:
+        super().__init__(edits)
+        self.sae = sae
+        self._gather()
 
     @torch.no_grad()
-    def _gather(self, sae: SAE) -> None:
-        """Take the touched columns and rows once; of a shift also what it does to the activation as a whole."""
-        touched = self.touched.to(sae.W_dec.device)
-        self.W_dec = sae.W_dec[touched].contiguous()
-        self.normalized = sae.normalized if sae.normalize else None
-        self.features = sae.picked(touched)
-        # a vector that is being trained is looked at anew each time, with gradients
-        self.vectors = {
-            index: None if edit.vector.requires_grad else self._parts(edit.vector)
-            for index, edit in enumerate(self.edits)
-            if isinstance(edit, Shift)
-        }
+    def _gather(self) -> None:
+        """Take the touched columns and rows once, on the device where the SAE is."""
+        touched_S = self.touched = self.touched.to(self.sae.W_dec.device)
+        self.W_dec_SD = self.sae.W_dec[touched_S].contiguous()
+        self.features = self.sae.picked(touched_S)
+        self.parts = [None if edit.learned else self._part(edit) for edit in self.edits]
 
-    def _parts(self, vector_F: Tensor) -> tuple[Tensor, Tensor]:
-        """The touched features [S] of a shift, which later edits see, and the direction [D] that the rest of it is."""
-        W_dec_FD = self.sae.W_dec.detach()  # type: ignore[attr-defined]
-        vector_F = vector_F.to(W_dec_FD)
-        inside_S = vector_F[self.touched.to(vector_F.device)]
-        return inside_S, vector_F @ W_dec_FD - inside_S @ self.W_dec
-
-    def _shift(self, index: int) -> tuple[Tensor, Tensor]:
-        edit = self.edits[index]
-        assert isinstance(edit, Shift)
-        return self.vectors[index] or self._parts(edit.vector)
+    def _part(self, edit: Edit) -> tuple[Edit, Tensor | None]:
+        """The edit of the touched features, and what it adds to the activation [D] besides."""
+        part = edit.among(self.touched)
+        assert part is not None
+        return part, edit.push(self.touched, self.sae.W_dec.detach())
 
     def __call__(self, x_BTD: Tensor, frames: Frames) -> Tensor:
-        """New activations, in the dtype of `x_BTD`."""
-        if not self.edits and self.mode == "delta":
+        if not self.edits:
             return x_BTD
-        return self.apply(x_BTD, frames)
-
-    def _edited(self, f_BTS: Tensor, frames: Frames, everything: bool) -> Tensor:
-        """The edits one after another, on all features or on the touched ones."""
-        for index, edit in enumerate(self.edits):
-            if isinstance(edit, Shift) and not everything:
-                new_BTS = f_BTS + frames.value(edit.strength, f_BTS) * self._shift(index)[0]
-            elif not isinstance(edit, FeatureEdit):
-                new_BTS = edit.change(f_BTS, frames)
-            else:
-                columns = torch.tensor(edit.features) if everything else self._columns.get(index)
-                if columns is None:
-                    new_BTS = edit.change(f_BTS, frames)
-                else:
-                    columns = columns.to(f_BTS.device)
-                    new_BTS = f_BTS.clone()
-                    new_BTS[..., columns] = edit.change(f_BTS[..., columns], frames)
-            if edit.during is not None:
-                new_BTS = torch.where(frames.within(edit.during), new_BTS, f_BTS)  # type: ignore[arg-type]
-            f_BTS = new_BTS
-        return f_BTS
-
-    def _difference(self, f_BTS: Tensor, frames: Frames) -> Tensor:
-        """What the edits add to the touched features."""
-        alone = self.edits[0]
-        if len(self.edits) == 1 and isinstance(alone, FeatureEdit) and alone.during is None:
-            return alone.difference(f_BTS, frames)
-        return self._edited(f_BTS, frames, everything=False) - f_BTS
-
-    def _apply_touched(self, x_BTD: Tensor, frames: Frames) -> Tensor:
-        if self.W_dec.device != x_BTD.device:  # the model was moved, and its SAEs with it
-            self._gather(self.sae)  # type: ignore[arg-type]
+        W_dec_FD = self.sae.W_dec
+        if (self.W_dec_SD.device, self.W_dec_SD.dtype) != (W_dec_FD.device, W_dec_FD.dtype):
+            self._gather()  # the model was moved, and its SAEs with it
         # only the change is rounded where the SAE is of fewer digits than the model
-        new_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, self.W_dec.dtype))
-        seen_BTD, scale_BT1 = x_BTD.to(self.W_dec.dtype), None
-        if self.normalized is not None:
-            seen_BTD, scale_BT1 = self.normalized(x_BTD)
+        new_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, self.W_dec_SD.dtype))
+        seen_BTD, scale_BT1 = self.sae.normalized(x_BTD)
+        parts = [part or self._part(edit) for part, edit in zip(self.parts, self.edits, strict=True)]
         if len(self.touched):
-            change_BTS = self._difference(self.features(seen_BTD), frames)
+            change_BTS = difference([part for part, _ in parts], self.features(seen_BTD), frames)
             # the change is made in the activation's own scale
             change_BTS = change_BTS if scale_BT1 is None else change_BTS * scale_BT1
-            new_BTD = plus_decoded(new_BTD, change_BTS, self.W_dec)
-        for index in self.vectors:
-            edit, (_, direction_D) = self.edits[index], self._shift(index)
-            assert isinstance(edit, Shift)
-            amount = frames.value(edit.strength, direction_D)
-            if edit.during is not None:
-                amount = amount * frames.within(edit.during)  # type: ignore[arg-type]
-            amount = amount if scale_BT1 is None else amount * scale_BT1
-            new_BTD = new_BTD + amount * direction_D
-        return self._within(new_BTD.to(x_BTD.dtype), x_BTD, frames)
+            new_BTD = plus_decoded(new_BTD, change_BTS, self.W_dec_SD)
+        for part, push_D in parts:
+            if push_D is not None:
+                amount = part.amount(frames, push_D)
+                new_BTD = new_BTD + (amount if scale_BT1 is None else amount * scale_BT1) * push_D
+        return self.within(new_BTD.to(x_BTD.dtype), x_BTD, frames)
 
-    def _apply_full(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+
+class FullEdit(SiteEdit):
+    """By all features, of any object that encodes and decodes."""
+
+    def __init__(self, sae: EncodesAndDecodes, edits: Sequence[Edit], mode: Mode = "delta") -> None:
+        super().__init__(edits)
+        self.sae, self.mode = sae, mode
+
+    def __call__(self, x_BTD: Tensor, frames: Frames) -> Tensor:
+        if not self.edits and self.mode == "delta":
+            return x_BTD
         if not self.edits and isinstance(self.sae, SAE):
             return self.sae(x_BTD).to(x_BTD.dtype)
         return self.of_features(self.sae.encode(x_BTD), x_BTD, frames)
 
     def of_features(self, f_BTF: Tensor, x_BTD: Tensor, frames: Frames) -> Tensor:
-        """The same, computed in full, where all features of the activations are known."""
-        self._check(f_BTF.shape[-1])
-        edited_BTF = self._edited(f_BTF, frames, everything=True)
+        """The same, where all features of the activations are known."""
+        check(self.edits, f_BTF.shape[-1])
+        edited_BTF = edited(self.edits, f_BTF, frames)
         if getattr(self.sae, "rms_norm", False) and self.edits:
             # "after re-normalizing to maintain valid activation magnitudes" (arXiv 2510.23802, section 2.2)
             edited_BTF = torch.where((edited_BTF != f_BTF).any(-1, keepdim=True), rms_normalized(edited_BTF), f_BTF)
         if self.mode == "reconstruct":
             return decoded(self.sae, edited_BTF, x_BTD).to(x_BTD.dtype)
         new_BTD = x_BTD + moved(self.sae, edited_BTF, f_BTF, x_BTD)
-        return self._within(new_BTD.to(x_BTD.dtype), x_BTD, frames)
+        return self.within(new_BTD.to(x_BTD.dtype), x_BTD, frames)
 
-    def _within(self, new_BTD: Tensor, x_BTD: Tensor, frames: Frames) -> Tensor:
-        if any(edit.during is None for edit in self.edits):
-            return new_BTD
-        # outside every span the activation stays what it was to the bit, also where x + 0 would round
-        inside = frames.within([span for edit in self.edits for span in edit.during])  # type: ignore[union-attr, misc]
-        return torch.where(inside, new_BTD, x_BTD)
+
+def edited(edits: Sequence[Edit], f_BTF: Tensor, frames: Frames) -> Tensor:
+    """The edits one after another."""
+    for edit in edits:
+        f_BTF = edit.applied(f_BTF, frames)
+    return f_BTF
+
+
+def difference(edits: Sequence[Edit], f_BTS: Tensor, frames: Frames) -> Tensor:
+    """What the edits add to the features together."""
+    if len(edits) == 1 and edits[0].during is None:
+        return edits[0].delta(f_BTS, frames)
+    return edited(edits, f_BTS, frames) - f_BTS

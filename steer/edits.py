@@ -1,16 +1,17 @@
 """Edits: what to do with features. `Ablate`, `Clamp`, `Scale` act on chosen features, `Shift` moves along a vector.
 `AddDirection` changes the activation itself and needs no SAE.
 
-A value (of a clamp, a factor, a strength) is a number, a [batch] tensor with a number per row, or a `Curve` over time.
-`during` limits an edit to spans in seconds; elsewhere features stay what they were.
+The value of a clamp and the factor of a scaling are a number, a tensor [j] with one for each of their j features, a
+`Curve` over time, or `PerRow`, one for each row of the batch; strengths are one of these but the second. `during`
+limits an edit to spans in seconds; elsewhere features stay what they were.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, cast
@@ -19,107 +20,9 @@ import torch
 from torch import Tensor
 
 from hooks.by_value import ByValue
-from hooks.rows import current_rows
 from steer.errors import EditError
-
-Span = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A value that changes over time: straight lines between (second, value) points, constant outside them."""
-
-    points: tuple[tuple[float, float], ...]
-
-    def __post_init__(self) -> None:
-        seconds = [second for second, _ in self.points]
-        if not self.points or seconds != sorted(set(seconds)):
-            raise EditError("a curve needs points whose times rise")
-        if not all(math.isfinite(number) for point in self.points for number in point):
-            raise EditError("a curve's times and values have to be finite numbers")
-
-    def at(self, time_T: Tensor) -> Tensor:
-        seconds, values = torch.tensor(self.points, dtype=time_T.dtype, device=time_T.device).T.contiguous()
-        if len(seconds) == 1:
-            return values.expand_as(time_T)
-        right = torch.searchsorted(seconds, time_T).clamp(1, len(seconds) - 1)
-        share = (time_T - seconds[right - 1]) / (seconds[right] - seconds[right - 1])
-        return torch.lerp(values[right - 1], values[right], share.clamp(0, 1))
-
-
-Value = float | Tensor | Curve
-
-
-@dataclass
-class Frames:
-    """The frames that an edit meets: their batch, number, rate (Hz), and the second at which the first starts."""
-
-    batch: int
-    count: int
-    rate: float
-    start_s: float
-    device: torch.device
-
-    @classmethod
-    def of(cls, x_BTD: Tensor, frame_rate: float, start_s: float) -> Frames:
-        return cls(x_BTD.shape[0], x_BTD.shape[1], frame_rate, start_s, x_BTD.device)
-
-    @cached_property
-    def time_T(self) -> Tensor:
-        """The time of their centres in seconds, float64 on the CPU (not all devices have it); most edits do not ask."""
-        count = torch.arange(self.count, dtype=torch.float64)
-        return self.start_s + (count + 0.5) / self.rate
-
-    def value(self, value: Value, like: Tensor) -> Tensor:
-        """`value` as [B or 1, T or 1, 1].
-
-        Raises:
-            EditError: a tensor whose length is not the batch, or one where the rows have a time of their own.
-        """
-        if isinstance(value, Curve):
-            return value.at(self.time_T)[None, :, None].to(like)
-        tensor = torch.as_tensor(value).to(like)
-        if tensor.ndim == 0:
-            return tensor.view(1, 1, 1)
-        if tensor.ndim != 1 or not len(tensor) or self.batch % len(tensor):
-            raise EditError(f"a value per row needs {self.batch} numbers, got shape {list(tensor.shape)}")
-        if len(tensor) > 1 and current_rows() is not None:
-            # which sounds are stacked into a batch is not the caller's to know
-            raise EditError("a value per row has no meaning where each row is a sound with a time of its own")
-        # beams and channels repeat each row of the batch
-        return tensor.repeat_interleave(self.batch // len(tensor)).view(-1, 1, 1)
-
-    def within(self, spans: Sequence[Span]) -> Tensor:
-        """Whether each frame's centre lies in one of the spans [start, end), as bool [1, T, 1]."""
-        inside_T = torch.zeros_like(self.time_T, dtype=torch.bool)
-        for start, end in spans:
-            inside_T |= (self.time_T >= start) & (self.time_T < end)
-        return inside_T[None, :, None].to(self.device)
-
-
-def as_spans(during: Span | Sequence[Span] | None) -> tuple[Span, ...] | None:
-    """Normalise one span or several.
-
-    Raises:
-        EditError: no span, or one that ends before it starts or starts before 0.
-    """
-    if during is None:
-        return None
-    if not len(during):
-        raise EditError("during has no spans: leave it out to edit everywhere")
-    several = [during] if isinstance(during[0], int | float) else during
-    spans = tuple((float(start), float(end)) for start, end in cast(Sequence[Span], several))
-    for start, end in spans:
-        if not (0 <= start < end):
-            raise EditError(
-                f"a span of {start:g} to {end:g} s is empty: it has to start at 0 or later and end after its start"
-            )
-    return spans
-
-
-def check_value(value: Value, what: str) -> None:
-    if not isinstance(value, Curve) and not torch.isfinite(torch.as_tensor(value)).all():
-        raise EditError(f"{what} has to be finite, not {value}")
+from steer.feature_ids import check_features
+from steer.values import Curve, Frames, PerRow, Span, Value, as_spans, checked, checked_each, vector_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +35,7 @@ class Edit(ByValue, ABC):
 
     during: Span | Sequence[Span] | None = field(default=None, kw_only=True)
     kind: ClassVar[str] = ""
+    of_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "during", as_spans(self.during))
@@ -140,10 +44,54 @@ class Edit(ByValue, ABC):
     def change(self, old_BTX: Tensor, frames: Frames, /) -> Tensor:
         """New values for the old ones, of the same shape and dtype."""
 
+    def delta(self, old_BTX: Tensor, frames: Frames, /) -> Tensor:
+        """What `change` adds; of more digits where that is known without the sum."""
+        return self.change(old_BTX, frames) - old_BTX
+
+    def applied(self, old_BTX: Tensor, frames: Frames) -> Tensor:
+        """What `change` gives, and outside `during` the old values, bit for bit."""
+        new_BTX = self._changed(old_BTX, frames)
+        return new_BTX if self.during is None else torch.where(frames.within(self.spans), new_BTX, old_BTX)
+
+    def _changed(self, old_BTX: Tensor, frames: Frames) -> Tensor:
+        return self.change(old_BTX, frames)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """`during`, none where the edit is everywhere."""
+        return cast("tuple[Span, ...]", self.during or ())
+
     @property
     def timed(self) -> bool:
         """Whether the edit depends on when a frame is."""
         return self.during is not None or any(isinstance(value, Curve) for value in vars(self).values())
+
+    # --- what the change at a site needs to know, to cost no more than the edit (`steer.delta`) ---
+
+    @property
+    def touched(self) -> tuple[int, ...]:
+        """The features that it changes each by itself."""
+        return ()
+
+    @property
+    def learned(self) -> bool:
+        """Whether what `among` and `push` give has to be looked at anew each time, with gradients."""
+        return False
+
+    def check(self, d_sae: int) -> None:
+        """Raises EditError where an SAE of so many features is not one for this edit."""
+
+    def among(self, features_S: Tensor) -> Edit | None:
+        """The same edit of features [B, T, S] where only these are there; None where it needs the others."""
+        return None
+
+    def push(self, features_S: Tensor, W_dec_FD: Tensor) -> Tensor | None:
+        """What it adds to the activation [D] by all the other features, times `amount`, whatever they are."""
+        return None
+
+    def amount(self, frames: Frames, like: Tensor) -> Tensor:
+        """How much of `push` is added, as [B or 1, T or 1, 1]."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +113,38 @@ class FeatureEdit(Edit):
         if max(map(abs, self.features)) >= 2**63:
             raise EditError(f"{self.kind} names a feature of more than 18 digits: no SAE has so many")
 
-    def difference(self, f_BTS: Tensor, frames: Frames) -> Tensor:
-        """What `change` adds to them [B, T, S]."""
-        return self.change(f_BTS, frames) - f_BTS
+    def _changed(self, f_BTF: Tensor, frames: Frames) -> Tensor:
+        """All features, of which it changes its own."""
+        if self.in_order and len(self.features) == f_BTF.shape[-1]:
+            return self.change(f_BTF, frames)
+        columns_S = self.columns.to(f_BTF.device)
+        new_BTF = f_BTF.clone()
+        new_BTF[..., columns_S] = self.change(f_BTF[..., columns_S], frames)
+        return new_BTF
+
+    @cached_property
+    def columns(self) -> Tensor:
+        return torch.tensor(self.features)
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether the features are 0, 1, 2, ..."""
+        return list(self.features) == list(range(len(self.features)))
+
+    @property
+    def touched(self) -> tuple[int, ...]:
+        return tuple(self.features)
+
+    def check(self, d_sae: int) -> None:
+        check_features(self.columns, d_sae)
+
+    def among(self, features_S: Tensor) -> Edit:
+        place = {feature: index for index, feature in enumerate(features_S.tolist())}
+        edit = copy(self)  # also of a class that is made otherwise
+        object.__setattr__(edit, "features", tuple(place[feature] for feature in self.features))
+        for known in ("columns", "in_order"):
+            vars(edit).pop(known, None)
+        return edit
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,20 +156,20 @@ class Ablate(FeatureEdit):
     def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
         return torch.zeros_like(f_BTS)
 
-    def difference(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+    def delta(self, f_BTS: Tensor, frames: Frames) -> Tensor:
         return -f_BTS
 
 
 @dataclass(frozen=True, eq=False)
 class Clamp(FeatureEdit):
-    """Set features to a value, whatever they were."""
+    """Set features to a value, whatever they were: the same for all, or one for each [j]."""
 
     value: Value
     kind: ClassVar[str] = "clamp"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_value(self.value, "the value of a clamp")
+        object.__setattr__(self, "value", checked_each(self.value, self.features, "the value of a clamp"))
 
     def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
         return frames.value(self.value, f_BTS).expand_as(f_BTS)
@@ -200,14 +177,14 @@ class Clamp(FeatureEdit):
 
 @dataclass(frozen=True, eq=False)
 class Scale(FeatureEdit):
-    """Multiply features by a factor."""
+    """Multiply features by a factor: the same for all, or one for each [j]."""
 
     factor: Value
     kind: ClassVar[str] = "scale"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_value(self.factor, "the factor of a scaling")
+        object.__setattr__(self, "factor", checked_each(self.factor, self.features, "the factor of a scaling"))
 
     def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
         return f_BTS * frames.value(self.factor, f_BTS)
@@ -226,26 +203,41 @@ class Shift(Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        vector = torch.as_tensor(getattr(self.vector, "vector", self.vector))
-        if vector.ndim != 1 or not torch.isfinite(vector).all():
-            raise EditError("a control vector is one finite number per feature")
-        object.__setattr__(self, "vector", vector)
-        check_value(self.strength, "the strength of a shift")
+        object.__setattr__(self, "vector", vector_of(self.vector, "a control vector is one finite number per feature"))
+        object.__setattr__(self, "strength", checked(self.strength, "the strength of a shift"))
 
     def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
         return f_BTF + frames.value(self.strength, f_BTF) * self.vector.to(f_BTF)
+
+    @property
+    def learned(self) -> bool:
+        return self.vector.requires_grad
+
+    def check(self, d_sae: int) -> None:
+        if len(self.vector) != d_sae:
+            raise EditError(f"the vector has {len(self.vector)} numbers, the SAE {d_sae} features")
+
+    def among(self, features_S: Tensor) -> Edit | None:
+        if type(self).change is not Shift.change:  # it may look at any feature
+            return None
+        edit = copy(self)
+        object.__setattr__(edit, "vector", self.vector[features_S.to(self.vector.device)])
+        return edit
+
+    def push(self, features_S: Tensor, W_dec_FD: Tensor) -> Tensor:
+        vector_F, features_S = self.vector.to(W_dec_FD), features_S.to(W_dec_FD.device)
+        return vector_F @ W_dec_FD - vector_F[features_S] @ W_dec_FD[features_S]
+
+    def amount(self, frames: Frames, like: Tensor) -> Tensor:
+        amount = frames.value(self.strength, like)
+        return amount if self.during is None else amount * frames.within(self.spans)
 
 
 @dataclass(frozen=True, eq=False)
 class ActivationEdit(Edit):
     """An edit of the activation [B, T, D] itself, which needs no SAE: that is what `change` gets."""
 
-    def applied(self, x_BTD: Tensor, frames: Frames) -> Tensor:
-        """What `change` gives, and outside `during` the activation as it was, bit for bit."""
-        new_BTD = self.change(x_BTD, frames)
-        if self.during is None:
-            return new_BTD
-        return torch.where(frames.within(self.during), new_BTD, x_BTD)  # type: ignore[arg-type]
+    of_features: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,11 +256,9 @@ class AddDirection(ActivationEdit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        vector = torch.as_tensor(getattr(self.vector, "vector", self.vector))
-        if vector.ndim != 1 or not torch.isfinite(vector).all():
-            raise EditError("a direction is one finite number for each coordinate of the activation")
-        object.__setattr__(self, "vector", vector)
-        check_value(self.strength, "the strength of a direction")
+        problem = "a direction is one finite number for each coordinate of the activation"
+        object.__setattr__(self, "vector", vector_of(self.vector, problem))
+        object.__setattr__(self, "strength", checked(self.strength, "the strength of a direction"))
 
     def change(self, x_BTD: Tensor, frames: Frames) -> Tensor:
         """Its sum with the direction, computed in fp32 or more.
@@ -285,3 +275,21 @@ class AddDirection(ActivationEdit):
             length_BT1 = new_BTD.norm(dim=2, keepdim=True).clamp(min=torch.finfo(old_BTD.dtype).tiny)
             new_BTD = new_BTD * (old_BTD.norm(dim=2, keepdim=True) / length_BT1)
         return torch.where((added_BTD != 0).any(dim=2, keepdim=True), new_BTD.to(x_BTD.dtype), x_BTD)
+
+
+__all__ = [
+    "Ablate",
+    "ActivationEdit",
+    "AddDirection",
+    "Clamp",
+    "Curve",
+    "Edit",
+    "FeatureEdit",
+    "Frames",
+    "PerRow",
+    "Scale",
+    "Shift",
+    "Span",
+    "Value",
+    "as_spans",
+]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from steer.activations import ACTIVATIONS, Activation, dense
 from steer.encoder import Encoder
-from steer.errors import EditError, SAEError
+from steer.errors import SAEError
+from steer.feature_ids import check_features
 from steer.kernels import chunks, decode, decode_dense
 from steer.normalize import NORMALIZATIONS
 
@@ -293,15 +294,3 @@ def rms_normalized(f_XF: Tensor, count: int | None = None) -> Tensor:
     """
     mean_X1 = f_XF.square().sum(-1, keepdim=True) / (count or f_XF.shape[-1])
     return f_XF / mean_X1.sqrt().clamp(min=MIN_RMS)
-
-
-def check_features(features: Sequence[int] | Tensor, d_sae: int) -> Tensor:
-    ids = torch.as_tensor(features).flatten()
-    if ids.numel() == 0:
-        return torch.zeros(0, dtype=torch.long)
-    if ids.is_floating_point() or ids.dtype == torch.bool:
-        raise EditError(f"features are whole numbers, not {ids.dtype}")
-    bad = ids[(ids < 0) | (ids >= d_sae)]
-    if len(bad):
-        raise EditError(f"there is no feature {int(bad[0])}: the SAE has features 0 to {d_sae - 1}")
-    return ids.long()

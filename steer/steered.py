@@ -19,7 +19,7 @@ from hooks.errors import require
 from hooks.model import CHAINED, Source, Transcript
 from hooks.padding import real_frames
 from steer.delta import Mode, Step, steps_of
-from steer.edits import ActivationEdit, Edit, Frames
+from steer.edits import Edit, Frames
 from steer.errors import EditError, SAEError
 from steer.fit import differ, misfit, prove, renamed, width_of
 from steer.sae import SAE, EncodesAndDecodes
@@ -242,7 +242,7 @@ class SteeredModel:
             for name, one in pairs:
                 if not isinstance(one, Edit):
                     raise EditError(f"an edit is an Ablate, a Shift or another Edit, not {type(one).__name__}")
-                if name not in self.saes and not isinstance(one, ActivationEdit):
+                if name not in self.saes and one.of_features:
                     raise EditError(f"there is no SAE at {name!r}; there are SAEs at {self._with_saes()}")
                 chosen.setdefault(name, []).append(one)
         return chosen

@@ -9,7 +9,7 @@ from sae_lens.registry import get_sae_training_class
 from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
 from safetensors.torch import load_file, save_file
 
-from steer.delta import SiteEdit
+from steer.delta import site_edit
 from steer.edits import Frames, Scale
 from steer.sae import SAE as OurSAE
 
@@ -27,7 +27,7 @@ def answer(sae, name):
     save_file({"f": f.contiguous(), "x": sae.decode(f).contiguous()}, folder / f"{name}.safetensors")
     if name.startswith("theirs"):
         # edits decode twice, and some of theirs keep the scale of an activation for one time
-        edited, expected = (SiteEdit(one, [Scale([1, 3], 2.0)])(x[None], frames) for one in (sae, ours))
+        edited, expected = (site_edit(one, [Scale([1, 3], 2.0)])(x[None], frames) for one in (sae, ours))
         torch.testing.assert_close(edited, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -16,6 +16,7 @@ from steer.edits import (
     Edit,
     FeatureEdit,
     Frames,
+    PerRow,
     Scale,
     Shift,
     as_spans,
@@ -39,13 +40,59 @@ def test_what_edits_do() -> None:
 
 
 def test_a_value_per_row_is_repeated_for_beams() -> None:
-    value = torch.tensor([1.0, 2.0])
+    value = PerRow(torch.tensor([1.0, 2.0]))
     assert FRAMES.value(value, F).flatten().tolist() == [1, 2]
     beams = Frames.of(torch.zeros(6, 4, 9), 2.0, 0.0)
     assert beams.value(value, F).flatten().tolist() == [1, 1, 1, 2, 2, 2]
-    for bad in (torch.ones(3), torch.ones(0), torch.ones(2, 1)):
-        with pytest.raises(EditError, match="needs 2 numbers"):
-            FRAMES.value(bad, F)
+    with pytest.raises(EditError, match="needs 2 numbers, got 3"):
+        FRAMES.value(PerRow(torch.ones(3)), F)
+    for bad in ([], [[1.0]], [math.nan], 1.0):
+        with pytest.raises(EditError, match="PerRow takes a finite number for each row"):
+            PerRow(bad)  # type: ignore[arg-type]
+    assert PerRow([1.0, 2.0]) == value != PerRow([1.0, 3.0])  # type: ignore[arg-type]
+
+
+def test_a_value_for_each_feature() -> None:
+    each = torch.tensor([1.0, -2.0, 0.5])
+    for given in (each, each.tolist(), each.numpy(), tuple(each.tolist())):
+        assert torch.equal(Scale([1, 2, 3], given).change(F, FRAMES), F * each)
+        assert torch.equal(Clamp([3, 1, 2], given).change(F, FRAMES), each.expand_as(F))
+        assert Scale([1, 2, 3], given) == Scale([1, 2, 3], each)
+    assert torch.equal(Scale([1, 2, 3], torch.tensor(2.0)).change(F, FRAMES), 2 * F)
+    # what was a value per row is not taken for one per feature in silence
+    for bad in (each[:2], torch.ones(3, 1), torch.ones(1), []):
+        for make in (Clamp, Scale):
+            with pytest.raises(EditError, match=r"one for each of the 3 features.*each row of the batch is PerRow"):
+                make([1, 2, 3], bad)
+
+
+def test_strengths_per_row_are_a_tensor_or_said_so() -> None:
+    rows = torch.tensor([1.0, 2.0])
+    assert Shift(torch.ones(3), rows) == Shift(torch.ones(3), PerRow(rows))
+    assert AddDirection(torch.ones(9), rows) == AddDirection(torch.ones(9), PerRow(rows))
+    assert torch.equal(Shift(torch.ones(3), rows).delta(F, FRAMES), Shift(torch.ones(3), PerRow(rows)).delta(F, FRAMES))
+
+
+@pytest.mark.parametrize(
+    "edit", [Ablate([7, 2]), Clamp([7, 2], [1.0, 3.0]), Scale([7, 2], [2.0, 0.5]), Shift(torch.arange(9.0), 2.0)]
+)
+def test_an_edit_among_a_few_features_is_that_of_them(edit: Edit) -> None:
+    f, some = torch.rand(2, 4, 9), torch.tensor([2, 5, 7])
+    among = edit.among(some)
+    assert among is not None
+    whole = edit.applied(f, FRAMES)
+    assert torch.equal(among.applied(f[..., some], FRAMES), whole[..., some])
+    assert not torch.equal(whole, f)
+    own = list(edit.touched) or ...
+    torch.testing.assert_close(edit.delta(f[..., own], FRAMES), (whole - f)[..., own])
+
+
+def test_an_edit_that_shifts_otherwise_needs_all_features() -> None:
+    class Twice(Shift):
+        def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
+            return f_BTF.sum(-1, keepdim=True) + self.vector
+
+    assert Twice(torch.ones(3)).among(torch.tensor([1])) is None
 
 
 def test_curves_are_straight_between_points_and_flat_outside() -> None:
@@ -112,8 +159,8 @@ def test_edits_are_compared_by_their_values() -> None:
     vector = torch.arange(3.0)
     assert Shift(vector, 2.0) == Shift(vector.clone(), 2.0) != Shift(vector, 3.0)
     assert Shift(vector, torch.ones(2)) != Shift(vector, torch.ones(3))
-    assert Clamp([1], torch.ones(2)) == Clamp([1], torch.ones(2)) != Clamp([2], torch.ones(2))
-    assert Scale([1], torch.ones(2)) == Scale([1], torch.ones(2)) != Clamp([1], torch.ones(2))
+    assert Clamp([1, 3], torch.ones(2)) == Clamp([1, 3], torch.ones(2)) != Clamp([2, 3], torch.ones(2))
+    assert Scale([1, 3], torch.ones(2)) == Scale([1, 3], torch.ones(2)) != Clamp([1, 3], torch.ones(2))
     assert Ablate([1, 2]) == Ablate((1, 2)) != Ablate([1, 2], during=(0, 1))
     assert Shift(vector) in [Ablate([1]), Shift(vector)]
     assert len({Shift(vector), Shift(vector.clone()), Ablate([1])}) == 2

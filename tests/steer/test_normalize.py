@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from steer.delta import SiteEdit
+from steer.delta import site_edit
 from steer.edits import Ablate, Clamp, Frames, Scale, Shift
 from steer.errors import SAEError
 from steer.normalize import NORMALIZATIONS
@@ -59,6 +59,6 @@ def test_edits_change_activations_in_their_own_scale(random_sae: Callable[..., S
     new[..., 8] = 1.5
     frames = Frames.of(X, 50.0, 0.0)
     expected = X + sae.decode(new, X) - sae.decode(f, X)
-    torch.testing.assert_close(SiteEdit(sae, edits)(X, frames), expected, atol=1e-4, rtol=1e-5)
-    reconstructed = SiteEdit(sae, edits, "reconstruct")(X, frames)
+    torch.testing.assert_close(site_edit(sae, edits)(X, frames), expected, atol=1e-4, rtol=1e-5)
+    reconstructed = site_edit(sae, edits, "reconstruct")(X, frames)
     torch.testing.assert_close(reconstructed, sae.decode(new, X), atol=1e-4, rtol=1e-5)

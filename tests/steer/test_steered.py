@@ -13,7 +13,7 @@ from hooks import AudioFileError, AudioModel, Clip, Site, SiteError, at_time
 from hooks.capture import Recorder
 from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from steer.edits import Ablate, AddDirection, Clamp, Curve, Scale, Shift
+from steer.edits import Ablate, AddDirection, Clamp, Curve, PerRow, Scale, Shift
 from steer.errors import EditError, SAEError
 from steer.sae import SAE, SAEInfo
 from steer.steered import EditHandle, SteeredModel
@@ -169,7 +169,7 @@ def test_a_chunk_knows_its_time(steered: SteeredModel) -> None:
 
 def test_rows_of_a_batch_are_like_single_runs(steered: SteeredModel) -> None:
     strengths = torch.tensor([-2.0, 0.0, 1.0, 4.0])
-    with steered.edit(Shift(VECTOR, strengths), Scale([1, 2], strengths)):
+    with steered.edit(Shift(VECTOR, strengths), Scale([1, 2], PerRow(strengths))):
         together = steered.run(AUDIO.expand(4, -1, -1))
     for row, strength in enumerate(strengths.tolist()):
         with steered.edit(Shift(VECTOR, strength), Scale([1, 2], strength)):
@@ -276,12 +276,11 @@ def test_it_moves_with_its_saes(steered: SteeredModel) -> None:
         plain = steered.run(AUDIO)
         assert steered.to(torch.float64) is steered
         assert steered.saes is saes and steered.dtype == saes["latent"].W_dec.dtype == torch.float64
-        edited = steered.run(AUDIO.double())  # by what was gathered in float32 before
+        edited = steered.run(AUDIO.double())  # what the edits need of the SAE is gathered anew
     with steered.edit(Ablate([3]), Shift(VECTOR)):
         exact = steered.run(AUDIO.double())
-    for one in (edited, exact):
-        assert one.dtype == torch.float64
-        torch.testing.assert_close(one.float(), plain, atol=1e-4, rtol=1e-4)
+    assert exact.dtype == torch.float64 and torch.equal(edited, exact)
+    torch.testing.assert_close(exact.float(), plain, atol=1e-4, rtol=1e-4)
     assert steered.float() is steered and saes["latent"].W_dec.dtype == torch.float32
     assert steered.cpu() is steered
     assert steered.train() is steered and steered.module.training

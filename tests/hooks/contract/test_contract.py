@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks import AudioModel, ModelError, Site, SiteError, attach, open_model, wrap_model
-from steer import SAE, Clamp, SteeredModel
+from steer import SAE, Clamp, PerRow, SteeredModel
 from tests.hooks.contract.case import Case, Way
 
 FEW = 5
@@ -240,7 +240,7 @@ def test_rows_of_a_batch_are_what_they_are_alone(case: Case, model: AudioModel) 
     steered = SteeredModel(model, random_sae(passed[name][0].shape[2]), name, check=False)
     audio_BCN = case.audio(model, rows=2)
     strengths = torch.tensor([0.0, 4.0]) * float(passed[name][0].std())
-    with steered.edit(Clamp([1, 2], strengths)):
+    with steered.edit(Clamp([1, 2], PerRow(strengths))):
         both = tensors(seeded(model.run, audio_BCN))
     for row, strength in enumerate(strengths):
         with steered.edit(Clamp([1, 2], float(strength))):
