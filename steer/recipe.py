@@ -37,13 +37,14 @@ from hooks import open_model
 from hooks.errors import one_line, shortened
 from hooks.files import whole_file
 from steer import starter
-from steer.edits import Ablate, Clamp, Edit, Scale, Shift
+from steer.edits import Edit, Shift
 from steer.errors import EditError, RecipeError
 from steer.formats import find_folder, load_sae
 from steer.plain_yaml import UNREADABLE, read_yaml
-from steer.recipe_values import Number, Spans, amount, by_value, value_of, written
+from steer.recipe_edits import RECIPE_EDITS, EditSpec, Said
+from steer.recipe_values import Spans, amount, value_of, written
 from steer.steered import SteeredModel
-from steer.vectors import ControlVector, load_vector, load_vectors
+from steer.vectors import ControlVector, load_vectors
 from steer.voice import Voice
 
 DEFAULT_MODEL = "starter:codec"
@@ -70,27 +71,6 @@ class Goals(_Strict):
 
     def wanted(self) -> dict[str, float]:
         return {name: value for name in UNITS if (value := getattr(self, name)) is not None}
-
-
-class EditSpec(_Strict):
-    """One of ablate, clamp, scale and shift. `site` may be left out where there is one SAE."""
-
-    ablate: list[int] | None = None
-    clamp: dict[int, Number] | None = None
-    scale: dict[int, Number] | None = None
-    shift: str | None = None
-    strength: Number | None = None
-    site: str | None = None
-    during: Spans = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> EditSpec:
-        kinds = [kind for kind in ("ablate", "clamp", "scale", "shift") if getattr(self, kind)]
-        if len(kinds) != 1:
-            raise ValueError("an edit is exactly one of ablate, clamp, scale and shift, and names features or a vector")
-        if self.strength is not None and self.shift is None:
-            raise ValueError("strength belongs to a shift")
-        return self
 
 
 class Recipe(_Strict):
@@ -198,9 +178,9 @@ class Recipe(_Strict):
         if folder is not None:
             values["model"] = self._moved(self.model, folder)
             values["saes"] = {site: self._moved(source, folder) for site, source in self.saes.items()}
-            for edit in values.get("edits", []):
-                if "shift" in edit:
-                    edit["shift"] = self._moved(edit["shift"], folder)
+            for spec, edit in zip(self.edits, values.get("edits", []), strict=False):
+                if RECIPE_EDITS[spec.kind].vector:
+                    edit[spec.kind] = self._moved(edit[spec.kind], folder)
         return values
 
     def located(self, source: str) -> str:
@@ -274,20 +254,10 @@ class Recipe(_Strict):
                 raise EditError(
                     f"an edit names {'no site' if site is None else f'site {site!r}'}; there are SAEs at {there}"
                 )
-            edits.setdefault(site, []).extend(self._edits_of(spec))
+            factor = 1.0 if spec.strength is None else value_of(spec.strength)
+            said = Said(spec.during or self.during, factor, self.located)
+            edits.setdefault(site, []).extend(RECIPE_EDITS[spec.kind].edits(spec.what, said))
         return edits
-
-    def _edits_of(self, spec: EditSpec) -> list[Edit]:
-        during = spec.during or self.during
-        if spec.ablate:
-            return [Ablate(spec.ablate, during=during)]
-        if spec.clamp:
-            return [Clamp(features, value, during=during) for value, features in by_value(spec.clamp)]
-        if spec.scale:
-            return [Scale(features, factor, during=during) for factor, features in by_value(spec.scale)]
-        assert spec.shift is not None
-        strength = 1.0 if spec.strength is None else value_of(spec.strength)
-        return [Shift(load_vector(self.located(spec.shift)).vector, strength, during=during)]
 
 
 def path_in(source: str) -> tuple[str, str, str]:
@@ -301,12 +271,17 @@ def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong, in one line; a misspelt key with the nearest right one."""
     problem = error.errors()[0]
     # pydantic names the branch of a union and a key in brackets: neither stands in the file
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("float", "[key]") and "[" not in str(part))
+    place = [*problem["loc"], *problem.get("ctx", {}).get("place", ())]
+    where = ".".join(str(part) for part in place if part not in ("float", "[key]") and "[" not in str(part))
     if problem["type"] == "extra_forbidden":
-        inner: dict[str, type[BaseModel]] = {"goals": Goals, "edits": EditSpec, "voice": Voice}
-        holder = Recipe if len(problem["loc"]) == 1 else inner[str(problem["loc"][0])]
-        near = difflib.get_close_matches(str(problem["loc"][-1]), holder.model_fields, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(holder.model_fields)}"
+        inner = {
+            "goals": Goals.model_fields,
+            "edits": [*RECIPE_EDITS, *EditSpec.model_fields],
+            "voice": Voice.model_fields,
+        }
+        keys = Recipe.model_fields if len(place) == 1 else inner[str(place[0])]
+        near = difflib.get_close_matches(str(place[-1]), keys, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(keys)}"
         return f"there is no key {where!r}; {hint}"
     text = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {text}" if where else text

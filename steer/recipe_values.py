@@ -58,9 +58,17 @@ def value_of(number: float | list[tuple[float, float]]) -> float | Curve:
     return Curve(tuple(number)) if isinstance(number, list) else number
 
 
-def by_value(numbers: Mapping[int, float | list[tuple[float, float]]]) -> list[tuple[float | Curve, list[int]]]:
-    """Features of one value together: hundreds are one edit then."""
-    found: dict[float | Curve, list[int]] = {}
+def each_feature(
+    numbers: Mapping[int, float | list[tuple[float, float]]],
+) -> list[tuple[list[int], float | list[float] | Curve]]:
+    """Features and their values: all that have a number together, then those that share a curve."""
+    plain = {feature: number for feature, number in numbers.items() if not isinstance(number, list)}
+    curves: dict[Curve, list[int]] = {}
     for feature, number in numbers.items():
-        found.setdefault(value_of(number), []).append(feature)
-    return list(found.items())
+        if isinstance(number, list):
+            curves.setdefault(Curve(tuple(number)), []).append(feature)
+    found: list[tuple[list[int], float | list[float] | Curve]] = [(some, curve) for curve, some in curves.items()]
+    if plain:
+        values = list(plain.values())
+        found.insert(0, (list(plain), values[0] if len(set(values)) == 1 else values))
+    return found

@@ -38,15 +38,28 @@ def test_edits_of_every_kind() -> None:
     everywhere = ((0.0, 4.0), (5.0, 6.0))
     assert recipe.edits_for()["latent"] == [
         Ablate([3, 17], during=(0.5, 1.5)),  # its own spans go before those of the whole recipe
-        Clamp([5], 2.0, during=everywhere),
-        Clamp([7], 0.0, during=everywhere),
+        Clamp([5, 7], [2.0, 0.0], during=everywhere),
         Scale([4], Curve(((0.0, 1.0), (2.0, 1.5))), during=everywhere),
     ]
 
 
-def test_features_of_one_value_are_one_edit() -> None:
+def test_numbers_are_one_edit() -> None:
     recipe = Recipe.build({"edits": [{"scale": {3: 2.0, 5: 1.5, 4: 2.0}}, {"clamp": {1: [[0, 1]], 2: [[0, 1]]}}]})
-    assert recipe.edits_for()["latent"] == [Scale([3, 4], 2.0), Scale([5], 1.5), Clamp([1, 2], Curve(((0.0, 1.0),)))]
+    assert recipe.edits_for()["latent"] == [
+        Scale([3, 5, 4], [2.0, 1.5, 2.0]),
+        Clamp([1, 2], Curve(((0.0, 1.0),))),
+    ]
+
+
+def test_an_edit_is_written_as_it_was_read() -> None:
+    edits = [
+        {"scale": {"3": 2.0, "5": [[0.0, 1.0], [1.0, 2.0]]}, "site": "latent", "during": [[0.0, 1.0]]},
+        {"shift": "v.safetensors#warm", "strength": [[0.0, 1.0]]},
+        {"ablate": [3]},
+    ]
+    written = Recipe.build({"edits": edits}).to_dict()["edits"]
+    assert written == edits
+    assert [next(iter(edit)) for edit in written] == ["scale", "shift", "ablate"]
 
 
 @pytest.mark.parametrize("name", ["r.yaml", "r.json"])

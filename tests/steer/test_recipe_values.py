@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from steer.edits import Curve
-from steer.recipe_values import Number, Spans, amount, by_value, written
+from steer.recipe_values import Number, Spans, amount, each_feature, written
 
 Loudness = TypeAdapter(Annotated[float, amount("dB"), written("dB")])
 
@@ -49,7 +49,12 @@ def test_a_number_or_a_curve() -> None:
             read(wrong)
 
 
-def test_features_of_one_value_are_together() -> None:
-    curve = [(0.0, 1.0)]
-    assert by_value({3: 2.0, 5: 1.5, 4: 2.0}) == [(2.0, [3, 4]), (1.5, [5])]
-    assert by_value({1: curve, 2: curve}) == [(Curve(((0.0, 1.0),)), [1, 2])]
+def test_numbers_are_together_and_each_curve_by_itself() -> None:
+    curve, other = [(0.0, 1.0)], [(1.0, 2.0)]
+    assert each_feature({3: 2.0, 5: 1.5, 4: 2.0}) == [([3, 5, 4], [2.0, 1.5, 2.0])]
+    assert each_feature({3: 2.0, 4: 2.0}) == [([3, 4], 2.0)]
+    assert each_feature({1: curve, 7: 0.5, 3: other, 2: curve}) == [
+        ([7], 0.5),
+        ([1, 2], Curve(((0.0, 1.0),))),
+        ([3], Curve(((1.0, 2.0),))),
+    ]
