@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from apps.files import write_result
+from apps.spectrogram import draw_spectrogram, power_of, spectrogram_db
 from hooks.clip import audio_info, read_blocks
 from hooks.errors import require
+from hooks.samples import mix_weights
 from steer.acoustics import pitch_track
 from steer.edits import Span
 
 SHOWN_S = 60.0
 """Of longer files this much is drawn: from a little before the first edited span on, or from the start."""
-FLOOR_DB = 80.0
 BEFORE, AFTER = "#5b6770", "#d1495b"
-HERTZ = {100: "100", 300: "300", 1000: "1 k", 3000: "3 k", 10_000: "10 k", 30_000: "30 k"}
 
 
 def require_plots() -> None:
@@ -51,7 +51,9 @@ def drawn(before: Path, after: Path, during: Sequence[Span] | None = None) -> An
     sounds = []
     for path in (before, after):
         samples_CN = torch.cat(list(read_blocks(audio_info(path), last - first, start=first, end=last)), dim=1)
-        sounds.append(samples_CN.mean(0))
+        sounds.append(samples_CN)
+    weights_C = mix_weights(sounds[0])
+    sounds = [weights_C @ samples_CN for samples_CN in sounds]
     return draw(sounds[0], sounds[1], info.sample_rate, start_s, during, (before.name, after.name))
 
 
@@ -74,24 +76,13 @@ def draw(
     peak = max(1e-4, *(float(sound.abs().max()) for sound in sounds)) * 1.05
     top = max(float(spectrum.max()) for spectrum in spectra)
     end_s = start_s + len(before_N) / sample_rate
-    ticks = {mel(hertz): name for hertz, name in HERTZ.items() if hertz < sample_rate / 2}
     for column, color in enumerate((BEFORE, AFTER)):
         wave, spectrum = (figure.add_subplot(grid[row, column]) for row in (0, 1))
         wave.plot(
             torch.linspace(start_s, end_s, len(before_N)).numpy(), sounds[column].numpy(), color=color, linewidth=0.4
         )
         wave.set(title=f"{('before', 'after')[column]}: {names[column]}", xlim=(start_s, end_s), ylim=(-peak, peak))
-        image = spectrum.imshow(
-            spectra[column].numpy(),
-            origin="lower",
-            aspect="auto",
-            extent=(start_s, end_s, 0, mel(sample_rate / 2)),
-            vmin=top - FLOOR_DB,
-            vmax=top,
-            cmap="magma",
-            interpolation="nearest",
-        )
-        spectrum.set_yticks(list(ticks), list(ticks.values()))
+        image = draw_spectrogram(spectrum, spectra[column], sample_rate, start_s, end_s, top)
         wave.tick_params(labelbottom=False, labelleft=column == 0)
         spectrum.tick_params(labelleft=column == 0)
         if column == 0:
@@ -112,31 +103,6 @@ def draw(
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0)
     axes.set_xlabel("seconds")
     return figure
-
-
-def mel(hertz: float) -> float:
-    return 2595 * math.log10(1 + hertz / 700)
-
-
-def power_of(mono_N: Tensor, sample_rate: int) -> tuple[Tensor, int]:
-    """Power [F, T] in windows of about 46 ms, and the hop in samples."""
-    n_fft = 2 ** round(math.log2(0.046 * sample_rate))
-    hop = n_fft // 4
-    padded = torch.nn.functional.pad(mono_N, (n_fft // 2, n_fft // 2))
-    spectrum = torch.stft(padded, n_fft, hop, window=torch.hann_window(n_fft), center=False, return_complex=True)
-    return spectrum.abs().square() / n_fft, hop
-
-
-def spectrogram_db(mono_N: Tensor, sample_rate: int, rows: int = 160) -> Tensor:
-    """Power in dB on a mel axis, [rows, T]."""
-    power_FT, _ = power_of(mono_N, sample_rate)
-    hertz = 700 * (10 ** (torch.linspace(0, mel(sample_rate / 2), rows + 1) / 2595) - 1)
-    bins = (hertz / (sample_rate / 2) * (len(power_FT) - 1)).round().long()
-    bands = [
-        power_FT[low : max(low + 1, high)].mean(0)
-        for low, high in zip(bins[:-1].tolist(), bins[1:].tolist(), strict=True)
-    ]
-    return 10 * torch.log10(torch.stack(bands).clamp(min=1e-12))
 
 
 Track = tuple[Tensor, Tensor]

@@ -11,6 +11,7 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -99,10 +100,8 @@ class Journal:
                 self._start = os.fstat(self._file.fileno()).st_size
             elif self._size_after(self._start, line):
                 continue
-            try:
+            with suppress(OSError):
                 self._file.write(line)
-            except OSError:
-                pass
             if not self._size_after(self._start, line):
                 return
 

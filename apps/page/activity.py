@@ -16,7 +16,8 @@ from torch import Tensor
 
 from apps.page.pictures import INK, on_any_ground
 from apps.page.words import NOTHING
-from apps.plot import FLOOR_DB, HERTZ, mel, require_plots, spectrogram_db
+from apps.plot import require_plots
+from apps.spectrogram import draw_spectrogram, spectrogram_db
 from hooks import capture
 from hooks.clip import Clip, as_clip
 from hooks.model import Source, Transcript
@@ -132,7 +133,10 @@ def draw(activity: Activity, transcripts: Mapping[str, Transcript]) -> Any:
     ]
     figure = Figure(figsize=(WIDTH, sum(inches) + 0.9), dpi=110, layout="constrained")
     panels = figure.subplots(len(inches), 1, sharex=True, height_ratios=inches)
-    draw_spectrogram(panels[0], activity.clip)
+    clip = activity.clip
+    draw_spectrogram(panels[0], spectrogram_db(clip.waveform[0], clip.sample_rate), clip.sample_rate, 0, clip.seconds)
+    panels[0].set_ylabel("Hz")
+    panels[0].tick_params(labelbottom=False, bottom=False)
     for axes, (name, blocks) in zip(panels[1:-1], lines.items(), strict=True):
         draw_words(axes, name, blocks)
     draw_features(panels[-1], activity)
@@ -143,26 +147,6 @@ def draw(activity: Activity, transcripts: Mapping[str, Transcript]) -> Any:
     panels[-1].set_xlim(0, seconds)
     panels[-1].set_xlabel("seconds", fontsize=FONT)
     return on_any_ground(figure)
-
-
-def draw_spectrogram(axes: Any, clip: Clip) -> None:
-    spectrum_FT = spectrogram_db(clip.waveform[0], clip.sample_rate)
-    top = max(float(spectrum_FT.max()), FLOOR_DB - 120)  # -120 dB is silence, and dark
-    nyquist = clip.sample_rate / 2
-    axes.imshow(
-        spectrum_FT.numpy(),
-        origin="lower",
-        aspect="auto",
-        extent=(0, clip.seconds, 0, mel(nyquist)),
-        vmin=top - FLOOR_DB,
-        vmax=top,
-        cmap="magma",
-        interpolation="nearest",
-    )
-    ticks = {mel(hertz): name for hertz, name in HERTZ.items() if hertz < nyquist}
-    axes.set_yticks(list(ticks), list(ticks.values()))
-    axes.set_ylabel("Hz")
-    axes.tick_params(labelbottom=False, bottom=False)
 
 
 def draw_features(axes: Any, activity: Activity) -> None:

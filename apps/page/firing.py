@@ -11,11 +11,13 @@ from torch import Tensor
 from apps.feature_lists import features_of, strongest
 from apps.page.feature_run import label_text, told
 from apps.page.pictures import INK, on_any_ground
-from apps.plot import FLOOR_DB, HERTZ, SHOWN_S, mel, require_plots, spectrogram_db
+from apps.plot import SHOWN_S, require_plots
+from apps.spectrogram import draw_spectrogram, spectrogram_db
 from evaluation.atlas import Atlas
 from hooks import Clip, SiteError
 from hooks.model import Source
 from steer.errors import EditError
+from steer.frame_labels import mono
 from steer.sae import check_features
 from steer.steered import SteeredModel
 
@@ -120,22 +122,10 @@ def draw(clip: Clip, firing: Firing) -> Any:
     rate, peaks = clip.sample_rate, firing.peaks()
     start_s = min(max(0.0, peaks[0][0] - SHOWN_S / 2), max(0.0, clip.seconds - SHOWN_S)) if peaks else 0.0
     end_s = min(clip.seconds, start_s + SHOWN_S)
-    sound_N = clip.waveform.mean(0)[round(start_s * rate) : round(end_s * rate)]
+    sound_N = mono(clip.waveform)[round(start_s * rate) : round(end_s * rate)]
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.7, 1))
-    spectrum = spectrogram_db(sound_N, rate)
-    above.imshow(
-        spectrum.numpy(),
-        origin="lower",
-        aspect="auto",
-        extent=(start_s, end_s, 0, mel(rate / 2)),
-        vmin=float(spectrum.max()) - FLOOR_DB,
-        vmax=float(spectrum.max()),
-        cmap="magma",
-        interpolation="nearest",
-    )
-    ticks = {mel(hertz): name for hertz, name in HERTZ.items() if hertz < rate / 2}
-    above.set_yticks(list(ticks), list(ticks.values()))
+    draw_spectrogram(above, spectrogram_db(sound_N, rate), rate, start_s, end_s)
     above.set_ylabel("Hz (mel)")
     time, value = firing.time_T.numpy(), firing.value_T.numpy()
     below.fill_between(time, value, color=CURVE, alpha=0.25, linewidth=0)

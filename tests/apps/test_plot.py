@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from apps import plot
-from apps.plot import curves_of, draw, drawn, spectrogram_db
+from apps.plot import curves_of, draw, drawn
+from apps.spectrogram import spectrogram_db
 from hooks import Clip, write_clip
 
 RATE = 16_000
