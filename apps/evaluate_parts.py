@@ -26,6 +26,8 @@ from steer.steered import SteeredModel
 RANK: concepts.Rank = "contribution"
 MODE: Mode = "reconstruct"
 """How concepts are removed."""
+MEASURES = 2
+"""Counted up whenever an evaluator computes something else, so that results of before are measured again."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Setup:
             "weights": fingerprint(self.steered.model.module),
             "audio": fingerprint_of_manifests(self.audio),
             "clips": self.clips,
+            "measures": MEASURES,
         }
 
     def false_alarms(self) -> Part:

@@ -16,6 +16,7 @@ import soundfile
 import torch
 
 import hooks
+from apps import evaluate_parts
 from hooks import Transcriber
 from steer.sae import SAE, SAEInfo
 
@@ -128,7 +129,9 @@ def test_all_of_a_recogniser(run: Run, tmp_path: Path, audio: Path, seeds: Path)
     assert "digit" not in summary and "sound=rain" in summary
 
 
-def test_a_part_that_fails_does_not_stop_the_rest(run: Run, tmp_path: Path, audio: Path, seeds: Path) -> None:
+def test_a_part_that_fails_does_not_stop_the_rest(
+    run: Run, tmp_path: Path, audio: Path, seeds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     sae = ("--sae", seeds / "ear.0" / "seed-0")
     command = ("evaluate", "all", "--model", "listener", "--audio", audio, "-o", out, *sae, "--concepts", "keyword")
@@ -142,6 +145,9 @@ def test_a_part_that_fails_does_not_stop_the_rest(run: Run, tmp_path: Path, audi
     assert list(json.loads((out / "summary.json").read_text())["about"]["failed"]) == ["ablation-keyword-ear.0"]
     assert run(*command)[1].count("measured already") == 2
     assert "measured already" not in run(*command, "--fresh")[1]
+    # what evaluators of before have measured is measured again
+    monkeypatch.setattr(evaluate_parts, "MEASURES", evaluate_parts.MEASURES + 1)
+    assert "measured already" not in run(*command)[1]
 
 
 def test_where_nothing_can_be_measured_nothing_is_left(run: Run, tmp_path: Path, seeds: Path) -> None:
