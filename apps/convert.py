@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +10,12 @@ import typer
 from apps.options import Force, Json, output
 
 
-class Package(StrEnum):
-    saelens = "saelens"
-    dictionary_learning = "dictionary_learning"
-    sparsify = "sparsify"
-    openai = "openai"
-
-
 def convert(
     source: Annotated[str, typer.Argument(help="Folder, file, hf:owner/name/folder@revision or starter:codec/latent.")],
     out: Annotated[Path, output("Folder to write.")],
-    to: Annotated[Package, typer.Option(help="The package that shall open it.")] = Package.saelens,
+    to: Annotated[
+        str, typer.Option(help="The package that shall open it: saelens, dictionary_learning, sparsify or openai.")
+    ] = "saelens",
     k: Annotated[int | None, typer.Option(help="Features of each frame, for a file that does not say.")] = None,
     as_json: Json = False,
     force: Force = False,
@@ -47,10 +41,10 @@ def convert(
         sae = load_sae(source, k)
     for notice in told:
         typer.echo(f"steer: {notice.message}", err=True)
-    write_sae(sae, out, to.value)
+    write_sae(sae, out, to)
     if as_json:
         files = sorted(path.name for path in out.iterdir())
         about = {"activation": sae.activation, "k": sae.k, "d_in": sae.d_in, "d_sae": sae.d_sae, "site": sae.info.site}
-        print(to_json({"source": source, "folder": str(out), "to": to.value, "files": files, **about}))
+        print(to_json({"source": source, "folder": str(out), "to": to, "files": files, **about}))
     else:
-        print(f"{out}: {sae.extra_repr()}, for {to.value}")
+        print(f"{out}: {sae.extra_repr()}, for {to}")

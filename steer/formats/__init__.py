@@ -12,7 +12,8 @@ Which way a matrix lies is told by its key, never by its size. Nothing that a fi
 see `hooks.weights`.
 """
 
-from steer.formats.files import SAVERS, fetch_sae, from_module, load_sae, load_saes, push_sae, write_sae
+from steer.formats.files import fetch_sae, from_module, load_sae, load_saes, push_sae, write_sae
+from steer.formats.known import FORMATS, Format, writable
 from steer.formats.places import SCHEMES, find_folder
 from steer.formats.sae_lens import CFG, RMS_ARCHITECTURE, WEIGHTS, save_sae
 from steer.sae import SAE
@@ -30,10 +31,11 @@ for name, entry in {
 
 __all__ = [
     "CFG",
+    "FORMATS",
     "RMS_ARCHITECTURE",
-    "SAVERS",
     "SCHEMES",
     "WEIGHTS",
+    "Format",
     "fetch_sae",
     "find_folder",
     "from_module",
@@ -41,5 +43,6 @@ __all__ = [
     "load_saes",
     "push_sae",
     "save_sae",
+    "writable",
     "write_sae",
 ]

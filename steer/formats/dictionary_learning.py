@@ -36,6 +36,13 @@ CLASSES: dict[str, tuple[str, dict[str, str], bool]] = {
     "BatchTopKSAE": ("batchtopk", LINEAR | {"b_dec": "b_dec"}, True),
     "MatryoshkaBatchTopKSAE": ("batchtopk", PLAIN, True),
 }
+WRITTEN_AS = {
+    "relu": "AutoEncoderNew",
+    "topk": "AutoEncoderTopK",
+    "gated": "GatedAutoEncoder",
+    "batchtopk": "BatchTopKSAE",
+    "jumprelu": "JumpReluAutoEncoder",
+}
 TELLING = {  # a key that only one class has, where no config names the class
     "group_sizes": "MatryoshkaBatchTopKSAE",
     "W_enc": "JumpReluAutoEncoder",
@@ -122,10 +129,11 @@ def save(sae: SAE, folder: Path) -> None:
     feature to feature make a JumpReluAutoEncoder.
     """
     only_plain(sae, "dictionary_learning")
-    kind = {"relu": "AutoEncoderNew", "topk": "AutoEncoderTopK", "gated": "GatedAutoEncoder"}.get(sae.activation)
+    kind = WRITTEN_AS.get(sae.activation)
     if kind is None:
-        one = sae.activation == "batchtopk" and bool(sae.threshold.eq(sae.threshold[0]).all())
-        kind = "BatchTopKSAE" if one else "JumpReluAutoEncoder"
+        raise SAEError(f"dictionary_learning has no {sae.activation} SAEs: this one cannot be written for it")
+    if kind == "BatchTopKSAE" and not sae.threshold.eq(sae.threshold[0]).all():
+        kind = "JumpReluAutoEncoder"
     _, names, center = CLASSES[kind]
     tensors = dict(sae.state_dict()) | biases(sae, center)
     state = {

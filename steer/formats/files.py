@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,25 +15,13 @@ from hooks.errors import AudioSteerError, one_line, require
 from hooks.hub import HubError, explained
 from hooks.weights import UNREADABLE
 from steer.errors import SAEError
-from steer.formats import dictionary_learning, openai, sae_lens, sparsify
-from steer.formats.audio_saes import Freud, WhisperSAE
+from steer.formats import dictionary_learning, sparsify
 from steer.formats.card import CARD, card_of
 from steer.formats.checkpoint import Checkpoint, read_json, read_weights
+from steer.formats.known import FORMATS, files, writable
 from steer.formats.places import TORCH_FILES, downloaded, locate, path_inside
 from steer.formats.sae_lens import CFG, WEIGHTS, save_sae
 from steer.sae import SAE
-
-FORMATS = (openai, WhisperSAE, Freud, sparsify, sae_lens, dictionary_learning)
-"""In the order in which they are asked whether they know a checkpoint."""
-FILES = (WEIGHTS, sparsify.WEIGHTS, dictionary_learning.WEIGHTS)
-CONFIGS = {WEIGHTS: CFG, sparsify.WEIGHTS: sparsify.CFG}
-"""Weights that cannot be read without the config beside them."""
-SAVERS: dict[str, Callable[[SAE, Path], Any]] = {
-    "saelens": save_sae,
-    "dictionary_learning": dictionary_learning.save,
-    "sparsify": sparsify.save,
-    "openai": openai.save,
-}
 
 
 def load_sae(
@@ -77,7 +65,7 @@ def load_saes(
     folder, inner = Path(folder), "" if seed is None else f"seed-{seed}"
     found: dict[str, SAE] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if any((path / inner / name).is_file() for name in FILES):
+        if any((path / inner / name).is_file() for name in files()):
             sae = load_sae(path / inner, device=device, dtype=dtype)
             site = sae.info.site or path.name
             if site in found:
@@ -122,7 +110,7 @@ def described(module: nn.Module) -> dict[str, Any]:
 
 
 def build(checkpoint: Checkpoint) -> SAE:
-    for known in FORMATS:
+    for known in FORMATS.values():
         if known.knows(checkpoint):
             try:
                 return known.build(checkpoint)
@@ -134,18 +122,19 @@ def build(checkpoint: Checkpoint) -> SAE:
 
 
 def write_sae(sae: SAE, folder: str | Path, to: str = "saelens") -> Path:
-    """Write an SAE for another package: saelens, dictionary_learning, sparsify or openai.
+    """Write an SAE for another package: saelens, dictionary_learning, sparsify, openai or another of `FORMATS`.
 
     Raises:
         SAEError: the package has no such SAE, there is no such package, or the folder cannot be written.
     """
-    if to not in SAVERS:
-        raise SAEError(f"there is no format {to!r} to write; there are {', '.join(SAVERS)}")
+    save = FORMATS[to].save
+    if save is None:
+        raise SAEError(f"files of {to} are read and not written; there are {', '.join(writable())}")
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
-            SAVERS[to](sae, folder)
+            save(sae, folder)
     except (OSError, SafetensorError) as error:
         raise SAEError(f"{folder}: the SAE could not be written ({error})") from error
     return folder
@@ -212,7 +201,7 @@ def weights_in(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise SAEError(f"{folder}: is neither a file nor a folder")
-    for name in FILES:
+    for name in files():
         if (folder / name).is_file():
             return folder / name
     if (folder / CFG).is_file():
@@ -222,16 +211,19 @@ def weights_in(folder: Path) -> Path:
         return found[0]
     if found:
         raise SAEError(f"{folder}: which of {', '.join(path.name for path in found[:8])}? Pass the file")
-    inner = sorted(path.name for path in folder.iterdir() if path.is_dir() and any((path / n).is_file() for n in FILES))
+    inner = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and any((path / n).is_file() for n in files())
+    )
     there = f"; there are SAEs in its folders {', '.join(inner[:40])}" if inner else ""
-    raise SAEError(f"no SAE in {folder}: no {CFG} with its weights, no {FILES[2]} and no other torch file{there}")
+    named = f"no {CFG} with its weights, no {dictionary_learning.WEIGHTS}"
+    raise SAEError(f"no SAE in {folder}: {named} and no other torch file{there}")
 
 
 def config_beside(weights: Path) -> dict[str, Any]:
     """The JSON that belongs to a file of weights; {} for a torch file that has none."""
-    needed = CONFIGS.get(weights.name)
-    if needed:
-        return read_json(weights.with_name(needed))
+    for known in FORMATS.values():
+        if known.weights == weights.name and known.config:
+            return read_json(weights.with_name(known.config))
     # dictionary_learning keeps earlier steps in a folder of their own
     folders = [weights.parent, *([weights.parent.parent] if weights.parent.name == "checkpoints" else [])]
     names = ("config.json", CFG, "training_config.json")

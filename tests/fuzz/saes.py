@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from hooks.errors import AudioSteerError
-from steer.formats import SAVERS, load_sae, write_sae
+from steer.formats import load_sae, writable, write_sae
 from steer.sae import SAE
 from tests.fuzz.child import CANARY, Case, Wrong
 from tests.fuzz.mutate import mutated
@@ -39,7 +39,7 @@ def seeds(folder: Path) -> dict[str, Folder]:
     """The tiny SAE in every format that is read: {format: {file: bytes}}."""
     found: dict[str, Folder] = {}
     for activation in ("relu", "topk", "batchtopk", "jumprelu", "gated"):
-        for package in SAVERS:
+        for package in writable():
             there = folder / f"{package}-{activation}"
             try:
                 write_sae(tiny_sae(activation), there, package)
@@ -294,7 +294,7 @@ class Attack:
         f_TF = sae.encode(x_TD)
         if f_TF.shape != (3, sae.d_sae) or sae.decode(f_TF, x_TD).shape != x_TD.shape:
             raise Wrong("features of another shape")
-        for package in SAVERS:
+        for package in writable():
             try:
                 write_sae(sae, self.out / package, package)
             except AudioSteerError as error:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from steer import formats
 from steer.errors import SAEError
-from steer.formats import SAVERS, find_folder, from_module, load_sae, write_sae
+from steer.formats import find_folder, from_module, load_sae, writable, write_sae
 from steer.formats.checkpoint import read_weights
 from steer.sae import SAE
 
@@ -34,7 +34,7 @@ def test_a_package_reads_of_each_other_what_it_writes(random_sae: Callable[..., 
         write_sae(sae, tmp_path, "gguf")
 
 
-@pytest.mark.parametrize("to", SAVERS)
+@pytest.mark.parametrize("to", writable())
 def test_opening_draws_no_random_numbers(random_sae: Callable[..., SAE], to: str, tmp_path: Path) -> None:
     path = write_sae(random_sae("topk", normalize="layer_norm" if to == "openai" else None), tmp_path, to)
     before = torch.get_rng_state()
@@ -44,7 +44,7 @@ def test_opening_draws_no_random_numbers(random_sae: Callable[..., SAE], to: str
     assert sae.W_enc.T.is_contiguous()  # as a new one's: products are faster so
 
 
-@pytest.mark.parametrize("to", SAVERS)
+@pytest.mark.parametrize("to", writable())
 def test_a_folder_that_cannot_be_written(random_sae: Callable[..., SAE], to: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SAEError, match="could not be written"):
@@ -195,7 +195,7 @@ def test_schemes_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.filterwarnings("ignore:.*without its threshold")
-@pytest.mark.parametrize("to", SAVERS)
+@pytest.mark.parametrize("to", writable())
 def test_nonsense_in_a_file_is_no_crash(random_sae: Callable[..., SAE], to: str, tmp_path: Path) -> None:
     """Each value of the config and each tensor in turn is something else: an SAE or a reason, never another error."""
     write_sae(random_sae("topk", normalize="layer_norm" if to == "openai" else None), tmp_path, to)

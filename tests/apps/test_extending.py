@@ -1,0 +1,193 @@
+"""An activation, an edit, a format and an objective of one's own: a class or function and a line, then used in Python,
+in a recipe and by the commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from steer import SAE, FeatureEdit, Recipe, Scale, TrainConfig, train_sae
+from steer.activations import ACTIVATIONS, Activation
+from steer.delta import FullEdit, PickedEdit, site_edit
+from steer.edits import Frames
+from steer.encoder import Encoder
+from steer.errors import RecipeError, SAEError, TrainingError
+from steer.formats import FORMATS, Format, load_sae, writable, write_sae
+from steer.formats.assemble import assemble
+from steer.formats.checkpoint import Checkpoint
+from steer.objectives import OBJECTIVES
+from steer.passes import Pass
+from steer.recipe_edits import RECIPE_EDITS, of_features
+from steer.registry import Registry
+
+Run = Callable[..., tuple[int, str, str]]
+Write = Callable[..., Path]
+DATA = torch.randn(600, 12, generator=torch.Generator().manual_seed(1)).relu() @ torch.randn(
+    12, 12, generator=torch.Generator().manual_seed(2)
+)
+SMALL = ("--expansion", 2, "--batch-size", 64, "--steps", 20)
+
+
+@pytest.fixture
+def edit(steer: Run, sound: Write, codec_folder: Path, tmp_path: Path) -> Callable[..., Tensor]:
+    """The sound that `steer edit --recipe` makes with an SAE in a folder and edits."""
+
+    def run(sae: Path, edits: list[dict[str, Any]]) -> Tensor:
+        source = tmp_path / "a.wav" if (tmp_path / "a.wav").exists() else sound("a.wav", 1.0)
+        values = {"model": str(codec_folder), "saes": {"latent": str(sae)}, "edits": edits}
+        recipe = Recipe.build(values).save(tmp_path / "r.yaml", force=True)
+        code, _, told = steer("edit", source, "-o", tmp_path / "out.wav", "--recipe", recipe, "--force")
+        assert code == 0, told
+        return torch.from_numpy(soundfile.read(tmp_path / "out.wav")[0])
+
+    return run
+
+
+class Swell(Activation):
+    """Rectified, times a gain of its own."""
+
+    parameters = ("gain",)
+    penalty = "l1"
+
+    def encode(self, encoder: Encoder, x_XD: Tensor) -> Tensor:
+        return encoder.preactivation(x_XD).relu() * encoder.own["gain"].exp()
+
+
+def test_an_activation(
+    steer: Run, sound: Write, codec_folder: Path, edit: Callable[..., Tensor], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as added:
+        added.setitem(ACTIVATIONS, "swell", Swell())
+        # Python: it is trained with its parameter, edited at the cost of the edit, and written
+        config = TrainConfig("swell", expansion=2, sparsity=0.1, steps=40, batch_size=64, lr=1e-2, dead_after=10**6)
+        sae = train_sae(DATA, config, progress=False, device="cpu")
+        assert sae.gain.abs().max() > 0.01  # type: ignore[operator, union-attr]
+        assert sae.info.metrics["explained_variance"] > 0.3
+        frames, x = Frames.of(DATA[None], 50.0, 0.0), DATA[None]
+        picked = site_edit(sae, [Scale([3, 7], 2.0)])
+        assert isinstance(picked, PickedEdit)
+        whole = FullEdit(sae, [Scale([3, 7], 2.0)])
+        torch.testing.assert_close(picked(x, frames), whole(x, frames), atol=1e-4, rtol=1e-4)
+        sae.save(tmp_path / "mine")
+        assert torch.equal(load_sae(tmp_path / "mine").encode(DATA), sae.encode(DATA))
+        # SAELens refuses what it has no name for; nobody else's format takes it
+        assert json.loads((tmp_path / "mine" / "cfg.json").read_text())["architecture"] == "audiosteer_swell"
+        for to in set(writable()) - {"saelens"}:
+            with pytest.raises(SAEError, match="swell"):
+                write_sae(sae, tmp_path / to, to)
+        rms = SAE(12, 24, "swell", rms_norm=True)
+        rms.save(tmp_path / "rms")
+        assert load_sae(tmp_path / "rms").activation == "swell" and load_sae(tmp_path / "rms").rms_norm
+        # the command, and a recipe with what it made
+        flags = ("--model", codec_folder, *SMALL, "--activation", "swell", "--json")
+        code, shown, told = steer("train", sound("b.wav", 2.0), "-o", tmp_path / "out", *flags)
+        assert code == 0, told
+        assert SAE.load(json.loads(shown)["saes"][0]["folder"]).activation == "swell"
+        features = [{"scale": dict.fromkeys(range(32), 0.0)}], [{"scale": dict.fromkeys(range(32), 1.0)}]
+        silenced, same = (edit(tmp_path / "out" / "latent", edits) for edits in features)
+        assert not torch.equal(silenced, same)
+    with pytest.raises(SAEError, match="unknown activation 'swell'; there are relu"):
+        load_sae(tmp_path / "mine")
+    code, _, told = steer("train", tmp_path / "b.wav", "-o", tmp_path / "no", *flags)
+    assert (code, "unknown activation 'swell'" in told, (tmp_path / "no").exists()) == (2, True, False)
+
+
+class Halve(FeatureEdit):
+    """Half of each feature."""
+
+    kind = "halve"
+
+    def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+        return f_BTS / 2
+
+
+def test_an_edit(sae_folder: Path, edit: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPE_EDITS, "halve", of_features(Halve))
+    # Python
+    sae, x = load_sae(sae_folder), torch.randn(1, 9, 16)
+    frames = Frames.of(x, 50.0, 0.0)
+    assert torch.equal(site_edit(sae, [Halve([0, 5])])(x, frames), site_edit(sae, [Scale([0, 5], 0.5)])(x, frames))
+    # a recipe, and the command
+    values = {"model": "m", "saes": {"latent": "s"}, "edits": [{"halve": [0, 5], "during": [[0.0, 0.5]]}]}
+    assert Recipe.build(values).edits_for()["latent"] == [Halve([0, 5], during=(0.0, 0.5))]
+    assert Recipe.build(values).to_dict()["edits"] == values["edits"]
+    with pytest.raises(RecipeError, match=r"no key 'edits.0.halves'; did you mean 'halve'"):
+        Recipe.build({**values, "edits": [{"halves": [0]}]})
+    everything = list(range(32))
+    halved = edit(sae_folder, [{"halve": everything}])
+    assert torch.equal(halved, edit(sae_folder, [{"scale": dict.fromkeys(everything, 0.5)}]))
+    assert not torch.equal(halved, edit(sae_folder, [{"scale": {0: 1.0}}]))
+
+
+def test_a_format(steer: Run, sae_folder: Path, edit: Callable[..., Tensor], tmp_path: Path,
+                  monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    def save(sae: SAE, folder: Path) -> None:
+        tensors = {f"mine.{name}": value.contiguous() for name, value in sae.state_dict().items()}
+        save_file(tensors, folder / "mine.safetensors", {"k": str(sae.k)})
+
+    def build(checkpoint: Checkpoint) -> SAE:
+        state = {name.removeprefix("mine."): value for name, value in checkpoint.state.items()}
+        return assemble(checkpoint.name, "topk", state, checkpoint.k or 4)
+
+    known = Format(lambda checkpoint: "mine.W_enc" in checkpoint.state, build, save, "mine.safetensors")
+    monkeypatch.setitem(FORMATS, "mine", known)
+    # Python
+    sae = SAE(12, 24, "topk", 4).requires_grad_(False)
+    assert "mine" in writable()
+    assert torch.equal(load_sae(write_sae(sae, tmp_path / "one", "mine")).encode(DATA), sae.encode(DATA))
+    # the command, and a recipe with what it wrote
+    SAE(16, 32, "topk", 4).save(tmp_path / "ours")
+    code, _, told = steer("convert", tmp_path / "ours", "-o", tmp_path / "two", "--to", "mine")
+    assert code == 0, told
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["mine.safetensors"]
+    louder = [{"scale": dict.fromkeys(range(32), 2.0)}]
+    assert torch.equal(edit(tmp_path / "two", louder), edit(tmp_path / "ours", louder))
+
+
+def test_an_objective(steer: Run, sound: Write, codec_folder: Path, tmp_path: Path,
+                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    def absolute(run: Pass, weight: float) -> Tensor:
+        return (run.y_ND - run.x_ND).abs().sum(1).mean() + run.own
+
+    monkeypatch.setitem(OBJECTIVES, "absolute", absolute)
+    # Python
+    config = TrainConfig("topk", k=4, expansion=2, steps=400, batch_size=64, lr=1e-2)
+    mine, usual = (train_sae(DATA, config, objective=one, progress=False, device="cpu") for one in ("absolute", ""))
+    errors = [float((sae(DATA) - DATA).abs().mean()) for sae in (mine, usual)]
+    assert mine.info.extra["training"]["objective"] == "absolute" and errors[0] < errors[1]
+    # the command; recipes do not train
+    flags = ("--model", codec_folder, *SMALL, "--activation", "topk", "--k", 4, "--objective")
+    code, _, told = steer("train", sound("a.wav", 2.0), "-o", tmp_path / "out", *flags, "absolute")
+    assert code == 0, told
+    assert SAE.load(tmp_path / "out" / "latent").info.extra["training"]["objective"] == "absolute"
+    code, _, told = steer("train", tmp_path / "a.wav", "-o", tmp_path / "no", *flags, "relative")
+    assert (code, "unknown objective 'relative'; there are plain" in told) == (2, True)
+    assert not (tmp_path / "no").exists()
+
+
+def test_installed_packages_add_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Entry:
+        def load(self) -> str:
+            return "theirs"
+
+    def entry_points(group: str, name: str) -> list[Entry]:
+        asked.append((group, name))
+        return [Entry()] if name == "b" else []
+
+    monkeypatch.setattr("steer.registry.entry_points", entry_points)
+    registry = Registry("recipe edit", TrainingError, {"a": "ours"})
+    assert [registry["a"], registry["b"], registry["b"]] == ["ours", "theirs", "theirs"]
+    with pytest.raises(TrainingError, match="unknown recipe edit 'c'; there are a, b"):
+        registry["c"]
+    assert asked == [("audiosteer.recipe_edits", "b"), ("audiosteer.recipe_edits", "c")]
