@@ -93,7 +93,8 @@ def mix_weights(x_CN: Tensor) -> Tensor:
     if x_CN.mean(0).square().mean() >= 0.5 / count * power_C.mean():
         return equal_C
     weights_C = torch.zeros_like(equal_C)
-    weights_C[power_C.argmax()] = 1.0
+    # the first of those that are as good as equal, so that polarity does not decide
+    weights_C[(power_C >= 0.98 * power_C.max()).nonzero()[0, 0]] = 1.0
     return weights_C
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hooks.errors import require
+from hooks.samples import mixed_to_mono
 
 FLOOR_DB = -100.0
 SILENCE_DB = -60.0
@@ -39,17 +40,10 @@ def channels_of(waveform: Tensor) -> Tensor:
     return waveform if waveform.ndim == 2 else waveform[None]
 
 
-MIX_SHARE = 0.25
-"""Below this share of its channels' mean power a mono mix has lost what cancels in it."""
-
-
 def mono(waveform: Tensor) -> Tensor:
-    """[N] of [N] or [C, N]: the mean of the channels, or the loudest of them where they cancel each other."""
-    x_CN = channels_of(waveform)
-    mix_N, power_C = x_CN.mean(0), x_CN.square().mean(1)
-    if mix_N.square().mean() < MIX_SHARE * power_C.mean():
-        return x_CN[power_C.argmax()]
-    return mix_N
+    """[N] of [N] or [C, N]: the mean of the channels, or the loudest of them where they cancel each other, as models
+    get it (`hooks.samples.mixed_to_mono`)."""
+    return mixed_to_mono(channels_of(waveform))[0][0]
 
 
 def loudness_db(waveform: Tensor, sample_rate: float, frame_rate: float, frames: int, window_s: float = 0.04) -> Tensor:
