@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apps.formats import Format
 from apps.options import MEANS, Cluster, Device, Force, Journal, Json, Reports, RetryFailed, Sounds, Workers
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
@@ -18,8 +19,12 @@ FAILED = 1
 def transcribe(
     inputs: Sounds,
     out: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for a .txt for each file.", show_default=False)
+        Path | None, typer.Option("--output", "-o", help="Folder for a text for each file.", show_default=False)
     ] = None,
+    format: Annotated[
+        Format, typer.Option("--format", help="srt and vtt are subtitles; json has segments with their times.")
+    ] = Format.txt,
+    words: Annotated[bool, typer.Option("--words", help="Times of single words too, in json and vtt.")] = False,
     language: Annotated[str | None, typer.Option(help="Such as en; else the model finds it out.")] = None,
     model: Annotated[
         str | None,
@@ -49,20 +54,24 @@ def transcribe(
     from apps.files import to_json
     from apps.flags import RECOGNISER, anywhere, recogniser_recipe
     from apps.inputs import inputs_of
+    from apps.subtitles import written
+    from steer.errors import RecipeError
     from steer.recipe import Recipe
 
     found, is_batch = inputs_of(inputs)
     check_names(reports or [])
+    if words and format not in (Format.json, Format.vtt):
+        raise RecipeError(f"--words: {format} has no place for the times of words; use --format json or vtt")
 
     def with_model(base: Recipe) -> Recipe:
         return recogniser_recipe(base, model, [])
 
     what = with_model(Recipe.load(recipe, RECOGNISER)) if recipe else None
-    task = TranscribeTask(what, anywhere(model or RECOGNISER), language, device)
+    task = TranscribeTask(what, anywhere(model or RECOGNISER), language, device, format, words)
     jobs = plan(
         found,
         out,
-        lambda name: name.with_name(f"{name.name}.txt"),
+        lambda name: name.with_name(f"{name.name}.{format}"),
         lambda name: None,
         own_recipes(task.fingerprint, with_model, RECOGNISER),
     )
@@ -79,9 +88,14 @@ def transcribe(
         print(to_json({**about, "files": files, **({"report": report.to_dict()} if is_batch else {})}))
     else:
         for row in finished.rows:
-            if not row.error:
+            if row.error:
+                continue
+            if format != Format.txt and not is_batch:
+                print(written(format, row.result), end="")
+            else:
                 print(f"{row.source}: {row.result['text']}" if is_batch else row.result["text"])
     for path in reports or []:
         report.save(path)
     report.complain()
+    report.tell_notes()
     raise typer.Exit(FAILED if report.failed else 0)

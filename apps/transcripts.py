@@ -10,7 +10,7 @@ from steer.edits import Edit
 from steer.errors import RecipeError
 from steer.recipe import Recipe
 
-TOLD = ("start", "end", "text", "avg_logprob", "no_speech_prob")
+TOLD = ("start", "end", "text", "avg_logprob", "no_speech_prob", "words")
 """What JSON says of a segment, as far as the model's library tells it."""
 
 
@@ -39,19 +39,3 @@ def recogniser(model: AudioModel) -> Transcriber:
     if not isinstance(model, Transcriber):
         raise ModelError(f"{model.name} is a {model.kind} and writes no words; pass a recogniser, such as starter:asr")
     return model
-
-
-def language_option(model: Transcriber, language: str | None) -> dict[str, str]:
-    """What tells the model the language; one that knows English alone cannot be told.
-
-    Raises:
-        ModelError: another language for such a model.
-    """
-    if language is None:
-        return {}
-    # transformers keeps it there, openai-whisper's module says it itself
-    if getattr(getattr(model.module, "generation_config", model.module), "is_multilingual", True):
-        return {"language": language}
-    if language.lower() not in ("en", "english"):
-        raise ModelError(f"{model.name} knows English alone; leave out --language {language}")
-    return {}

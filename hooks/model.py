@@ -154,6 +154,26 @@ class Transcriber(AudioModel):
         """What is said in a sound of any length; `options` are those of the model's own library."""
         raise TypeError(f"{type(self).__name__} does not define transcribe")
 
+    def language_option(self, language: str | None) -> dict[str, Any]:
+        """The option of `transcribe` that tells the model a language, such as en; none where it is None, or for a model
+        that knows English alone.
+
+        Raises:
+            ModelError: the model does not know it.
+        """
+        if language is None:
+            return {}
+        # transformers keeps it there, openai-whisper's module says it itself
+        if getattr(getattr(self.module, "generation_config", self.module), "is_multilingual", True):
+            return {"language": language}
+        if language.lower() not in ("en", "english"):
+            raise ModelError(f"{self.name} knows English alone; leave out the language {language}")
+        return {}
+
+    def timed(self, words: bool) -> dict[str, Any]:
+        """The options of `transcribe` with which each segment has its times, and `words` the words in it too."""
+        return {}
+
     def transcribe_all(self, sources: Sequence[Source], seed: int | None = None, **options: Any) -> list[Transcript]:
         """What is said in each of the sounds, as `transcribe` finds it; models that can hear several at once do.
 

@@ -117,6 +117,9 @@ class BatchReport:
             "changes": [asdict(change) for change in self.changes],
             "side_effects": [asdict(effect) for effect in self.side_effects],
             "warning": self.warning,
+            "notes": [
+                {"source": row.source, "note": note} for row in self.done for note in row.result.get("notes") or ()
+            ],
             "failures": [row.failure() for row in self.failures],
         }
 
@@ -182,6 +185,12 @@ class BatchReport:
         for row in self.failures:
             print(row.complaint(), file=sys.stderr)
         self.warn()
+
+    def tell_notes(self) -> None:
+        """A line on stderr for each thing that there is to know of a sound, such as a header that was wrong."""
+        for row in self.done:
+            for note in row.result.get("notes") or ():
+                print(f"{row.source}: {note}", file=sys.stderr)
 
     def warn(self) -> None:
         if self.warning:

@@ -12,9 +12,12 @@ from apps.batch.jobs import Job
 from apps.batch.opened import Opened
 from apps.batch.worker import Done, Worker
 from apps.files import make_folder, write_result
-from apps.transcripts import edits_of, language_option, recogniser, said
+from apps.formats import Format
+from apps.subtitles import written
+from apps.transcripts import edits_of, recogniser, said
 from hooks import Clip, open_model, read_clip
 from hooks.model import Transcriber, Transcript
+from hooks.samples import mixed_to_mono
 from steer.recipe import Recipe
 
 TOGETHER, TOGETHER_S = 8, 240.0
@@ -29,6 +32,8 @@ class TranscribeTask:
     model: str
     language: str | None = None
     device: str = "cpu"
+    format: Format = Format.txt
+    words: bool = False
 
     def open(self) -> TranscribeWorker:
         worker = TranscribeWorker(self)
@@ -36,7 +41,8 @@ class TranscribeTask:
         return worker
 
     def fingerprint(self, recipe: Recipe | None) -> str:
-        return fingerprint(recipe or self.recipe, self.model, language=self.language)
+        how: dict[str, Any] = {} if self.format == Format.txt else {"format": self.format, "words": self.words}
+        return fingerprint(recipe or self.recipe, self.model, language=self.language, **how)
 
 
 @dataclass
@@ -65,14 +71,17 @@ class TranscribeWorker(Worker):
             edits = edits_of(recipe)
             steered = self._opened.get(recipe)
             model, edited = recogniser(steered.model), steered.edit(edits, padding=recipe.padding)
-        return model, edited, language_option(model, self.task.language)
+        options = model.language_option(self.task.language)
+        if self.task.format != Format.txt or self.task.words:
+            options |= model.timed(self.task.words)
+        return model, edited, options
 
     def read(self, job: Job) -> Clip:
         if job.target is not None:
             make_folder(job.target.parent)
         return read_clip(job.source)
 
-    def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[float, Transcript]]:
+    def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[Clip, Transcript]]:
         done: dict[int, Transcript] = {}
         for recipe in {id(job.recipe): job.recipe for job in jobs}.values():
             rows = [number for number, job in enumerate(jobs) if job.recipe is recipe]
@@ -81,10 +90,19 @@ class TranscribeWorker(Worker):
                 # seeded: where a model draws lots, a file's text does not depend on the files beside it
                 found = model.transcribe_all([values[row] for row in rows], seed=0, **options)
             done |= zip(rows, found, strict=True)
-        return [(clip.seconds, done[row]) for row, clip in enumerate(values)]
+        return [(clip, done[row]) for row, clip in enumerate(values)]
 
-    def keep(self, job: Job, value: tuple[float, Transcript]) -> Done:
-        seconds, transcript = value
+    def keep(self, job: Job, value: tuple[Clip, Transcript]) -> Done:
+        clip, transcript = value
+        result = said(transcript) | told_of(clip)
         if job.target is not None:
-            write_result(job.target, lambda path: path.write_text(f"{transcript}\n", encoding="utf-8"), force=True)
-        return Done(seconds, said(transcript))
+            text = written(self.task.format, result)
+            write_result(job.target, lambda path: path.write_text(text, encoding="utf-8"), force=True)
+        return Done(clip.seconds, result)
+
+
+def told_of(clip: Clip) -> dict[str, Any]:
+    """What there is to say of a sound as a model gets it, mixed to mono: nothing of most."""
+    note = mixed_to_mono(clip.waveform)[1]
+    notes = [*clip.notes, *([note] if note else [])]
+    return {"notes": notes} if notes else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from apps.batch.digest import digest, size_and_time
 from apps.batch.jobs import Job, Row
 from apps.files import told
 from hooks import AudioFileError
+from hooks.errors import SoundWarning
 from hooks.threads import be_single
 
 
@@ -81,7 +83,13 @@ def run(worker: Worker, lots: Iterable[Sequence[Job]]) -> Generator[Row, None, N
 
     source = iter(lots)
     helper = partial(ThreadPoolExecutor, 1, initializer=be_single)
-    with helper(thread_name_prefix="read") as reader, helper(thread_name_prefix="keep") as writer:
+    with (
+        warnings.catch_warnings(),
+        helper(thread_name_prefix="read") as reader,
+        helper(thread_name_prefix="keep") as writer,
+    ):
+        # rows have what there is to know of a sound
+        warnings.filterwarnings("ignore", category=SoundWarning)
 
         def next_lot() -> Future[list[_Piece]] | None:
             lot = next(source, None)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from apps.flags import RECOGNISER
-from apps.transcripts import edits_of, language_option, recogniser
+from apps.transcripts import edits_of, recogniser
 from evaluation.transcripts import defaults
 from hooks.attach import attach, current_time
 from hooks.clip import as_clip
@@ -113,7 +113,7 @@ def options_of(model: Transcriber, language: str | None) -> dict[str, Any]:
         ModelError: another language for a model that knows English alone.
     """
     options = {key: value for key, value in defaults(model).items() if key != "language"}
-    return {**options, **language_option(model, language)}
+    return {**options, **model.language_option(language)}
 
 
 def mean_of(transcript: Transcript, key: str) -> float | None:

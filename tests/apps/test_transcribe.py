@@ -18,6 +18,7 @@ import torch
 import hooks
 from hooks import Transcriber, Transcript
 from steer.sae import SAE, SAEInfo
+from tests.hard_sounds import case
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -150,7 +151,7 @@ def test_a_model_that_knows_english_alone_is_not_told(
     assert run(*flags, "en")[0] == 0
     assert told == [{"language": "de"}, {}]
     code, _, err = run(*flags, "de")
-    assert (code, err) == (2, "steer: listener knows English alone; leave out --language de\n")
+    assert (code, err) == (2, "steer: listener knows English alone; leave out the language de\n")
 
 
 # --- the starter ---
@@ -250,3 +251,52 @@ def test_false_alarms_mistakes_are_one_line(run: Run, tmp_path: Path, audio: Pat
     assert "saes/ear.0 is at site 'ear.0' already" in failing(*sets, "--sae", saes[0], "--sae", saes[0])
     assert "--strengths: '1,x' is not a list" in failing(*sets, "--sae", saes[0], "--strengths", "1,x")
     assert "is a codec and writes no words" in failing(*sets, "--sae", "starter:codec/latent")
+
+
+# --- formats, and what is told ---
+
+
+def test_subtitles_go_to_files_and_to_the_terminal(run: Run, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    sound = write(folder / "a.wav", 0.5)
+    shown = "1\n00:00:00,000 --> 00:00:01,000\nhello\n"
+    assert run("transcribe", sound, "--model", "listener", "--format", "srt") == (0, shown, "")
+    assert run("transcribe", folder, "--model", "listener", "--format", "srt", "-o", out)[0] == 0
+    assert (out / "a.wav.srt").read_text() == shown
+    assert run("transcribe", folder, "--model", "listener", "--format", "vtt", "-o", out)[0] == 0
+    assert (out / "a.wav.vtt").read_text() == "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nhello\n"
+    assert run("transcribe", folder, "--model", "listener", "--format", "json", "-o", out)[0] == 0
+    told = json.loads((out / "a.wav.json").read_text())
+    assert told == {"text": "hello", "language": "en", "segments": [{"start": 0.0, "end": 1.0, "text": "hello"}]}
+    code, _, err = run("transcribe", sound, "--model", "listener", "--format", "srt", "--words")
+    assert code == 2 and err == "steer: --words: srt has no place for the times of words; use --format json or vtt\n"
+
+
+def test_what_there_is_to_know_of_a_sound_is_told(run: Run, tmp_path: Path) -> None:
+    path = case("wav-size-0/cut-off.wav", tmp_path)
+    note = "its header does not say how long it is; the 1.00 s that are there are read"
+    assert run("transcribe", path, "--model", "listener") == (0, "hello\n", f"{path}: {note}\n")
+    samples = 0.3 * np.sin(np.arange(16_000) * 0.1)
+    soundfile.write(tmp_path / "anti.wav", np.stack([samples, -samples], axis=1), 16_000)
+    code, shown, err = run("transcribe", tmp_path / "anti.wav", "--model", "listener", "--json")
+    (told,) = json.loads(shown)["files"]
+    assert code == 0 and err.count("\n") == 1 and told["notes"][0] in err
+    assert "cancel each other in a mono mix" in told["notes"][0]
+
+
+def test_an_unknown_language_is_told_once_before_the_first_file(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("whisper")
+    dims = {"n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 32, "n_audio_head": 2, "n_audio_layer": 1}
+    dims |= {"n_vocab": 51_865, "n_text_ctx": 448, "n_text_state": 32, "n_text_head": 2, "n_text_layer": 1}
+    import whisper
+
+    module = whisper.model.Whisper(whisper.model.ModelDimensions(**dims))
+    torch.nn.init.normal_(module.decoder.positional_embedding)
+    torch.save({"dims": dims, "model_state_dict": module.state_dict()}, tmp_path / "model.pt")
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / "takes" / name, 0.5)
+    flags = ("transcribe", tmp_path / "takes", "-o", tmp_path / "out", "--model", f"whisper:{tmp_path / 'model.pt'}")
+    code, shown, err = run(*flags, "--language", "zh-CN")
+    assert (code, shown, err.count("\n")) == (2, "", 1)
+    assert "unknown language 'zh-CN'; did you mean zh? it knows af, am, " in err
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*.txt"))

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from hooks.attach import at_time, attached, current_time
 from hooks.clip import as_clip
+from hooks.errors import ModelError
+from hooks.families.whisper.options import language_code
 from hooks.model import Source, Transcriber
 from hooks.padding import frames_in, real_frames, sound_until
 from hooks.site import Site
@@ -52,6 +54,23 @@ class Whisper(Transcriber):
             ),
         ]
         super().__init__(module, sites, name=name, sample_rate=SAMPLE_RATE)
+
+    def languages(self) -> tuple[dict[str, str], dict[str, str]]:
+        """({code: name} of the languages that the model writes, {other name: code}); none where nothing says them."""
+        return {}, {}
+
+    def language_option(self, language: str | None) -> dict[str, Any]:
+        """What tells the model the language, by its code; nothing to a model that knows English alone.
+
+        Raises:
+            ModelError: the model does not know it; the message has the codes.
+        """
+        codes, aliases = self.languages()
+        if language is None or not codes:
+            return {} if language is None else {"language": language}
+        if set(codes) == {"en"} and language.lower() not in ("en", "english"):
+            raise ModelError(f"{self.name} knows English alone; leave out the language {language}")
+        return {"language": language_code(language, codes, self.name, aliases)}
 
     def prepare(self, source: Source) -> Tensor:
         """Audio [1, 1, samples] at 16 kHz, in float32 for models of any dtype: so are their spectrograms."""

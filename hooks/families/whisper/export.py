@@ -136,6 +136,8 @@ def to_transformers(module: Any) -> Any:
     languages = {
         "lang_to_id": {f"<|{code}|>": names.to_language_token(code) for code in names.all_language_codes},
         "task_to_id": {"transcribe": names.transcribe, "translate": names.translate},
+        # else the prompt of a pipeline has no task, and what is written has nothing to do with the sound
+        "task": "transcribe",
     }
     converted.generation_config = transformers.GenerationConfig(
         max_length=dims.n_text_ctx,

@@ -12,6 +12,7 @@ from torch import Tensor
 from hooks.attach import current_time
 from hooks.errors import ModelError, require
 from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
+from hooks.families.whisper.options import NAMED, check_task, within
 from hooks.model import Source, Transcript
 from hooks.pretrained import from_pretrained
 
@@ -39,18 +40,26 @@ class WhisperTransformers(Whisper):
 
     @torch.no_grad()
     def transcribe(self, source: Source, **options: Any) -> Transcript:
-        """What is said, as the feature extractor and `generate` find it; `options` are those of `generate`.
+        """What is said, as the feature extractor and `generate` find it; `options` are those of `generate`, and
+        `word_timestamps`.
 
-        Sounds of more than 30 s go the library's own long way: window by window, from time stamp to time stamp.
+        Sounds of more than 30 s go the library's own long way: window by window, from time stamp to time stamp. A
+        multilingual model is told the task (by default to transcribe) and the language, which is detected in the first
+        window where it is not given. No time of a segment or a word lies behind the end of the sound.
 
         Raises:
-            ModelError: a model that has no words, or no tokenizer.
+            ModelError: a model that has no words, or no tokenizer; a language or a task that it does not have.
         """
         if not hasattr(self.module, "proj_out"):
             raise ModelError(f"{self.name}: a WhisperModel has no words; load it as WhisperForConditionalGeneration")
         if self.tokenizer is None:
             raise ModelError(f"{self.name}: has no tokenizer; set model.tokenizer to a transformers.WhisperTokenizer")
+        options = self.checked(options)
+        wants_segments, words = options.pop("return_segments", True), options.pop("word_timestamps", False)
+        if words:
+            options |= {"return_timestamps": True, "return_token_timestamps": True}
         samples_N = self.prepare(source)[0, 0].cpu().numpy()
+        seconds = len(samples_N) / SAMPLE_RATE
         is_long = len(samples_N) > self.feature_extractor.n_samples
         inputs = self.feature_extractor(
             samples_N,
@@ -58,9 +67,9 @@ class WhisperTransformers(Whisper):
             return_tensors="pt",
             return_attention_mask=True,
             **({"truncation": False, "padding": "longest"} if is_long else {}),
-        )
+        ).to(self.device, self.dtype)
         start_s, progress = current_time() or 0.0, options.pop("monitor_progress", None)
-        end_s = start_s + len(samples_N) / SAMPLE_RATE
+        end_s = start_s + seconds
         with ExitStack() as stack:
 
             def at_window(frames_B2: Tensor) -> None:
@@ -71,18 +80,76 @@ class WhisperTransformers(Whisper):
 
             # the language is detected on the first window, before there is any progress
             stack.enter_context(window(start_s, end_s))
-            output = self.module.generate(
-                **inputs.to(self.device, self.dtype),
-                **{"return_segments": True} | options,
-                monitor_progress=at_window,
-            )
+            if "language" not in options and self.is_multilingual:
+                options["language"] = self._detected(inputs.input_features)
+            output = self.module.generate(**inputs, **options, return_segments=True, monitor_progress=at_window)
         segments = [
             segment
             | {"start": float(segment["start"]), "end": float(segment["end"])}
             | {"text": self._text(segment["tokens"]), "tokens": segment["tokens"].tolist()}
-            for segment in output.get("segments", [[]])[0]
+            | ({"words": self._words(segment, options.get("language"))} if words else {})
+            for segment in (output.get("segments", [[]])[0] if wants_segments else [])
         ]
-        return Transcript(self._text(output["sequences"][0]).strip(), segments, options.get("language"))
+        language = options.get("language") if self.is_multilingual or not self._is_whole else "en"
+        return Transcript(self._text(output["sequences"][0]).strip(), within(segments, seconds), language)
+
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether the model's settings say how it is told the language and the task."""
+        settings = self.module.generation_config
+        return bool(getattr(settings, "is_multilingual", False)) and bool(getattr(settings, "lang_to_id", None))
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the settings say if there is more than one language."""
+        return hasattr(self.module.generation_config, "is_multilingual")
+
+    def checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The same options of `generate`: the language by its code, and of a multilingual model the task too, which
+        it would otherwise be left to guess.
+
+        Raises:
+            ModelError: a language or a task that the model does not have.
+        """
+        check_task(options.get("task"), self.name)
+        if self.is_multilingual:
+            return {"task": "transcribe"} | options | self.language_option(options.get("language"))
+        if self._is_whole:
+            # English alone, which the library refuses to be told
+            self.language_option(options.get("language"))
+            return {key: value for key, value in options.items() if key not in NAMED or value is None}
+        return options
+
+    def languages(self) -> tuple[dict[str, str], dict[str, str]]:
+        known = require("transformers.models.whisper.tokenization_whisper", "whisper")
+        settings = self.module.generation_config
+        if not self.is_multilingual:
+            return ({"en": "english"}, {}) if self._is_whole and not settings.is_multilingual else ({}, {})
+        codes = [token.removeprefix("<|").removesuffix("|>") for token in settings.lang_to_id]
+        return {code: known.LANGUAGES.get(code, code) for code in codes}, known.TO_LANGUAGE_CODE
+
+    def timed(self, words: bool) -> dict[str, Any]:
+        return {"return_timestamps": True} | ({"word_timestamps": True} if words else {})
+
+    def _detected(self, features_BMT: Tensor) -> str:
+        """The code of the language that the model finds in the first window, as `generate` would."""
+        frames = self.module.config.max_source_positions * 2
+        (token,) = self.module.detect_language(input_features=features_BMT, num_segment_frames=frames).tolist()
+        by_token = {number: name for name, number in self.module.generation_config.lang_to_id.items()}
+        return by_token[token].removeprefix("<|").removesuffix("|>")
+
+    def _words(self, segment: dict[str, Any], language: str | None) -> list[dict[str, Any]]:
+        """The words of a segment with their times in seconds of the sound."""
+        combine = require("transformers.models.whisper.tokenization_whisper", "whisper")._combine_tokens_into_words
+        tokens, times = segment["tokens"].tolist(), segment["token_timestamps"].tolist()
+        kept = [number for number, token in enumerate(tokens) if token < self.tokenizer.eos_token_id]
+        texts, _, places = combine(self.tokenizer, [tokens[number] for number in kept], language or "en")
+        words = []
+        for text, indices in zip(texts, places, strict=True):
+            first, last = kept[indices[0]], kept[indices[-1]]
+            end = times[last + 1] if last + 1 < len(times) else float(segment["end"])
+            words.append({"word": text, "start": times[first], "end": max(end, times[first])})
+        return words
 
     def _text(self, tokens_L: Tensor) -> str:
         return self.tokenizer.decode(tokens_L, skip_special_tokens=True)

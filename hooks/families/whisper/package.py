@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor
 
 from hooks.attach import current_time
-from hooks.errors import ModelError, one_line, require
+from hooks.errors import ModelError, SoundWarning, one_line, require
 from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper
 from hooks.families.whisper.on_time import CutOut, OnTime, turn_of
+from hooks.families.whisper.options import check_names, check_task, spans_within, within
 from hooks.families.whisper.together import transcribe_together
 from hooks.model import Source, Transcript
 from hooks.weights import check_file
@@ -29,7 +32,14 @@ class WhisperPackage(Whisper):
         self.vocabulary = module.dims.n_vocab
 
     def transcribe(self, source: Source, **options: Any) -> Transcript:
-        """What is said, as `whisper.transcribe` finds it, with all its `options`; `fp16` is off on a CPU."""
+        """What is said, as `whisper.transcribe` finds it, with all its `options`; `fp16` is off on a CPU.
+
+        No time of a segment or a word lies behind the end of the sound. Of `clip_timestamps` what lies there is cut
+        off.
+
+        Raises:
+            ModelError: options that the library or the model does not have.
+        """
         # for the times of words the package's hooks stay on the decoder between its calls
         with turn_of(self.module) if options.get("word_timestamps") else nullcontext():
             return self.transcribe_by(OnTime(self.module, current_time() or 0.0), source, **options)
@@ -37,11 +47,44 @@ class WhisperPackage(Whisper):
     def transcribe_by(self, module: OnTime, source: Source, **options: Any) -> Transcript:
         """`transcribe` with what stands in for the module."""
         whisper = require("whisper", "whisper")
+        options = self.checked(options)
         audio_N = self.prepare(source)[0, 0].cpu().as_subclass(CutOut)
         audio_N.span = (0, len(audio_N) * MEL_RATE // SAMPLE_RATE)
+        seconds = len(audio_N) / SAMPLE_RATE
+        if "clip_timestamps" in options:
+            asked = options["clip_timestamps"]
+            options["clip_timestamps"] = spans_within(asked, seconds, self.name)
+            if not options["clip_timestamps"]:  # the library would look for it without an end
+                warnings.warn(f"clip_timestamps {asked} hold none of {seconds:.2f} s of sound", SoundWarning, 2)
+                return Transcript("", [], options.get("language"))
         options.setdefault("fp16", self.device.type != "cpu")
         result = whisper.transcribe(module, audio_N, **options)
-        return Transcript(result["text"].strip(), result["segments"], result["language"])
+        return Transcript(result["text"].strip(), within(result["segments"], seconds), result["language"])
+
+    def checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The same options of `whisper.transcribe`, the language by its code.
+
+        Raises:
+            ModelError: an option, a language or a task that the library or the model does not have.
+        """
+        whisper = require("whisper", "whisper")
+        known = {
+            *inspect.signature(whisper.transcribe).parameters,
+            *inspect.signature(whisper.DecodingOptions).parameters,
+        }
+        check_names(options, known - {"model", "audio", "decode_options"}, self.name)
+        check_task(options.get("task"), self.name)
+        return options | self.language_option(options.get("language"))
+
+    def languages(self) -> tuple[dict[str, str], dict[str, str]]:
+        tokens = require("whisper.tokenizer", "whisper")
+        if not self.module.is_multilingual:
+            return {"en": "english"}, {}
+        names = tokens.get_tokenizer(True, num_languages=self.module.num_languages)
+        return {code: tokens.LANGUAGES[code] for code in names.all_language_codes}, tokens.TO_LANGUAGE_CODE
+
+    def timed(self, words: bool) -> dict[str, Any]:
+        return {"word_timestamps": True} if words else {}
 
     def transcribe_all(self, sources: Sequence[Source], seed: int | None = None, **options: Any) -> list[Transcript]:
         """What is said in each of the sounds, as `transcribe` finds it: windows are encoded as one batch and once each,

@@ -24,6 +24,7 @@ from hooks.capture import Recorder
 from hooks.families.whisper import Whisper, WhisperPackage
 from hooks.families.whisper.export import to_transformers, tokenizer_of
 from hooks.families.whisper.hf import WhisperTransformers
+from hooks.families.whisper.options import within
 from hooks.model import Transcriber, Transcript
 from hooks.padding import real_frames
 from steer import SAE, Ablate, EditError, Shift, SteeredModel
@@ -357,7 +358,8 @@ def test_without_edits_it_is_the_librarys_own(package: WhisperPackage, hf: Whisp
         steer(package, sae, "encoder.0").transcribe(audio_N, language="en", **LONG[WhisperPackage]),
     ):
         assert isinstance(transcript, Transcript)
-        assert (transcript, transcript.segments) == (own["text"].strip(), own["segments"])
+        # the library's times go on behind the end of the sound
+        assert (transcript, transcript.segments) == (own["text"].strip(), within(own["segments"], 33.0))
         assert transcript.language == "en"
     inputs = hf.feature_extractor(
         audio_N.numpy(), sampling_rate=16_000, return_tensors="pt", truncation=False, padding="longest"
@@ -490,10 +492,10 @@ def test_what_the_package_can_do_it_does_under_an_edit(
             yield call()
 
     plain, own = both()
-    assert plain["segments"] == own["segments"]
+    assert plain["segments"] == within(own["segments"], 2.0)
     with steer(package, sae, "encoder.1").edit(Shift(3 * torch.randn(64))):
         edited, own = both()
-    assert edited["segments"] == own["segments"] != plain["segments"]
+    assert edited["segments"] == within(own["segments"], 2.0) != plain["segments"]
     assert edited["language"] == own["language"]
     if "word_timestamps" in options:
         assert [word["word"] for segment in edited["segments"] for word in segment["words"]]
