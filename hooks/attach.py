@@ -9,28 +9,20 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from hooks.site import Site, check_hookable
-
-Change = Callable[[Tensor], Tensor | None]
-"""Takes an activation [B, T, D]; returns the new one, or None to leave it alone."""
-
-Around = Callable[[Site, Change, Tensor], Tensor | None]
-"""Calls a change, once or for parts of the activation, and gives what the change as a whole gives."""
+from hooks.timing import Change, now, saying
 
 _alive: ContextVar[frozenset[int]] = ContextVar("audiosteer_alive_hooks", default=frozenset())
 _everywhere: set[int] = set()
 _apart: ContextVar[bool] = ContextVar("audiosteer_apart", default=False)
-_clock: ContextVar[tuple[float, dict[str, Any] | None] | None] = ContextVar("audiosteer_clock", default=None)
-around: ContextVar[Around | None] = ContextVar("audiosteer_around_changes", default=None)
-"""How changes are called in this context, where that is not once with the whole activation (`hooks.rows`)."""
 _tokens = itertools.count()
 _lock = threading.Lock()
 
@@ -69,8 +61,8 @@ def attach(model: nn.Module, site: Site, change: Change, *, everywhere: bool = F
     token = next(_tokens)
 
     def apply(value: Any) -> Any:
-        x_BTD, call = site.read(value), around.get()
-        new_BTD = change(x_BTD) if call is None else call(site, change, x_BTD)
+        x_BTD, rows = site.read(value), now().rows
+        new_BTD = change(x_BTD) if rows is None else rows(site, change, x_BTD)
         return None if new_BTD is None else site.write(value, new_BTD)
 
     # torch calls a hook that another thread has just removed without the kwargs it was registered for: *rest is shorter
@@ -126,27 +118,20 @@ def attached(module: nn.Module) -> bool:
         )
 
 
-@contextmanager
-def at_time(seconds: float, carry: dict[str, Any] | None = None) -> Iterator[None]:
+def at_time(seconds: float, carry: dict[str, Any] | None = None) -> AbstractContextManager[None]:
     """Say that what the model gets inside this block starts at `seconds` of the whole recording.
 
     `carry` is one dict for all chunks of a recording, in which a model with a running state (the phase of an
     oscillator) finds what it left there at the chunk before.
     """
-    previous = _clock.set((seconds, carry))
-    try:
-        yield
-    finally:
-        _clock.reset(previous)
+    return saying(start_s=seconds, carry=carry)
 
 
 def current_time() -> float | None:
     """Start of the present chunk in seconds, or None outside `at_time`."""
-    clock = _clock.get()
-    return None if clock is None else clock[0]
+    return now().start_s
 
 
 def current_carry() -> dict[str, Any] | None:
     """What is carried from chunk to chunk of the present recording, or None."""
-    clock = _clock.get()
-    return None if clock is None else clock[1]
+    return now().carry

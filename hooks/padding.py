@@ -7,31 +7,22 @@ activations asks how many of the frames hold sound (`real_frames`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 
-from hooks.attach import current_time
-
-_end: ContextVar[float | None] = ContextVar("audiosteer_end_of_sound", default=None)
+from hooks.timing import now, saying
 
 
-@contextmanager
-def sound_until(seconds: float) -> Iterator[None]:
+def sound_until(seconds: float) -> AbstractContextManager[None]:
     """Say that the sound that the model gets inside this block ends at `seconds` of the whole recording."""
-    previous = _end.set(seconds)
-    try:
-        yield
-    finally:
-        _end.reset(previous)
+    return saying(end_s=seconds)
 
 
 def real_frames(frames: int, frame_rate: float | None) -> int:
     """How many of the `frames` of the present call hold sound; all of them where nobody said, or without a rate."""
-    end = _end.get()
-    if end is None or frame_rate is None:
+    moment = now()
+    if moment.end_s is None or frame_rate is None:
         return frames
-    return max(0, min(frames, frames_in(end - (current_time() or 0.0), frame_rate)))
+    return max(0, min(frames, frames_in(moment.end_s - (moment.start_s or 0.0), frame_rate)))
 
 
 def frames_in(seconds: float, frame_rate: float) -> int:

@@ -6,16 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from hooks.attach import Change, around, at_time
 from hooks.errors import SiteError
-from hooks.padding import sound_until
 from hooks.site import Site
+from hooks.timing import Change, now, saying
 
 
 class Rows:
@@ -36,13 +35,13 @@ class Rows:
             raise SiteError(f"site {site.name!r}: {len(x_BTD)} rows, but rows_at tells the times of {self.count}")
         if len(self.groups) == 1:
             ((start_s, end_s),) = self.groups
-            with at_time(start_s), sound_until(end_s):
+            with saying(start_s=start_s, end_s=end_s, carry=None):
                 return change(x_BTD)
         parts, order, changed = [], [], False
         for (start_s, end_s), rows in self.groups.items():
             places = [row * each + beam for row in rows for beam in range(each)]
             old_BTD = x_BTD[places]
-            with at_time(start_s), sound_until(end_s):
+            with saying(start_s=start_s, end_s=end_s, carry=None):
                 new_BTD = change(old_BTD)
             if new_BTD is not None and new_BTD.shape != old_BTD.shape:
                 raise SiteError(
@@ -55,8 +54,7 @@ class Rows:
         return torch.cat(parts)[torch.tensor(order).argsort()] if changed else None
 
 
-@contextmanager
-def rows_at(times: Sequence[tuple[float, float]]) -> Iterator[None]:
+def rows_at(times: Sequence[tuple[float, float]]) -> AbstractContextManager[None]:
     """Say when each row of the batch is that the model gets inside this block: (start, end of its sound).
 
     Both are seconds of the row's own recording, as in `at_time` and `sound_until`, which hold inside changes alone.
@@ -65,14 +63,10 @@ def rows_at(times: Sequence[tuple[float, float]]) -> Iterator[None]:
     Raises:
         SiteError: no rows; in the forward pass, if a site has another number of rows.
     """
-    previous = around.set(Rows(times))
-    try:
-        yield
-    finally:
-        around.reset(previous)
+    return saying(rows=Rows(times))
 
 
 def current_rows() -> Rows | None:
     """What `rows_at` said, or None."""
-    rows = around.get()
+    rows = now().rows
     return rows if isinstance(rows, Rows) else None
