@@ -130,7 +130,7 @@ def edit(
     from apps.batch.recipes import own_recipes
     from apps.batch.run import How
     from apps.flags import edits_of, recipe_of
-    from apps.inputs import inputs_of
+    from apps.inputs import inputs_of, written_as
     from hooks.clip import check_target
     from steer.recipe import Recipe
 
@@ -163,12 +163,14 @@ def edit(
         def picture_of(name: Path) -> Path | None:
             return plot / name.with_name(f"{name.name}.png") if plot else None
 
-        jobs = plan(found, out, lambda name: name, picture_of, own_recipes(task.fingerprint, with_options))
+        jobs = plan(found, out, written_as, picture_of, own_recipes(task.fingerprint, with_options))
         code = edit_many(
             task, jobs, out, How(workers, cluster, force, retry_failed, journal=journal), reports or [], as_json
         )
     else:
-        code = edit_one(task, found[0].source, out / found[0].name if out.is_dir() else out, plot, force, as_json)
+        code = edit_one(
+            task, found[0].source, out / written_as(found[0].name) if out.is_dir() else out, plot, force, as_json
+        )
     if save_recipe is not None:
         what.save(save_recipe, force)
     raise typer.Exit(code)
@@ -231,6 +233,7 @@ def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: lis
         report.show(Console())
     for path in reports:
         report.save(path)
+    report.tell_notes()
     report.warn()
     outcomes = [Outcome(**row.result) for row in finished.rows if row.result]
     return exit_code(outcomes, failed=report.failed)

@@ -19,9 +19,11 @@ from typing import Any
 
 from hooks import AudioFileError, AudioSteerError
 from hooks.errors import shortened
+from hooks.ffmpeg import ENDINGS
 from hooks.sound_files import FORMATS
 from hooks.text import read_text
 
+READ = {*FORMATS, *ENDINGS}
 MANIFESTS = (".csv", ".jsonl")
 MAX_BYTES = 2**30
 """A manifest of millions of files is smaller."""
@@ -57,7 +59,9 @@ def inputs_of(texts: Sequence[str]) -> tuple[list[Input], bool]:
     for text in texts:
         found = list(found_by(text))
         if not found:
-            raise AudioFileError(f"{text}: no sound files there ({', '.join(FORMATS)})")
+            raise AudioFileError(
+                f"{text}: no sound files there ({', '.join(FORMATS)}; with ffmpeg {', '.join(ENDINGS)})"
+            )
         for one in found:
             before = inputs.setdefault((one.source, one.name), one)
             if one.recipe is None or one.recipe == before.recipe:
@@ -103,7 +107,14 @@ def is_manifest(path: Path) -> bool:
 
 
 def is_sound(path: Path) -> bool:
-    return path.suffix.lower() in FORMATS and not path.name.startswith(".") and not path.is_dir()
+    """Whether it has the ending of a sound or a video file. Those that only ffmpeg decodes are among them: without it
+    they are files that failed, which say so, and not files that were left out."""
+    return path.suffix.lower() in READ and not path.name.startswith(".") and not path.is_dir()
+
+
+def written_as(name: Path) -> Path:
+    """The name of an output: that of the input, with .wav behind it where files of that kind can only be read."""
+    return name.with_name(f"{name.name}.wav") if name.suffix.lower() in ENDINGS else name
 
 
 # --- manifests ---

@@ -55,7 +55,7 @@ def kept_lines(outcome: Outcome, spans: str = "--during") -> list[str]:
         lines.append(f"limiter: peaks turned down by {outcome.limited_db:.2f} dB at most{no_headroom(outcome)}")
     if outcome.clipped:
         lines.append(f"clipped at full scale: {outcome.clipped} samples")
-    return [*lines, *channel_lines(outcome.channels)]
+    return [*lines, *channel_lines(outcome.channels), *outcome.notes]
 
 
 def no_headroom(outcome: Outcome) -> str:

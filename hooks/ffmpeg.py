@@ -41,7 +41,7 @@ def is_media(head: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A sound as ffmpeg decoded it: a W64 of 32-bit floats that is deleted with this object.
+    """A sound as ffmpeg decoded it: a WAV of 32-bit floats that is deleted with this object.
 
     `codec`, `bits` (0 for lossy codecs) and `tags` are those of the first of the file's `tracks` of sound.
     """
@@ -71,8 +71,10 @@ def decode(path: Path) -> Decoded:
         raise AudioFileError(f"{path}: has no sound that ffmpeg can decode")
     folder = Path(mkdtemp(prefix="steer-"))
     try:
-        target = folder / "decoded.w64"
-        command = [ffmpeg, *SAFE, "-i", name, "-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "w64", str(target)]
+        target = folder / "decoded.wav"
+        # above 4 GiB an RF64; not W64, of whose floats libsndfile takes some for integers
+        how = ("-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "-rf64", "auto")
+        command = [ffmpeg, *SAFE, "-i", name, *how, str(target)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         complaint = last_line(done.stderr)
         if done.returncode or not target.is_file():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 import soundfile
 
+from hooks import ffmpeg
 from hooks.clip import AudioInfo, check_target
 from hooks.errors import AudioFileError
 from hooks.files import Stamp, stamp_of, whole_file
@@ -18,27 +21,49 @@ FORMATS = {
 """Endings of sound files that can be read and written, and libsndfile's name of the format."""
 
 
+WIDE = ("PCM_32", "FLOAT", "DOUBLE", "PCM_24", "ALAC_24", "ALAC_32")
+"""Subtypes with more than 16 bits."""
+
+
 def kind_of(info: AudioInfo, target: Path) -> tuple[str, str]:
-    """Format and subtype for `target`: the source's own if the endings are the same, else as near as can be.
+    """Format and subtype for `target`: the source's own if the endings are the same, else as near as can be written
+    with the source's rate and channels.
 
     Raises:
-        AudioFileError: an ending that is not known.
+        AudioFileError: an ending that is not known or cannot be written, or a format that takes neither the rate nor
+            the channels.
     """
     ending = target.suffix.lower()
-    if ending == info.path.suffix.lower():
+    if ending in FORMATS and ending == info.path.suffix.lower() and info.decoded is None:
         return info.format, info.subtype
     if not ending:
         raise AudioFileError(f"{target}: no such folder, and no ending that says what kind of sound file it shall be")
+    if ending in ffmpeg.ENDINGS:
+        raise AudioFileError(f"{target}: {ending} files can be read, but not written; use .wav, .flac or .ogg")
     if ending not in FORMATS:
         raise AudioFileError(f"{target}: unknown kind of sound file {ending!r}; there are {', '.join(FORMATS)}")
     name = FORMATS[ending]
-    if ending == ".opus":
-        return name, "OPUS"
-    if soundfile.check_format(name, info.subtype):
-        return name, info.subtype
-    if soundfile.check_format(name, "PCM_24") and info.subtype in ("PCM_32", "FLOAT", "DOUBLE"):
-        return name, "PCM_24"
-    return name, soundfile.default_subtype(name)
+    wanted = ["OPUS"] if ending == ".opus" else [info.subtype]
+    wanted += ["PCM_24"] if info.subtype in WIDE and ending != ".opus" else []
+    wanted += [] if ending == ".opus" else [soundfile.default_subtype(name), "PCM_16"]
+    for subtype in wanted:
+        if can_be_written(name, subtype, info.sample_rate, info.channels):
+            return name, subtype
+    raise AudioFileError(
+        f"{target}: {ending} files cannot hold {info.channels} channels at {info.sample_rate} Hz; use .wav or .flac"
+    )
+
+
+@lru_cache(256)
+def can_be_written(format: str, subtype: str, sample_rate: int, channels: int) -> bool:
+    """Whether libsndfile writes that: it says so of some that it refuses when they are opened."""
+    if not soundfile.check_format(format, subtype):
+        return False
+    try:
+        with soundfile.SoundFile(io.BytesIO(), "w", sample_rate, channels, subtype, format=format):
+            return True
+    except soundfile.SoundFileError:
+        return False
 
 
 def copy_file(source: Path, target: Path, force: bool, stamp: Stamp | None = None) -> None:

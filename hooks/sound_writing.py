@@ -16,6 +16,7 @@ from torch import Tensor
 from hooks.errors import AudioFileError
 from hooks.files import whole_file
 from hooks.sound_info import SAMPLE_BYTES, reason
+from hooks.tags import Tags
 
 NARROW = ("WAV", "WAVEX", "AIFF", "AU", "AVR", "SVX", "PAF", "NIST", "IRCAM", "VOC")
 """Formats with sizes of 32 bits."""
@@ -88,9 +89,11 @@ def create_audio(
     subtype: str | None = None,
     force: bool = False,
     frames: int | None = None,
+    tags: Tags | None = None,
 ) -> Iterator[ClipWriter]:
     """Write a sound file that appears whole or not at all: blocks go to a hidden file beside it, renamed at the end.
 
+    `tags` is what the file gets beside the sound, as far as its format has a place for it (`Tags.lost` says the rest).
     `frames` is how many samples a channel will get, where that is known. A WAV that they, or what is written without
     it, take beyond 4 GiB becomes an RF64, which is what a WAV of that size is. Before the file appears it is opened,
     and holds as many samples as were written.
@@ -128,11 +131,15 @@ def create_audio(
         with file:
             if is_long and frames is None:
                 become_wav(file)
+            if tags is not None:
+                tags.start(file)
             writer = ClipWriter(file, output, most)
             yield writer
         output.check()
-        verify(partial, writer.frames, path)
         try:
+            if tags is not None:
+                tags.finish(partial, kind)
+            verify(partial, writer.frames, path)
             stack.close()
         except OSError as error:
             raise AudioFileError(f"{path}: could not be written ({error.strerror})") from error

@@ -17,6 +17,7 @@ from apps.batch.worker import Task
 from apps.files import make_folder
 from hooks import AudioSteerError
 from hooks.clip import audio_info
+from hooks.ffmpeg import ENDINGS, duration
 from hooks.files import clear_partials
 
 
@@ -123,6 +124,8 @@ def do_batch(
 def length_of(job: Job) -> float:
     """In seconds; 0 of a file that cannot be read, which is told when it is its turn."""
     try:
+        if job.source.suffix.lower() in ENDINGS:  # which would be decoded for it
+            return duration(job.source)
         return audio_info(job.source).seconds
     except AudioSteerError:
         return 0.0

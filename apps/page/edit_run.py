@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from apps.outcomes import kept_lines
 from apps.page.lines import python_lines
 from hooks.clip import AudioInfo, audio_info, create_audio, read_blocks
 from hooks.sound_files import FORMATS, kind_of
+from hooks.tags import read_tags
 from steer.acoustics import decibels
 from steer.editing.editor import BLOCK_S, Editor, Outcome, Report
 from steer.edits import Span
@@ -61,14 +63,15 @@ def edit_for_page(editor: Editor, source: Path, folder: Path, report: Report) ->
 def write_round_trip(editor: Editor, info: AudioInfo, target: Path) -> None:
     """The sound as the codec gives it back without an edit."""
     blocks = read_blocks(info, int(BLOCK_S * info.sample_rate), "float64")
-    with create_audio(target, info.sample_rate, info.channels, *kind_of(info, target)) as writer:
+    with create_audio(target, info.sample_rate, info.channels, *kind_of(info, target), frames=info.frames) as writer:
         for after_CN in editor.round_trip(blocks, info.sample_rate):
             writer.write(after_CN)
 
 
 def write_as(info: AudioInfo, target: Path) -> Path:
     """A copy in another format."""
-    with create_audio(target, info.sample_rate, info.channels, *kind_of(info, target)) as writer:
+    how: dict[str, Any] = {"frames": info.frames, "tags": read_tags(info)}
+    with create_audio(target, info.sample_rate, info.channels, *kind_of(info, target), **how) as writer:
         for block_CN in read_blocks(info, int(BLOCK_S * info.sample_rate), "float64"):
             writer.write(block_CN)
     return target
@@ -84,7 +87,8 @@ def level_matched(sounds: Sequence[Path], folder: Path) -> list[Path]:
         # turned down, a sound is never clipped
         gain = min(1.0, 10 ** ((wanted_db - level_db) / 20))
         target = folder / f"{number}-{sound.stem}-level.wav"
-        with create_audio(target, info.sample_rate, info.channels, FORMATS[".wav"], "PCM_24", force=True) as writer:
+        how: dict[str, Any] = {"force": True, "frames": info.frames}
+        with create_audio(target, info.sample_rate, info.channels, FORMATS[".wav"], "PCM_24", **how) as writer:
             for block_CN in read_blocks(info, int(BLOCK_S * info.sample_rate), "float64"):
                 writer.write(block_CN * gain)
         matched.append(target)

@@ -20,7 +20,9 @@ from hooks.clip import AudioInfo, audio_info, check_target, create_audio, read_b
 from hooks.errors import require
 from hooks.files import Stamp, stamp_of
 from hooks.model import Codec
+from hooks.samples import far_above
 from hooks.sound_files import copy_file, kind_of
+from hooks.tags import Tags, read_tags
 from steer.editing.chunks import CHUNK_S
 from steer.editing.excerpts import Stretch, choose, read_stretches
 from steer.editing.kept import Kept, what_was_kept
@@ -57,7 +59,8 @@ class Outcome:
     `measured` compares the output with the input file, over `measured_s` seconds of it, and decides `met`; `channels`
     does so for each channel; `round_trip` compares the codec's edited output with its plain one. `kept` says what else
     changed, and `voice` what was measured for each request of the recipe's voice (`steer.editing.voice_measure`). The
-    limiter turned down `limited_db` at most; `clipped` samples were cut off at full scale.
+    limiter turned down `limited_db` at most; `clipped` samples were cut off at full scale. `notes` say what there is to
+    know of the files, a sentence each: a header that is wrong, titles and marks that the output has no place for.
     """
 
     source: str
@@ -75,6 +78,7 @@ class Outcome:
     limited_db: float = 0.0
     kept: dict[str, Any] = field(default_factory=dict)
     voice: dict[str, Heard] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,6 +97,7 @@ class Excerpts:
     stamp: Stamp | None
     stretches: list[Stretch]
     whole: bool
+    tags: Tags
 
     @property
     def same_kind(self) -> bool:
@@ -193,7 +198,8 @@ class Editor:
         if not spans and (self.recipe.wanted or self.recipe.voice.active):
             raise AudioFileError(f"{source}: ends at {info.seconds:.2f} s, before the spans to edit begin")
         whole = spans == [(0.0, info.seconds)]
-        return Excerpts(info, target, kind, stamp, read_stretches(info, spans, self.codec.context_s), whole)
+        stretches = read_stretches(info, spans, self.codec.context_s)
+        return Excerpts(info, target, kind, stamp, stretches, whole, read_tags(info))
 
     def edit(self, excerpts: Excerpts, *, force: bool = False, report: Report | None = None) -> Edited:
         """The second step: strengths are searched, and the sound is edited. A file too long to lie in memory is read
@@ -280,6 +286,7 @@ class Editor:
             measured_voice(self.recipe.voice, trials.original, trials.written(strengths), rate, trials.spans)
             if planned is not None and stretches
             else {},
+            notes=notes_on(excerpts, unchanged),
         )
         return Edited(excerpts, outcome, samples_CN)
 
@@ -341,7 +348,8 @@ class Editor:
         if outcome.unchanged and excerpts.same_kind:
             copy_file(info.path, target, force, excerpts.stamp)
         elif edited.samples_CN is not None:
-            with create_audio(target, info.sample_rate, info.channels, *excerpts.kind, force=force) as writer:
+            how: dict[str, Any] = {"force": force, "frames": info.frames, "tags": excerpts.tags}
+            with create_audio(target, info.sample_rate, info.channels, *excerpts.kind, **how) as writer:
                 writer.write(edited.samples_CN)
             outcome = replace(outcome, clipped=writer.clipped)
         return outcome
@@ -363,9 +371,10 @@ class Editor:
         """Edit block by block from file to file; gives the count of clipped samples and whether nothing changed."""
         info, done, changed = excerpts.info, 0, False
         blocks = read_blocks(info, int(BLOCK_S * info.sample_rate), "float64")
+        how: dict[str, Any] = {"force": force, "frames": info.frames, "tags": excerpts.tags}
         with (
             suppress(_NoChange),
-            create_audio(excerpts.target, info.sample_rate, info.channels, *excerpts.kind, force=force) as writer,
+            create_audio(excerpts.target, info.sample_rate, info.channels, *excerpts.kind, **how) as writer,
         ):
             for before_CN, after_CN in renderer.render(blocks, info.sample_rate, edits, manner, planned=planned):
                 changed = changed or not torch.equal(before_CN, after_CN)
@@ -377,6 +386,13 @@ class Editor:
             if excerpts.same_kind and not changed:
                 raise _NoChange
         return writer.clipped, not changed
+
+
+def notes_on(excerpts: Excerpts, unchanged: bool) -> list[str]:
+    """What there is to know of a file and of its output; a copy of the input has all that the input has."""
+    loudest = max((float(stretch.samples.abs().max()) for stretch in excerpts.stretches), default=0.0)
+    notes = [*excerpts.info.notes, *filter(None, [far_above(loudest)])]
+    return notes if unchanged and excerpts.same_kind else notes + excerpts.tags.lost(excerpts.kind[0])
 
 
 def coherent(parts: Sequence[Tensor]) -> bool:
