@@ -82,6 +82,9 @@ def train(
     steps: Annotated[int, typer.Option(help="Batches.", rich_help_panel=HOW)] = 20_000,
     batch_size: Annotated[int, typer.Option(help="Frames a batch.", rich_help_panel=HOW)] = 4096,
     rate: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=HOW)] = 5e-4,
+    minutes: Annotated[
+        float, typer.Option(help="A checkpoint at least so often; there is one every 500 steps.", rich_help_panel=HOW)
+    ] = 5.0,
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Multiply in bfloat16: faster on some machines.", rich_help_panel=HOW)
     ] = False,
@@ -108,7 +111,8 @@ def train(
 
     They are saved as OUT/SITE, or with several seeds as OUT/SITE/seed-N.
 
-    The same command goes on where a stopped one was. Under torchrun several processes train together.
+    The same command goes on where a stopped one was; Ctrl-C writes a checkpoint first. Under torchrun several processes
+    train together.
     """
     from apps.files import to_json
     from apps.inputs import sounds_of
@@ -181,7 +185,15 @@ def train(
         activations = filled_store(stored, model, site, layers, batch) if alone else ActivationStore(stored)
         called = activations.model if alone else called
         info = SAEInfo(model=called, data=data or source, license=license)
-        saes = train_saes(activations, configs, out, info=info, device=device, progress=not as_json)
+        saes = train_saes(
+            activations,
+            configs,
+            out,
+            info=info,
+            device=device,
+            progress=not as_json,
+            checkpoint_minutes=minutes,
+        )
     if group.rank:  # the first one tells and saves
         return
     rows, saved = [], []

@@ -72,8 +72,8 @@ class Run:
                 stacklevel=2,
             )
 
-    def note(self, step: int, terms: list[dict[str, Tensor]]) -> dict[str, Any]:
-        """Add a line to the log.
+    def line(self, step: int, terms: list[dict[str, Tensor]]) -> dict[str, Any]:
+        """What the log says of a step: `step`, and of each SAE its loss, explained variance, L0 and share of dead ones.
 
         Raises:
             TrainingError: a loss is not finite.
@@ -81,8 +81,7 @@ class Run:
         columns = {name: [round(float(t[name]), 6) for t in terms] for name in terms[0]}
         if not all(math.isfinite(loss) for loss in columns["loss"]):
             raise TrainingError(f"step {step}: the loss is not finite; lower lr, or look for NaN in the activations")
-        self.lines.append({"step": step, **columns})
-        return self.lines[-1]
+        return {"step": step, **columns}
 
     def save(self, step: int) -> None:
         if self.folder is None:

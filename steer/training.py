@@ -10,21 +10,24 @@ Under torchrun the processes share the rows of the same batches (`steer.parallel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import nn
 
 from hooks.errors import one_line
+from hooks.model import AudioModel, Source
 from hooks.precision import widest
 from hooks.shuffle import Span, random_blocks, shuffled
-from hooks.store import ActivationStore, SiteFrames
+from hooks.site import names_of
+from hooks.store import ActivationStore
 from steer.activations import ACTIVATIONS
 from steer.checkpoints import Run
 from steer.errors import SAEError, TrainingError
@@ -32,13 +35,24 @@ from steer.matmul import using
 from steer.objectives import Objective, objective_of
 from steer.parallel import ALONE, Group, own_device, process_group
 from steer.sae import SAE, SAEInfo
+from steer.schedule import Schedule, interrupts_noted
 from steer.trainee import TrainConfig, Trainee
+from steer.training_data import Data, Frames, captured, sites_of
 
-Frames = Tensor | SiteFrames
-Data = ActivationStore | Frames | Mapping[str, Frames]
+Callback = Callable[[dict[str, Any]], None]
 
 SAMPLE_FRAMES = 2**15
 LOG_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a training shows and saves itself, as in `train_saes`."""
+
+    progress: bool
+    every: int
+    minutes: float | None
+    callback: Callback | None
 
 
 @torch.no_grad()
@@ -74,7 +88,7 @@ def measure(sae: SAE, frames: Frames, spans: Sequence[Span] | None = None, group
 
 
 def train_sae(
-    data: Data,
+    data: Data | Iterable[Source],
     config: TrainConfig | None = None,
     folder: str | Path | None = None,
     *,
@@ -89,7 +103,9 @@ def train_sae(
     config = config or TrainConfig()
     if objective is not None:
         config = replace(config, objective=objective)
-    if len(sites_of(data, SAEInfo())[0]) != 1:
+    from_sounds = options.get("model") is not None
+    names = names_of(options.get("sites") or "") if from_sounds else sites_of(cast("Data", data), SAEInfo())[0]
+    if len(names) != 1:
         raise TrainingError("there are several sites: use train_saes, or pass {site: frames} of one")
     with process_group(options.get("device")) as group:
         (sae,) = train_saes(data, [config], folder, **options)
@@ -99,22 +115,32 @@ def train_sae(
 
 
 def train_saes(
-    data: Data,
+    data: Data | Iterable[Source],
     configs: Sequence[TrainConfig],
     folder: str | Path | None = None,
     *,
+    model: AudioModel | nn.Module | None = None,
+    sites: str | Sequence[str] | None = None,
     info: SAEInfo | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
     checkpoint_every: int = 500,
+    checkpoint_minutes: float | None = 5.0,
+    callback: Callback | None = None,
 ) -> list[SAE]:
     """Train an SAE for every site in `data` and every config, on the same batches: [site 0 config 0, config 1, ...].
 
-    `data` is a store, frames [N, D], or {site: frames}. With a `folder` a checkpoint is written there every
-    `checkpoint_every` steps, and the same call goes on from it, to the same weights, bit for bit, on the same processor
-    with the same torch and number of threads (a warning says where they differ). `log.jsonl` holds losses, `loss.png`
-    draws them (if matplotlib is there). `info` is copied into each SAE, to which site, training and the metrics on
-    held-out frames are added. `device` is by default the GPU if there is one.
+    `data` is a store, frames [N, D], or {site: frames}. With a `model` it is sounds, which are run through it first;
+    what passes at `sites` is stored in the folder's `activations` (sounds that are there are not run again), or until
+    the training ends, where there is no folder.
+
+    With a `folder` a checkpoint is written there every `checkpoint_every` steps and `checkpoint_minutes`, and on
+    Ctrl-C, which ends the training behind the present step (a second one at once). The same call goes on from it, to
+    the same weights, bit for bit, on the same processor with the same torch and number of threads (a warning says where
+    they differ). `log.jsonl` holds losses, `loss.png` draws them (if matplotlib is there). `callback` gets each line of
+    the log as a dict: `step`, and `loss`, `explained_variance`, `l0` and `dead_share` as lists with a number for each
+    SAE. `info` is copied into each SAE, to which site, training and the metrics on held-out frames are added. `device`
+    is by default the GPU if there is one.
 
     Where torch.distributed is initialised, or torchrun started several processes, they train together: all have to make
     this call, with the same data and the same folder, and all get the SAEs. The losses are those of one process but for
@@ -125,9 +151,17 @@ def train_saes(
             no sense, a checkpoint of another training, a loss that is not finite, a batch that the processes cannot
             share equally, another process that failed, or a device that cannot be used.
     """
-    with process_group(device) as group:
+    with process_group(device) as group, ExitStack() as stack:
+        if model is not None:
+            data = stack.enter_context(captured(cast("Iterable[Source]", data), model, sites, folder, group))
         return train_with(
-            group, data, configs, folder, info or SAEInfo(), usable(own_device(device)), progress, checkpoint_every
+            group,
+            cast("Data", data),
+            configs,
+            folder,
+            info or SAEInfo(),
+            usable(own_device(device)),
+            Manner(progress, checkpoint_every, checkpoint_minutes, callback),
         )
 
 
@@ -147,8 +181,7 @@ def train_with(
     folder: str | Path | None,
     info: SAEInfo,
     device: torch.device,
-    progress: bool,
-    checkpoint_every: int,
+    manner: Manner,
 ) -> list[SAE]:
     """`train_saes` as one process of a group."""
     sites, info = sites_of(data, info)
@@ -172,7 +205,7 @@ def train_with(
         raise TrainingError("the processes were given other data or configs, or do not see the same folder")
     group.once(run.make_folder)
     with using(run.product):
-        return trained(group, run, first, data, info, sites, spans, device, progress, checkpoint_every)
+        return trained(group, run, first, data, info, sites, spans, device, manner)
 
 
 def trained(
@@ -184,27 +217,38 @@ def trained(
     sites: Mapping[str, Frames],
     spans: Mapping[str, tuple[list[Span], list[Span]]],
     device: torch.device,
-    progress: bool,
-    checkpoint_every: int,
+    manner: Manner,
 ) -> list[SAE]:
     """The SAEs of a run after its steps from `first` on."""
     trainees, shared = run.trainees, run.trainees[0].config
+    # without a folder there is nothing to save first
+    noted = interrupts_noted() if run.folder else nullcontext(lambda: False)
     streams = {site: shuffled(f, spans[site][0], shared.batch_size, start=first) for site, f in sites.items()}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not progress or group.rank > 0) as bar:
+    quiet = not manner.progress or group.rank > 0
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar, noted as asked:
+        schedule = Schedule(group, shared.steps, manner.every, manner.minutes, asked)
         task = bar.add_task("training", total=shared.steps, completed=first)
         for step in range(first, shared.steps):
             batches = {site: group.rows(next(stream)).to(device, torch.float32) for site, stream in streams.items()}
             done = step + 1
-            due = done % checkpoint_every == 0 or done == shared.steps
-            told = due or done % LOG_EVERY == 0  # a loss is looked at before it is saved
-            terms = [trainee.step(batches[trainee.site], step, told) for trainee in trainees]
-            if told:
-                line = run.note(done, terms)
+            due = schedule.due(done)
+            logged = schedule.regular(done) or done % LOG_EVERY == 0
+            terms = [trainee.step(batches[trainee.site], step, due or logged) for trainee in trainees]
+            if due or logged:  # a loss is looked at before it is saved
+                line = run.line(done, terms)
                 bar.update(task, description=f"explained {line['explained_variance'][0]:.1%}, L0 {line['l0'][0]:.0f}")
+            if logged:
+                run.lines.append(line)
+                if manner.callback and group.rank == 0:
+                    manner.callback(line)
             if due:
                 group.once(partial(run.save, done))
             bar.advance(task)
+            if schedule.stopped:
+                if not quiet:
+                    bar.console.print(f"stopped after step {done}; the same call goes on from there")
+                raise KeyboardInterrupt
     saes = []
     for trainee in trainees:
         sae = trainee.finished()
@@ -216,20 +260,6 @@ def trained(
             sae.info.frame_rate = data.sites[trainee.site]["frame_rate"]
         saes.append(sae.cpu())
     return saes
-
-
-def sites_of(data: Data, info: SAEInfo) -> tuple[dict[str, Frames], SAEInfo]:
-    """{site: frames}, and what a store knows of its model."""
-    sites: dict[str, Frames]
-    if isinstance(data, ActivationStore):
-        sites = {site: data.frames(site) for site in data.sites}
-        info = replace(info, model=info.model or data.model, sample_rate=info.sample_rate or data.sample_rate)
-    else:
-        sites = dict(data) if isinstance(data, Mapping) else {"": data}
-    for site, frames in sites.items():
-        if len(frames.shape) != 2 or len(frames) < 32:
-            raise TrainingError(f"site {site!r}: training needs frames [N, D], 32 or more, not {list(frames.shape)}")
-    return sites, info
 
 
 def check_configs(configs: Sequence[TrainConfig], processes: int = 1) -> None:
