@@ -13,8 +13,8 @@ T = TypeVar("T")
 class Registry(dict[str, T]):
     """{name: what it stands for}, in order. `registry[name] = ...` adds to it.
 
-    A name that is not there is looked for among the entry points of installed packages, in the group
-    `audiosteer.KIND` (`what` with an underscore and an s), each of which is the object itself.
+    Installed packages add theirs by entry points in the group `audiosteer.KIND`, KIND being `what` with underscores and
+    an s, such as `audiosteer.activations`; each names the object itself. One is loaded when its name is asked for.
 
     Raises:
         error: `registry[name]`, where nothing is called so; it lists what there is.
@@ -23,8 +23,16 @@ class Registry(dict[str, T]):
     def __init__(self, what: str, error: type[AudioSteerError], known: dict[str, T]) -> None:
         super().__init__(known)
         self.what, self.error = what, error
+        self.group = f"audiosteer.{what.replace(' ', '_')}s"
 
     def __missing__(self, name: str) -> T:
-        for entry in entry_points(group=f"audiosteer.{self.what.replace(' ', '_')}s", name=name):
+        for entry in entry_points(group=self.group, name=name):
             return self.setdefault(name, entry.load())
-        raise self.error(f"unknown {self.what} {name!r}; there are {', '.join(self)}")
+        raise self.error(f"unknown {self.what} {name!r}; there are {', '.join(self.all())}")
+
+    def all(self) -> Registry[T]:
+        """The same with all that installed packages add, which are loaded for it; what is here keeps its name."""
+        for entry in entry_points(group=self.group):
+            if entry.name not in self:
+                self[entry.name] = entry.load()
+        return self

@@ -60,6 +60,7 @@ class SAE(nn.Module):
         SAEError: an unknown activation or normalisation, or a k that is missing or out of range.
     """
 
+    # of the activations that have them
     threshold: nn.Parameter
     r_mag: nn.Parameter
     b_mag: nn.Parameter

@@ -23,8 +23,8 @@ class TrainConfig:
 
     `activation` and `k` are as in `SAE`; with `rms_norm` the features are divided by their root mean square.
     `expansion` is d_sae / d_in.
-    `objective` is what is minimised, a name or a function (see `steer.objectives`); without one the error and l1 for
-    relu and gated, l0 for jumprelu, and the error alone for the others.
+    `objective` is what is minimised, a name or a function (see `steer.objectives`), which checkpoints know by its name;
+    without one the error and l1 for relu and gated, l0 for jumprelu, and the error alone for the others.
     `sparsity` weighs its penalty (l1: on the sum of the features, l0: on their count) against the squared error of a
     vector whose length is about sqrt(D).
     `steps` batches of `batch_size` frames with learning rate `lr` (Adam; warm-up, and a linear end).

@@ -110,7 +110,7 @@ def described(module: nn.Module) -> dict[str, Any]:
 
 
 def build(checkpoint: Checkpoint) -> SAE:
-    for known in FORMATS.values():
+    for known in FORMATS.all().values():
         if known.knows(checkpoint):
             try:
                 return known.build(checkpoint)
@@ -127,9 +127,9 @@ def write_sae(sae: SAE, folder: str | Path, to: str = "saelens") -> Path:
     Raises:
         SAEError: the package has no such SAE, there is no such package, or the folder cannot be written.
     """
-    save = FORMATS[to].save
+    save = FORMATS.all()[to].save if to in writable() else None
     if save is None:
-        raise SAEError(f"files of {to} are read and not written; there are {', '.join(writable())}")
+        raise SAEError(f"there is no format {to!r} to write; there are {', '.join(writable())}")
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def weights_in(folder: Path) -> Path:
 
 def config_beside(weights: Path) -> dict[str, Any]:
     """The JSON that belongs to a file of weights; {} for a torch file that has none."""
-    for known in FORMATS.values():
+    for known in FORMATS.all().values():
         if known.weights == weights.name and known.config:
             return read_json(weights.with_name(known.config))
     # dictionary_learning keeps earlier steps in a folder of their own

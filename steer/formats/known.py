@@ -50,9 +50,9 @@ FORMATS: Registry[Format] = Registry(
 
 def writable() -> list[str]:
     """The formats that can be written."""
-    return [name for name, known in FORMATS.items() if known.save]
+    return [name for name, known in FORMATS.all().items() if known.save]
 
 
 def files() -> list[str]:
     """Names of files by which a folder is known to hold an SAE."""
-    return [known.weights for known in FORMATS.values() if known.weights]
+    return [known.weights for known in FORMATS.all().values() if known.weights]

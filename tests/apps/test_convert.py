@@ -45,9 +45,10 @@ def test_what_cannot_be_held_is_said(steer: Run, sae: Path, tmp_path: Path) -> N
     assert "layer norm to the inputs of every top-k SAE" in told
     code, _, told = steer("convert", tmp_path / "nowhere", "-o", tmp_path / "out")
     assert (code, "there is no SAE" in told) == (2, True)
-    for to, message in (("gguf", "unknown format 'gguf'; there are"), ("freud", "read and not written; there are")):
+    for to in ("gguf", "freud"):  # the latter is read alone
         code, _, told = steer("convert", sae, "-o", tmp_path / to, "--to", to)
-        assert (code, message in told, (tmp_path / to).exists()) == (2, True, False)
+        assert (code, told.count("\n"), (tmp_path / to).exists()) == (2, 1, False)
+        assert f"there is no format '{to}' to write; there are openai, saelens, sparsify, dictionary_learning" in told
 
 
 def test_notices_and_k(steer: Run, tmp_path: Path) -> None:

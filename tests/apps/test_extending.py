@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,19 +176,36 @@ def test_an_objective(steer: Run, sound: Write, codec_folder: Path, tmp_path: Pa
 
 
 def test_installed_packages_add_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[dict[str, str]] = []
 
     class Entry:
-        def load(self) -> str:
-            return "theirs"
+        def __init__(self, name: str) -> None:
+            self.name = name
 
-    def entry_points(group: str, name: str) -> list[Entry]:
-        asked.append((group, name))
-        return [Entry()] if name == "b" else []
+        def load(self) -> str:
+            return f"their {self.name}"
+
+    def entry_points(**wanted: str) -> list[Entry]:
+        asked.append(wanted)
+        return [Entry(name) for name in ("a", "b", "d") if wanted.get("name", name) == name]
 
     monkeypatch.setattr("steer.registry.entry_points", entry_points)
-    registry = Registry("recipe edit", TrainingError, {"a": "ours"})
-    assert [registry["a"], registry["b"], registry["b"]] == ["ours", "theirs", "theirs"]
-    with pytest.raises(TrainingError, match="unknown recipe edit 'c'; there are a, b"):
+    registry = Registry("recipe edit", TrainingError, {"a": "our a"})
+    assert [registry["a"], registry["b"], registry["b"]] == ["our a", "their b", "their b"]
+    assert asked == [{"group": "audiosteer.recipe_edits", "name": "b"}]
+    with pytest.raises(TrainingError, match="unknown recipe edit 'c'; there are a, b, d"):
         registry["c"]
-    assert asked == [("audiosteer.recipe_edits", "b"), ("audiosteer.recipe_edits", "c")]
+    assert dict(registry) == {"a": "our a", "b": "their b", "d": "their d"}
+
+
+def test_files_are_read_by_an_installed_packages_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Format(lambda checkpoint: "odd" in checkpoint.state, lambda checkpoint: SAE(2, 4, "relu"), None, "odd.pt")
+    entry = SimpleNamespace(name="odd", load=lambda: known)
+    with pytest.raises(SAEError, match="no SAE in"):
+        load_sae(tmp_path)
+    monkeypatch.setattr("steer.registry.entry_points", lambda group: [entry] * (group == "audiosteer.formats"))
+    torch.save({"odd": torch.ones(1)}, tmp_path / "odd.pt")
+    try:
+        assert load_sae(tmp_path).d_sae == 4
+    finally:
+        del FORMATS["odd"]

@@ -30,7 +30,7 @@ def test_a_package_reads_of_each_other_what_it_writes(random_sae: Callable[..., 
     for to in ("saelens", "dictionary_learning", "sparsify"):
         written = write_sae(load_sae(write_sae(sae, tmp_path / to, to)), tmp_path / f"{to}-2", "saelens")
         torch.testing.assert_close(load_sae(written).encode(X), sae.encode(X), **CLOSE)
-    with pytest.raises(SAEError, match="no format 'gguf' to write; there are saelens"):
+    with pytest.raises(SAEError, match="no format 'gguf' to write; there are openai, saelens"):
         write_sae(sae, tmp_path, "gguf")
 
 
