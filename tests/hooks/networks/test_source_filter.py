@@ -63,8 +63,8 @@ class TestPrototype:
     @torch.no_grad()
     def test_the_latent_is_the_same(self, source_filter: SourceFilter, parity: dict[str, Tensor], name: str) -> None:
         z_BDT = source_filter.encode(parity[f"{name}_x"])
-        # float32 sums in another order: 9e-6 was measured
-        torch.testing.assert_close(z_BDT, parity[f"{name}_z"], atol=2e-5, rtol=0)
+        # float32 sums in another order: 9e-6 was measured, and 1.9e-5 with instructions of SSE alone
+        torch.testing.assert_close(z_BDT, parity[f"{name}_z"], atol=5e-5, rtol=0)
 
     @pytest.mark.parametrize("name", ["notes", "ljspeech"])
     @pytest.mark.parametrize(("semitones", "output"), [(0, "y"), (4, "y_plus4")])
