@@ -85,25 +85,31 @@ def far_above(loudest: float) -> str:
 def mix_weights(x_CN: Tensor) -> Tensor:
     """Weights [C] with which channels are mixed to mono: equal ones, or where the channels cancel each other in such a
     mix (it has less than half of the power that unrelated channels would leave), 1 for the loudest."""
+    return weights_for(x_CN, x_CN.mean(0))
+
+
+def weights_for(x_CN: Tensor, mean_N: Tensor) -> Tensor:
+    """As `mix_weights`, where the mean of the channels is known."""
     count = x_CN.shape[0]
     equal_C = x_CN.new_full((count,), 1 / count)
     if count == 1:
         return equal_C
-    power_C = x_CN.square().mean(1)
-    if x_CN.mean(0).square().mean() >= 0.5 / count * power_C.mean():
+    norm_C = torch.linalg.vector_norm(x_CN, dim=1)
+    if torch.linalg.vector_norm(mean_N).square() >= 0.5 / count * norm_C.square().mean():
         return equal_C
     weights_C = torch.zeros_like(equal_C)
     # the first of those that are as good as equal, so that polarity does not decide
-    weights_C[(power_C >= 0.98 * power_C.max()).nonzero()[0, 0]] = 1.0
+    weights_C[(norm_C >= 0.99 * norm_C.max()).nonzero()[0, 0]] = 1.0
     return weights_C
 
 
 def mixed_to_mono(x_CN: Tensor) -> tuple[Tensor, str]:
     """(mono [1, N], what is said of it): the mean of the channels, or the loudest where the mean cancels them."""
-    weights_C = mix_weights(x_CN)
+    mean_N = x_CN.mean(0)
+    weights_C = weights_for(x_CN, mean_N)
     if len(weights_C) == 1 or float(weights_C.max()) < 1.0:
-        return x_CN.mean(0, keepdim=True), ""
-    loudest, mean_N = int(weights_C.argmax()), x_CN.mean(0)
+        return mean_N[None], ""
+    loudest = int(weights_C.argmax())
     below = float(mean_N.square().mean() / x_CN.square().mean())
     told = f"{-10 * math.log10(below):.0f} dB below them" if below > 1e-12 else "which is silent"
     note = f"its channels cancel each other in a mono mix ({told}); channel {loudest + 1}, the loudest, is read instead"
