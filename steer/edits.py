@@ -115,35 +115,39 @@ class FeatureEdit(Edit):
 
     def _changed(self, f_BTF: Tensor, frames: Frames) -> Tensor:
         """All features, of which it changes its own."""
-        if self.in_order and len(self.features) == f_BTF.shape[-1]:
+        if len(self.places) == f_BTF.shape[-1] and self._in_order:
             return self.change(f_BTF, frames)
-        columns_S = self.columns.to(f_BTF.device)
+        columns_S = self._columns.to(f_BTF.device)
         new_BTF = f_BTF.clone()
         new_BTF[..., columns_S] = self.change(f_BTF[..., columns_S], frames)
         return new_BTF
 
-    @cached_property
-    def columns(self) -> Tensor:
-        return torch.tensor(self.features)
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where its features stand: at their ids, or after `among` elsewhere."""
+        return vars(self).get("_places", self.features)
 
     @cached_property
-    def in_order(self) -> bool:
-        """Whether the features are 0, 1, 2, ..."""
-        return list(self.features) == list(range(len(self.features)))
+    def _columns(self) -> Tensor:
+        return torch.tensor(self.places)
+
+    @cached_property
+    def _in_order(self) -> bool:
+        return list(self.places) == list(range(len(self.places)))
 
     @property
     def touched(self) -> tuple[int, ...]:
         return tuple(self.features)
 
     def check(self, d_sae: int) -> None:
-        check_features(self.columns, d_sae)
+        check_features(self.features, d_sae)
 
     def among(self, features_S: Tensor) -> Edit:
         place = {feature: index for index, feature in enumerate(features_S.tolist())}
         edit = copy(self)  # also of a class that is made otherwise
-        object.__setattr__(edit, "features", tuple(place[feature] for feature in self.features))
-        for known in ("columns", "in_order"):
+        for known in ("_columns", "_in_order"):
             vars(edit).pop(known, None)
+        object.__setattr__(edit, "_places", tuple(place[feature] for feature in self.features))
         return edit
 
 

@@ -87,6 +87,20 @@ def test_an_edit_among_a_few_features_is_that_of_them(edit: Edit) -> None:
     torch.testing.assert_close(edit.delta(f[..., own], FRAMES), (whole - f)[..., own])
 
 
+def test_a_change_may_ask_for_the_ids_of_its_features_wherever_they_stand() -> None:
+    class Numbered(FeatureEdit):
+        def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
+            return torch.tensor(self.features).to(f_BTS).expand_as(f_BTS)
+
+    f, some = torch.rand(2, 4, 9), torch.tensor([7, 2, 5])
+    edit = Numbered([2, 7])
+    expected = f.clone()
+    expected[..., 2], expected[..., 7] = 2, 7
+    assert torch.equal(edit.applied(f, FRAMES), expected)
+    assert torch.equal(edit.among(some).applied(f[..., some], FRAMES), expected[..., some])
+    assert torch.equal(edit.among(some[:2]).applied(f[..., some[:2]], FRAMES), expected[..., some[:2]])
+
+
 def test_an_edit_that_shifts_otherwise_needs_all_features() -> None:
     class Twice(Shift):
         def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
