@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import multiprocessing
+import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -86,8 +88,17 @@ class JobPool:
         self.close()
 
 
+def end_with_parent() -> None:
+    """A parent that is killed closes nothing, and its last job would go on without it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def serve(pipe: Connection, make: Callable[..., Work], args: tuple[Any, ...]) -> None:
-    """What a process does: jobs as they come, until the pipe is closed."""
+    """What a process does: jobs as they come, until the pipe is closed or the process that gives them is dead."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     worker = make(*args)
     while True:
         try:

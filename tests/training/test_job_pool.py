@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
+
+import psutil
 
 from training.job_pool import JobPool
+
+ROOT = Path(__file__).parents[2]
 
 
 class Worker:
@@ -51,3 +59,31 @@ def test_nothing_runs_on_behind_the_deadline() -> None:
         (process, _) = next(iter(pool.running.values()))
     assert time.monotonic() - started < 30
     assert not process.is_alive()
+
+
+ORPHANED = """
+import os, signal
+from tests.training.test_job_pool import Worker
+from training.job_pool import JobPool
+if __name__ == "__main__":
+    pool = JobPool(1, Worker, 1)
+    pool.add(0, 1)
+    assert list(pool.results()) == [(1, 1)]  # it has started
+    pool.add(0, "sleep")
+    print(next(iter(pool.running.values()))[0].pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    script = tmp_path / "orphaned.py"
+    script.write_text(ORPHANED)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    worker = int(done.stdout)
+    end = time.monotonic() + 30
+    while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.05)
