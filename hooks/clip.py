@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -49,7 +51,7 @@ class Clip(ByValue):
 
     Raises:
         AudioFileError: not [channels, samples] or [samples], more than 8 channels, no samples, samples that are not
-            finite, or numbers of a type that no sound has.
+            finite, numbers of a type that no sound has, or a rate that is no whole number of Hz.
     """
 
     waveform: Tensor
@@ -64,6 +66,9 @@ class Clip(ByValue):
             self.waveform = as_floats(given)
         except AudioFileError as error:
             raise AudioFileError(f"{self.name}: {error}" if self.name else str(error)) from error
+        if not (0 < self.sample_rate < math.inf and int(self.sample_rate) == self.sample_rate):
+            raise AudioFileError(f"{name}: sampling rate {self.sample_rate} is not a whole number of Hz, such as 44100")
+        self.sample_rate = int(self.sample_rate)
         loudest = check_samples(self.waveform, name)
         note = far_above(loudest)
         if note and not any(one.startswith("peaks at") for one in self.notes):
@@ -107,7 +112,18 @@ def warn(name: str, notes: Iterable[str]) -> None:
         warnings.warn(f"{name}: {note}", SoundWarning, stacklevel=3)
 
 
-Source = Clip | str | Path | bytes | BinaryIO | tuple[Tensor | np.ndarray, int] | Tensor | np.ndarray
+Source = (
+    Clip
+    | str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | tuple[Tensor | np.ndarray, int]
+    | Tensor
+    | np.ndarray
+)
 """What names a sound: a clip, a file's path, its bytes, an open binary file, (samples [channels, n] or [n], rate in Hz)
 or samples at the model's own rate."""
 
@@ -140,10 +156,10 @@ def as_clip(source: Source, sample_rate: int | None = None) -> Clip:
     """
     if isinstance(source, Clip):
         return source
-    if isinstance(source, str | Path):
-        return read_clip(source)
-    if isinstance(source, bytes):
-        return clip_of_bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return read_clip(Path(source))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return clip_of_bytes(bytes(source))
     read = getattr(source, "read", None)
     if read is not None:
         data = read()

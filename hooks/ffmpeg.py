@@ -39,6 +39,23 @@ def is_media(head: bytes) -> bool:
     )
 
 
+PACKED_IN_WAV = (0x50, 0x55, 0xFF, 0x160, 0x161, 0x162, 0x163, 0x1600, 0x1602, 0x1610, 0x2000, 0x2001, 0x674F, 0x704F)
+"""Numbers that a WAV gives to MPEG, AAC, WMA, AC-3, DTS and Vorbis inside."""
+
+
+def is_packed(head: bytes) -> bool:
+    """Whether a file of libsndfile's holds what it does not decode, or not to the end: a WAV with MP3, an Ogg with FLAC
+    as ffmpeg writes it."""
+    if head[:4] in (b"RIFF", b"RF64") and head[12:16] == b"fmt ":
+        return int.from_bytes(head[20:22], "little") in PACKED_IN_WAV
+    return head[:4] == b"OggS" and head[28:33] == b"\x7fFLAC"
+
+
+def is_there() -> bool:
+    """Whether ffmpeg is installed."""
+    return shutil.which("ffmpeg") is not None and shutil.which("ffprobe") is not None
+
+
 @dataclass(frozen=True)
 class Decoded:
     """A sound as ffmpeg decoded it: a WAV of 32-bit floats that is deleted with this object.

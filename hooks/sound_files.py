@@ -34,7 +34,7 @@ def kind_of(info: AudioInfo, target: Path) -> tuple[str, str]:
             the channels.
     """
     ending = target.suffix.lower()
-    if ending in FORMATS and ending == info.path.suffix.lower() and info.decoded is None:
+    if ending == info.path.suffix.lower() and info.decoded is None:
         return info.format, info.subtype
     if not ending:
         raise AudioFileError(f"{target}: no such folder, and no ending that says what kind of sound file it shall be")

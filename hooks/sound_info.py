@@ -28,6 +28,8 @@ SAMPLE_BYTES = {
     "PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1,
 }  # fmt: skip
 """Bytes of a sample of subtypes without compression."""
+NEAR_S = 0.1
+"""Lengths that differ by less are not told."""
 SAMPLE_DUMP = b"\xf0\x7e"
 """How a MIDI sample dump begins. Of a damaged one libsndfile prints to stdout, where JSON may be expected."""
 
@@ -82,11 +84,9 @@ def audio_info(path: str | Path) -> AudioInfo:
             head = file.read(64)
         if head[:2] == SAMPLE_DUMP:
             raise AudioFileError(f"{path}: a MIDI sample dump, which is not supported; convert it to WAV")
-        if ffmpeg.is_media(head):
+        if ffmpeg.is_media(head) or (ffmpeg.is_packed(head) and ffmpeg.is_there()):
             return checked(decoded_info(path))
         layout = find_layout(path)
-        if layout.error:
-            raise AudioFileError(f"{path}: {layout.error}; write it anew, as with ffmpeg -i OLD NEW.wav")
         if not layout.parts and os.path.exists(path.with_name(f"._{path.name}")):
             # macOS leaves those on foreign disks and in archives, and libsndfile takes them for a part of an MP3
             layout = replace(layout, parts=((range(os.path.getsize(path)),),))
@@ -104,6 +104,8 @@ def with_layout(path: Path, layout: Layout) -> AudioInfo:
         AudioFileError: parts of different rates or channels, or a header that gives no length.
         soundfile.SoundFileError: it is none of libsndfile's.
     """
+    if layout.error:
+        raise AudioFileError(f"{path}: {layout.error}; write it anew, as with ffmpeg -i OLD NEW.wav")
     if layout.parts and not layout.claimed > layout.present > 0:
         heads = []
         for part in layout.parts:
@@ -124,10 +126,21 @@ def with_layout(path: Path, layout: Layout) -> AudioInfo:
         else:
             claimed = layout.claimed * frames / layout.present / rate if layout.claimed else None
         notes = notes_of(layout)
-        if layout.present or len(heads) > 1:
+        # without a count in its first frame an MP3's length is an estimate, which may be right
+        is_near = claimed is not None and abs(frames / rate - claimed) < NEAR_S and not layout.unknown
+        if len(heads) > 1 or (layout.present and not is_near):
             notes = (length_note(frames / rate, None if layout.unknown else claimed, len(heads)), *notes)
         return AudioInfo(path, rate, channels, frames, kind, subtype, parts, lengths, notes)
     found = soundfile.info(os.fsencode(path))
+    if found.format == "RAW":  # by its ending alone
+        raise AudioFileError(f"{path}: not a sound file that can be read (it has no header)")
+    if found.subtype in ("MPEG_LAYER_I", "MPEG_LAYER_II"):  # of which libsndfile knows the length by and large
+        return decoded_info(path)
+    if found.format == "MP3" and layout == Layout():
+        # what begins with other bytes was not taken for an MP3 yet
+        layout = find_layout(path, is_mp3=True)
+        if layout.parts or layout.error:
+            return with_layout(path, layout)
     frames = found.frames
     if layout.claimed > layout.present > 0:
         width = SAMPLE_BYTES.get(found.subtype)

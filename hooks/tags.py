@@ -121,7 +121,9 @@ def chunks(file: BinaryIO, order: str) -> list[tuple[bytes, bytes]]:
         if len(head) < 8:
             break
         name, length = struct.unpack(f"{order}4sI", head)
-        if at + 8 + length > size or not all(32 <= letter < 127 for letter in name):
+        # behind the file's own chunks may be another file
+        is_chunk = all(32 <= letter < 127 for letter in name) and name not in (b"RIFF", b"RIFX", b"RF64", b"FORM")
+        if at + 8 + length > size or not is_chunk:
             break
         if name not in SOUND and length < MOST_BYTES:
             found.append((name, file.read(length)))

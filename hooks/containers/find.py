@@ -12,8 +12,9 @@ from hooks.containers.layout import Bytes, Layout
 HEAD = 64
 
 
-def find_layout(path: Path) -> Layout:
-    """What the bytes of a file say of the sound in it; an empty one for containers that are not known.
+def find_layout(path: Path, is_mp3: bool = False) -> Layout:
+    """What the bytes of a file say of the sound in it; an empty one for containers that are not known. With `is_mp3`
+    it is one that begins with other bytes, and only that.
 
     Raises:
         OSError: it cannot be read.
@@ -25,6 +26,8 @@ def find_layout(path: Path) -> Layout:
             return Layout()
         with data:
             try:
+                if is_mp3:
+                    return (None if starts_mp3(data[:HEAD]) else mpeg.layout(data)) or Layout()
                 return of(data) or Layout()
             except (struct.error, IndexError, KeyError, OverflowError):  # it ends in the middle of a header
                 return Layout()
@@ -46,6 +49,8 @@ def of(data: Bytes) -> Layout | None:
         return wide.caf(data)
     if head[:4] == b"riff":
         return wide.w64(data)
-    if head[:3] == b"ID3" or mpeg.is_head(int.from_bytes(head[:4], "big")):
-        return mpeg.layout(data)
-    return None
+    return mpeg.layout(data) if starts_mp3(head) else None
+
+
+def starts_mp3(head: bytes) -> bool:
+    return head[:3] == b"ID3" or mpeg.is_head(int.from_bytes(head[:4], "big"))

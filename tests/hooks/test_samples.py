@@ -50,6 +50,12 @@ def test_what_soundfile_reads_is_refused_with_the_way_to_turn_it() -> None:
     assert Clip(stereo[::-1].T, 16_000).waveform.shape == (2, 16_000)
 
 
+@pytest.mark.parametrize("rate", [0, -1, 44.1, float("nan")])
+def test_rates_that_are_none(rate: float) -> None:
+    with pytest.raises(AudioFileError, match="is not a whole number of Hz, such as 44100"):
+        Clip(np.zeros(9, "float32"), rate)  # type: ignore[arg-type]
+
+
 def test_peaks_far_above_full_scale_are_told() -> None:
     with pytest.warns(
         SoundWarning, match="a: peaks at 20000, 86 dB above full scale .* divide them by their full scale"

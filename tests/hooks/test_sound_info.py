@@ -260,3 +260,41 @@ def test_the_cases_are_made_as_they_are_kept(tmp_path: Path) -> None:
     assert cut_off() == case("wav-size-0/cut-off.wav", tmp_path).read_bytes()
     assert len(loud_first()) == len(case("vbr-mp3/loud-first.mp3", tmp_path).read_bytes())
     assert without_first_frame(b"\xff\xfb\x90\x00" + bytes(500)) == bytes(504 - 417)
+
+
+class TestTroublesOfOthers:
+    """What the trackers of libsndfile, soundfile and demucs have of reading."""
+
+    @pytest.fixture
+    def plain_mp3(self) -> bytes:
+        """A second without the frame that counts (libsndfile #1086)."""
+        return without_frame(encoded(tone(1, 300, 44_100), 44_100, "MP3"))
+
+    @pytest.mark.parametrize("behind", ["APE tag", "zeros", "ID3v1"])
+    def test_what_lies_behind_an_mp3_is_no_sound(self, behind: str, plain_mp3: bytes, tmp_path: Path) -> None:
+        ape = b"APETAGEX" + struct.pack("<IIII", 2_000, 50_000, 1, 0) + bytes(8 + 50_000)
+        data = {"APE tag": ape, "zeros": bytes(200_000), "ID3v1": b"TAG" + bytes(125)}[behind]
+        alone = read_clip(put(tmp_path, "a.mp3", plain_mp3)).waveform
+        assert torch.equal(read_clip(put(tmp_path, "b.mp3", plain_mp3 + data)).waveform, alone)
+
+    @pytest.mark.parametrize("before", ["zeros", "cover"])
+    def test_what_lies_before_an_mp3_is_no_sound(self, before: str, plain_mp3: bytes, tmp_path: Path) -> None:
+        cover = b"ID3\x03\0\0" + bytes([0, 16, 0, 0]) + bytes(16 << 14)
+        data = {"zeros": bytes(3_000), "cover": cover}[before]
+        alone = read_clip(put(tmp_path, "a.mp3", plain_mp3)).waveform
+        assert torch.equal(read_clip(put(tmp_path, "b.mp3", data + plain_mp3)).waveform, alone)
+
+    def test_a_file_without_a_header_is_not_guessed_by_its_ending(self, tmp_path: Path) -> None:
+        path = put(tmp_path, "a.au", b"no header" * 99)
+        assert soundfile.info(path).format == "RAW"
+        with pytest.raises(AudioFileError, match=r"a.au: not a sound file that can be read \(it has no header\)"):
+            read_clip(path)
+
+    @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+    @pytest.mark.parametrize(("name", "codec"), [("a.mp2", "mp2"), ("a.wav", "libmp3lame"), ("a.oga", "flac")])
+    def test_what_libsndfile_decodes_in_part(self, name: str, codec: str, tmp_path: Path) -> None:
+        put(tmp_path, "source.flac", encoded(tone(1, 300, 44_100), 44_100, "FLAC"))
+        command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "source.flac"), "-c:a", codec, str(tmp_path / name)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        clip = read_clip(tmp_path / name)
+        assert 1.0 <= clip.seconds < 1.06 and peak_hz(clip.waveform[0, 2_000:42_000], 44_100) == 300
