@@ -60,7 +60,7 @@ def transcribe(
 
     found, is_batch = inputs_of(inputs)
     check_names(reports or [])
-    if words and format not in (Format.json, Format.vtt):
+    if words and not as_json and format not in (Format.json, Format.vtt):
         raise RecipeError(f"--words: {format} has no place for the times of words; use --format json or vtt")
 
     def with_model(base: Recipe) -> Recipe:

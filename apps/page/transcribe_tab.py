@@ -126,8 +126,8 @@ def transcripts_html(heard: Transcribed) -> str:
         f'<section class="transcript"><h3>{name}</h3><p>{marked(before, str(one.transcript))}</p></section>'
         for name, one in named.items()
     ]
-    rows = [[name, *numbers(one)] for name, one in named.items()]
-    head = ["", "no-speech probability", "log probability of a token"]
+    rows = [[name, one.transcript.language or "not told", *numbers(one)] for name, one in named.items()]
+    head = ["", "language", "no-speech probability", "log probability of a token"]
     return "".join(parts) + table_html("What the model itself says", head, rows)
 
 

@@ -300,3 +300,22 @@ def test_an_unknown_language_is_told_once_before_the_first_file(run: Run, tmp_pa
     assert (code, shown, err.count("\n")) == (2, "", 1)
     assert "unknown language 'zh-CN'; did you mean zh? it knows af, am, " in err
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*.txt"))
+
+
+def test_times_of_words_go_to_json_on_the_terminal_too(
+    run: Run, tmp_path: Path, listener: Transcriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [{"word": " hello", "start": 0.0, "end": 0.5}]
+    asked: list[dict[str, object]] = []
+
+    def transcribe(source: object, **options: object) -> Transcript:
+        asked.append(options)
+        return Transcript("hello", [{"start": 0.0, "end": 1.0, "text": " hello", "words": words}], "en")
+
+    monkeypatch.setattr(listener, "transcribe", transcribe)
+    monkeypatch.setattr(listener, "timed", lambda words: {"word_timestamps": words})
+    path = write(tmp_path / "a.wav", 0.5)
+    code, shown, _ = run("transcribe", path, "--model", "listener", "--words", "--json")
+    assert code == 0 and json.loads(shown)["files"][0]["segments"][0]["words"] == words
+    assert asked == [{"word_timestamps": True}]
+    assert run("transcribe", path, "--model", "listener")[0] == 0 and asked[1] == {}
