@@ -186,7 +186,7 @@ def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, forc
     from hooks.clip import audio_info, check_target
     from steer.editing.editor import Editor
 
-    audio_info(source)  # told before a model is opened
+    info = audio_info(source)  # told before a model is opened
     for path in filter(None, (target, plot)):
         if path == plot:
             make_folder(path.parent)
@@ -204,6 +204,7 @@ def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, forc
 
             report("drawing", 1.0)
             plot_file(source, target, plot, task.recipe.during, force=force)
+    del info  # until now, so that what ffmpeg decodes is decoded once
     if as_json:
         print(to_json({"recipe": task.recipe.to_dict(), "files": [outcome.to_dict()]}))
     else:

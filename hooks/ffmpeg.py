@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from hooks.errors import AudioFileError
+from hooks.files import Stamp, stamp_of
 
 ENDINGS = (
     ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".aac", ".webm", ".mka", ".mkv", ".wma", ".wmv", ".asf", ".avi",
@@ -71,13 +72,26 @@ class Decoded:
     complaint: str
 
 
+_known: weakref.WeakValueDictionary[tuple[str, Stamp], Decoded] = weakref.WeakValueDictionary()
+
+
 def decode(path: Path) -> Decoded:
-    """Decode a file's first track of sound, at its rate and with its channels.
+    """Decode a file's first track of sound, at its rate and with its channels; once, while somebody has the result.
 
     Raises:
         AudioFileError: ffmpeg is not installed (the message says how to get it), the file has no sound, or it is
             damaged.
+        OSError: it is gone.
     """
+    key = os.path.abspath(path), stamp_of(path)
+    found = _known.get(key)
+    if found is None:
+        found = _known[key] = decoded_now(path)
+    return found
+
+
+def decoded_now(path: Path) -> Decoded:
+    """As `decode`."""
     ffmpeg, ffprobe = shutil.which("ffmpeg"), shutil.which("ffprobe")
     if ffmpeg is None or ffprobe is None:
         raise AudioFileError(f"{path}: a kind of file that is decoded by ffmpeg, which is not installed; {INSTALL}")

@@ -80,6 +80,16 @@ def test_what_was_decoded_is_deleted_with_it(tmp_path: Path) -> None:
 
 
 @needs_ffmpeg
+def test_a_file_is_decoded_once_while_it_is_in_use(tmp_path: Path) -> None:
+    path = made(tmp_path / "a.m4a")
+    first, second = audio_info(path), audio_info(path)
+    assert first.decoded is second.decoded
+    written = made(tmp_path / "b.m4a", "-t", "1").read_bytes()
+    path.write_bytes(written)
+    assert audio_info(path).frames < first.frames
+
+
+@needs_ffmpeg
 def test_titles_come_along(tmp_path: Path) -> None:
     path = made(tmp_path / "a.m4a", "-metadata", "title=T", "-metadata", "artist=Ann", "-metadata", "track=3")
     assert read_tags(audio_info(path)).strings == {"title": "T", "artist": "Ann", "tracknumber": "3"}
