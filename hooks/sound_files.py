@@ -13,6 +13,7 @@ from hooks import ffmpeg
 from hooks.clip import AudioInfo, check_target
 from hooks.errors import AudioFileError
 from hooks.files import Stamp, stamp_of, whole_file
+from hooks.sound_writing import check_fits
 
 FORMATS = {
     ".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".mp3": "MP3", ".aif": "AIFF",
@@ -26,6 +27,13 @@ WIDE = ("PCM_32", "FLOAT", "DOUBLE", "PCM_24", "ALAC_24", "ALAC_32")
 
 
 def kind_of(info: AudioInfo, target: Path) -> tuple[str, str]:
+    """As `nearest_kind`; raises AudioFileError too where such a file cannot hold so many samples."""
+    kind = nearest_kind(info, target)
+    check_fits(target, *kind, info.channels, info.frames)
+    return kind
+
+
+def nearest_kind(info: AudioInfo, target: Path) -> tuple[str, str]:
     """Format and subtype for `target`: the source's own if the endings are the same, else as near as can be written
     with the source's rate and channels.
 

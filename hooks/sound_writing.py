@@ -110,13 +110,12 @@ def create_audio(
     if not soundfile.check_format(format, subtype or None):
         raise AudioFileError(f"{path}: {format} files cannot hold {subtype} samples")
     subtype = subtype or soundfile.default_subtype(format)
-    width = SAMPLE_BYTES.get(subtype)
+    most = most_frames(format, subtype, channels)
+    if frames is not None:
+        check_fits(path, format, subtype, channels, frames)
     # of a WAV there is a kind that holds more
-    grows = format in ("WAV", "WAVEX") and width is not None
-    most = math.inf if format not in NARROW or grows or width is None else (NARROW_BYTES - HEADER) // (width * channels)
-    if frames is not None and frames > most:
-        raise AudioFileError(too_long(path, format))
-    is_long = grows and width is not None and (frames is None or frames * channels * width > NARROW_BYTES - HEADER)
+    is_wav = format in ("WAV", "WAVEX") and subtype in SAMPLE_BYTES
+    is_long = is_wav and (frames is None or frames > most)
     with ExitStack() as stack:
         try:
             partial = stack.enter_context(whole_file(path))
@@ -133,7 +132,7 @@ def create_audio(
                 become_wav(file)
             if tags is not None:
                 tags.start(file)
-            writer = ClipWriter(file, output, most)
+            writer = ClipWriter(file, output, math.inf if is_wav else most)
             yield writer
         output.check()
         try:
@@ -143,6 +142,19 @@ def create_audio(
             stack.close()
         except OSError as error:
             raise AudioFileError(f"{path}: could not be written ({error.strerror})") from error
+
+
+def most_frames(format: str, subtype: str, channels: int) -> float:
+    """How many samples a channel of such a file can have."""
+    if format not in NARROW or subtype not in SAMPLE_BYTES:
+        return math.inf
+    return (NARROW_BYTES - HEADER) // (SAMPLE_BYTES[subtype] * channels)
+
+
+def check_fits(path: Path, format: str, subtype: str, channels: int, frames: int) -> None:
+    """Raises AudioFileError where a file of that format cannot hold so many samples; a WAV becomes an RF64."""
+    if format not in ("WAV", "WAVEX") and frames > most_frames(format, subtype, channels):
+        raise AudioFileError(too_long(path, format))
 
 
 def become_wav(file: soundfile.SoundFile) -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from hooks import AudioFileError, Clip, read_clip, write_clip
-from hooks.clip import as_clip, audio_info, create_audio, read_blocks
+from hooks.clip import AudioInfo, as_clip, audio_info, create_audio, read_blocks
+from hooks.sound_files import kind_of
 
 
 def noise(channels: int = 2, samples: int = 2_000) -> Tensor:
@@ -411,6 +412,10 @@ class TestMoreThan4Gib:
             for _ in range(9):
                 writer.write(torch.zeros(2, 8_000))
         assert list(tmp_path.iterdir()) == []
+        source = AudioInfo(tmp_path / "long.flac", 16_000, 2, 2**16, "FLAC", "PCM_16")
+        with pytest.raises(AudioFileError, match=message):
+            kind_of(source, tmp_path / name)
+        assert kind_of(source, tmp_path / "a.wav") == ("WAV", "PCM_16")
 
 
 def test_a_file_that_does_not_hold_what_was_written_does_not_appear(
