@@ -99,6 +99,7 @@ def capture(
         report.complain()
     for path in reports or []:
         report.save(path)
+    report.tell_notes()
     report.warn()
     raise typer.Exit(FAILED if report.failed else 0)
 

@@ -137,6 +137,7 @@ def list_features(
     for path in reports:
         report.save(path)
     report.complain()
+    report.tell_notes()
     return FAILED if report.failed else 0
 
 

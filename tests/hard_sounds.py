@@ -34,7 +34,9 @@ def encoded(
     samples: np.ndarray, rate: int = RATE, format: str = "WAV", subtype: str | None = None, **how: object
 ) -> bytes:
     file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", rate, samples.ndim, subtype, format=format, **how) as target:
+    with soundfile.SoundFile(
+        file, "w", rate, 1 if samples.ndim == 1 else samples.shape[1], subtype, format=format, **how
+    ) as target:
         for piece in np.array_split(samples, max(1, len(samples) // 4096)):  # Vorbis keeps a piece on the stack
             target.write(piece)
     return file.getvalue()

@@ -51,7 +51,7 @@ class CaptureWorker(Worker):
     def read(self, job: Job) -> Clip:
         return read_clip(job.source)
 
-    def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[float, dict[str, Tensor]]]:
+    def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[Clip, dict[str, Tensor]]]:
         pieces: dict[str, list[Tensor]] = {}
         found = []
         captured = capture(self.model, values, self.task.sites, STRETCH_S, self.task.batch)
@@ -61,15 +61,16 @@ class CaptureWorker(Worker):
                 pieces.setdefault(site, []).append(x_BTD.flatten(0, -2).to("cpu", dtype))
             if one.last:
                 assert isinstance(clip, Clip)
-                found.append((clip.seconds, {site: torch.cat(some) for site, some in pieces.items()}))
+                found.append((clip, {site: torch.cat(some) for site, some in pieces.items()}))
                 pieces = {}
         return found
 
-    def keep(self, job: Job, value: tuple[float, dict[str, Tensor]]) -> Done:
-        seconds, activations = value
+    def keep(self, job: Job, value: tuple[Clip, dict[str, Tensor]]) -> Done:
+        clip, activations = value
         self.writer.add(activations)
         self.writer.finish(job.key)
-        return Done(seconds, {"frames": {site: len(x_TD) for site, x_TD in activations.items()}})
+        frames = {site: len(x_TD) for site, x_TD in activations.items()}
+        return Done(clip.seconds, {"frames": frames, **({"notes": list(clip.notes)} if clip.notes else {})})
 
     def end(self) -> None:
         self.writer.flush()

@@ -51,13 +51,14 @@ class FeaturesWorker(Worker):
             make_folder(job.target.parent)
         return read_clip(job.source)
 
-    def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[float, dict[str, Tensor]]]:
+    def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[Clip, dict[str, Tensor]]]:
         with torch.no_grad():
             found = features_of_all(self.steered, values)
-        return [(clip.seconds, features) for clip, features in zip(values, found, strict=True)]
+        return list(zip(values, found, strict=True))
 
-    def keep(self, job: Job, value: tuple[float, dict[str, Any]]) -> Done:
-        seconds, features = value
+    def keep(self, job: Job, value: tuple[Clip, dict[str, Any]]) -> Done:
+        clip, features = value
         if job.target is not None:
             write_result(job.target, lambda path: save_file(features, path), force=True)
-        return Done(seconds, {"lists": lists_of(self.steered, str(job.source), features, self.top, self.atlas)})
+        lists = lists_of(self.steered, str(job.source), features, self.top, self.atlas)
+        return Done(clip.seconds, {"lists": lists, **({"notes": list(clip.notes)} if clip.notes else {})})

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hooks import AudioFileError, read_clip
-from hooks.clip import audio_info, read_blocks
+from hooks.clip import audio_info, create_audio, read_blocks
 from hooks.errors import SoundWarning
 from tests.hard_sounds import RATE, case, cut_off, encoded, loud_first, tone, without_first_frame
 
@@ -246,6 +246,73 @@ def test_mp3s_of_any_bit_rates_are_as_long_as_ffmpeg_finds_them(
     frames = len(subprocess.run(command, capture_output=True, check=True).stdout) // 2 // channels
     # 529 is the delay of a decoder, which some take off
     assert read_clip(path).waveform.shape[1] in (frames, frames - 529)
+
+
+@PLAIN
+@given(
+    lengths=st.lists(st.integers(1, 30_000), min_size=1, max_size=4),
+    channels=st.integers(1, 2),
+    subtype=st.sampled_from(["VORBIS", "OPUS"]),
+)
+def test_all_links_of_an_ogg_come_out_in_order(lengths: list[int], channels: int, subtype: str, tmp_path: Path) -> None:
+    data, links = b"", []
+    for number, frames in enumerate(lengths):
+        sound_N = tone(frames / RATE, 200 * (number + 1))[:frames]
+        samples = sound_N if channels == 1 else np.stack([sound_N] * channels, axis=1)
+        links.append(encoded(samples, format="OGG", subtype=subtype))
+        data += links[-1]
+    clip = read_clip(put(tmp_path, "a.ogg", data))
+    alone = [read_clip(put(tmp_path, "b.ogg", link)).waveform for link in links]
+    assert torch.equal(clip.waveform, torch.cat(alone, dim=1))
+    assert clip.waveform.shape == (channels, sum(lengths))
+    # from anywhere in it
+    start = sum(lengths) // 2
+    rest = torch.cat(list(read_blocks(audio_info(tmp_path / "a.ogg"), 1_000, start=start)), dim=1)
+    assert rest.shape[1] == sum(lengths) - start
+    if subtype == "VORBIS":  # Opus starts anew where it is entered
+        torch.testing.assert_close(rest, clip.waveform[:, start:], atol=1e-3, rtol=0)
+
+
+@PLAIN
+@given(
+    kind=st.sampled_from(
+        [
+            ("WAV", "PCM_16"),
+            ("WAV", "FLOAT"),
+            ("WAV", "PCM_U8"),
+            ("FLAC", "PCM_24"),
+            ("AIFF", "PCM_16"),
+            ("AU", "PCM_24"),
+            ("CAF", "FLOAT"),
+            ("W64", "PCM_32"),
+            ("RF64", "PCM_16"),
+            ("OGG", "VORBIS"),
+        ]
+    ),
+    channels=st.sampled_from([1, 2, 6]),
+    rate=st.sampled_from([8_000, 44_100, 48_000]),
+    frames=st.integers(1_000, 30_000),
+    seed=st.integers(0, 99),
+    told=st.booleans(),
+)
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg reads what was written")
+def test_ffmpeg_finds_in_a_file_what_was_written_to_it(
+    kind: tuple[str, str], channels: int, rate: int, frames: int, seed: int, told: bool, tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    samples = (0.2 * torch.randn(channels, frames, generator=generator)).clamp(-1, 1)
+    samples *= 0.7 ** torch.arange(channels)[:, None]
+    path = tmp_path / "a.sound"
+    with create_audio(path, rate, channels, *kind, force=True, frames=frames if told else None) as writer:
+        for piece in samples.split(7_000, dim=1):
+            writer.write(piece)
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "f32le", "-c:a", "pcm_f32le", "-"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    back = torch.frombuffer(bytearray(data), dtype=torch.float32).reshape(-1, channels).T
+    if kind[1] == "VORBIS":  # its order of 6 channels is another one, and ffmpeg drops the end of the last block
+        assert abs(back.shape[1] - frames) <= 2_048
+        return
+    torch.testing.assert_close(back, samples, atol=1.1 * {"PCM_U8": 2**-7}.get(kind[1], 2**-15), rtol=0)
 
 
 def without_frame(data: bytes) -> bytes:
