@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,11 @@ import torch
 from torch import Tensor
 
 from hooks import AudioFileError, Clip
-from hooks.clip import MAX_CHANNELS, audio_info, check_target, create_audio
+from hooks.clip import audio_info, check_target, create_audio
+from hooks.ffmpeg import ENDINGS
+from hooks.samples import as_floats
 from hooks.sound_files import copy_file, kind_of
+from hooks.tags import read_tags
 from steer.editing.editor import Editor, Outcome, Report
 from steer.edits import Edit, Span
 from steer.errors import RecipeError
@@ -56,11 +58,14 @@ class EditedSound:
         with TemporaryDirectory(prefix="steer-") as folder:
             whole = Path(folder) / f"edited{self.ending or path.suffix}"
             whole.write_bytes(self.data)
-            kind = kind_of(audio_info(whole), path)
-            if kind[0] == soundfile.info(whole).format:
+            info = audio_info(whole)
+            kind = kind_of(info, path)
+            if kind[0] == info.format:
                 copy_file(whole, path, force)
             else:
-                with create_audio(path, self.sample_rate, self.samples.shape[0], *kind, force=force) as writer:
+                channels, frames = self.samples.shape
+                how: dict[str, Any] = {"force": force, "frames": frames, "tags": read_tags(info)}
+                with create_audio(path, self.sample_rate, channels, *kind, **how) as writer:
                     writer.write(self.samples)
         return path
 
@@ -120,11 +125,13 @@ def edit_sound(
     editor = Editor(recipe, steered=steered, vectors=vectors, edits=objects)
     with TemporaryDirectory(prefix="steer-") as folder:
         before = written(source, Path(folder))
-        after = Path(folder) / f"edited{before.suffix}"
+        # what only ffmpeg decodes becomes a WAV
+        ending = ".wav" if before.suffix.lower() in ENDINGS else before.suffix
+        after = Path(folder) / f"edited{ending}"
         outcome = replace(editor.edit_file(before, after, report=report), target="")
         samples, rate = soundfile.read(after, dtype="float64", always_2d=True)
         samples_CN = torch.from_numpy(np.ascontiguousarray(samples.T))
-        return EditedSound(samples_CN, rate, outcome, after.read_bytes(), before.suffix)
+        return EditedSound(samples_CN, rate, outcome, after.read_bytes(), ending)
 
 
 def written(source: Sound, folder: Path) -> Path:
@@ -136,25 +143,21 @@ def written(source: Sound, folder: Path) -> Path:
     if isinstance(source, tuple):
         return written_samples(*source, folder)
     data_bytes = source if isinstance(source, bytes) else source.read()
+    whole = folder / "sound"
+    whole.write_bytes(data_bytes)
     try:
-        kind = soundfile.info(io.BytesIO(data_bytes)).format
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioFileError("the bytes are not a sound file that can be read") from error
-    target = folder / f"sound.{kind.lower()}"
-    target.write_bytes(data_bytes)
-    return target
+        info = audio_info(whole)
+    except AudioFileError as error:
+        message = str(error).replace(f"{whole}: ", "")
+        raise AudioFileError(f"the bytes are not a sound file that can be read ({message})") from error
+    return whole.rename(folder / ("sound.m4a" if info.decoded else f"sound.{info.format.lower()}"))
 
 
 def written_samples(samples: np.ndarray | Tensor, sample_rate: int, folder: Path) -> Path:
-    x = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples)
-    x = x[None] if x.ndim == 1 else x
-    if x.ndim != 2 or x.shape[0] > MAX_CHANNELS:
-        hint = "; turn [samples, channels] around with .T" if x.ndim == 2 and x.shape[1] <= MAX_CHANNELS else ""
-        raise AudioFileError(
-            f"samples are [channels, n] with at most {MAX_CHANNELS} channels, not {list(x.shape)}{hint}"
-        )
-    if not np.issubdtype(x.dtype, np.floating):
-        raise AudioFileError(f"samples are floats with full scale 1, not {x.dtype}; divide by its largest value")
+    is_double = samples.dtype in (torch.float64, np.dtype("float64"))
+    x_CN = as_floats(samples).detach().cpu()
+    if is_double:  # checked above, and of more bits
+        x_CN = torch.as_tensor(np.asarray(samples)).detach().cpu().reshape(x_CN.shape)
     target = folder / "sound.wav"
-    soundfile.write(target, x.T, sample_rate, "DOUBLE" if x.dtype == np.float64 else "FLOAT")
+    soundfile.write(target, x_CN.T.numpy(), sample_rate, "DOUBLE" if is_double else "FLOAT")
     return target

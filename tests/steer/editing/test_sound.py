@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from hooks import AudioFileError, Clip, read_clip
 from steer import Ablate, Clamp, EditedSound, RecipeError, SteeredModel, edit_sound, load_vectors
 from steer.editing.editor import Editor
 from steer.recipe import Recipe
+from tests.hard_sounds import case
 from tests.tiny_codec import tones
 
 Write = Callable[..., Path]
@@ -87,12 +89,34 @@ def test_samples_and_clips(edit: Edit, rate: int) -> None:
     assert soundfile.info(io.BytesIO(mono.data)).subtype == "FLOAT"
 
 
+def test_integers_are_the_same_sound(edit: Edit) -> None:
+    samples = (tones(0.6, 24_000, 2).T * 32_767).round()
+    floats = edit((samples / 32_768, 24_000))
+    assert torch.allclose(edit((samples.astype(np.int16), 24_000)).samples, floats.samples, atol=1e-6)
+
+
+def test_bytes_whose_header_is_wrong_are_whole(edit: Edit, tmp_path: Path) -> None:
+    for name, frames in (("chained-ogg/chained.ogg", 192_000), ("wav-size-0/cut-off.wav", 24_000)):
+        edited = edit(case(name, tmp_path).read_bytes())
+        assert edited.samples.shape == (1, frames) and edited.outcome.notes
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_what_ffmpeg_decodes_becomes_a_wav(edit: Edit, tmp_path: Path) -> None:
+    path = case("wav-size-0/cut-off.wav", tmp_path)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(path), str(tmp_path / "a.m4a")], check=True)
+    for source in (tmp_path / "a.m4a", (tmp_path / "a.m4a").read_bytes()):
+        edited = edit(source)
+        assert (edited.ending, soundfile.info(io.BytesIO(edited.data)).format) == (".wav", "WAV")
+        assert 1.0 <= edited.samples.shape[1] / edited.sample_rate < 1.06
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ((np.zeros((1000, 2)), 24_000), r"not \[1000, 2\]; turn \[samples, channels\] around with .T"),
+        ((np.zeros((1000, 2)), 24_000), r"not \[1000, 2\], .* turn it with .T"),
         ((np.zeros((2, 3, 4)), 24_000), r"not \[2, 3, 4\]$"),
-        ((np.zeros(1000, np.int16), 24_000), "samples are floats with full scale 1, not int16"),
+        ((np.zeros(1000, np.int64), 24_000), "or integers of 8, 16 or 32 bits, not torch.int64"),
         ((np.full(1000, np.nan), 24_000), "not finite"),
         (b"no sound", "not a sound file"),
         (io.BytesIO(b""), "not a sound file"),
