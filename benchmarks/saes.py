@@ -114,7 +114,7 @@ def error_beside_fp64(sae: SAE, edit: SiteEdit, x_BTD: Tensor) -> float:
     exact.load_state_dict(sae.state_dict())
     x = x_BTD.double()
     f = exact.encode(x)
-    expected = x + exact.decode(f.index_fill(-1, edit.touched, 0.0)) - exact.decode(f)
+    expected = x + exact.decode(f.index_fill(-1, torch.tensor(edit.touched), 0.0)) - exact.decode(f)
     return float((edit(x_BTD, Frames.of(x_BTD, 50.0, 0.0)) - expected).abs().max())
 
 

@@ -61,15 +61,15 @@ def site_edit(sae: EncodesAndDecodes, edits: Sequence[Edit], mode: Mode = "delta
     if d_sae is not None:
         check(edits, int(d_sae))
     if isinstance(sae, SAE) and not sae.rms_norm and mode == "delta":
-        touched_S = touched_by(edits)
-        if all(edit.among(touched_S) is not None for edit in edits):
+        touched = touched_by(edits)
+        if all(edit.among(touched) is not None for edit in edits):
             return PickedEdit(sae, edits)
     return FullEdit(sae, edits, mode)
 
 
-def touched_by(edits: Sequence[Edit]) -> Tensor:
-    """The features [S] that they change each by itself, in their order: a lone edit is of all of them as they lie."""
-    return torch.tensor(list(dict.fromkeys(feature for edit in edits for feature in edit.touched)), dtype=torch.long)
+def touched_by(edits: Sequence[Edit]) -> tuple[int, ...]:
+    """The features that they change each by itself, in their order: a lone edit is of all of them as they lie."""
+    return tuple(dict.fromkeys(feature for edit in edits for feature in edit.touched))
 
 
 def check(edits: Sequence[Edit], d_sae: int) -> None:
@@ -81,7 +81,7 @@ def check(edits: Sequence[Edit], d_sae: int) -> None:
 class SiteEdit(ABC):
     """The edits of one site: `edit(x_BTD, frames)` gives new activations, in the dtype of `x_BTD`.
 
-    `touched` [S] are the features that they change each by itself.
+    `touched` are the features that they change each by itself.
     """
 
     def __init__(self, edits: Sequence[Edit]) -> None:
@@ -108,7 +108,7 @@ class PickedEdit(SiteEdit):
     @torch.no_grad()
     def _gather(self) -> None:
         """Take the touched columns and rows once, on the device where the SAE is."""
-        touched_S = self.touched = self.touched.to(self.sae.W_dec.device)
+        touched_S = torch.tensor(self.touched, dtype=torch.long, device=self.sae.W_dec.device)
         self.W_dec_SD = self.sae.W_dec[touched_S].contiguous()
         self.features = self.sae.picked(touched_S)
         self.parts = [None if edit.learned else self._part(edit) for edit in self.edits]

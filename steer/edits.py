@@ -81,11 +81,11 @@ class Edit(ByValue, ABC):
     def check(self, d_sae: int) -> None:
         """Raises EditError where an SAE of so many features is not one for this edit."""
 
-    def among(self, features_S: Tensor) -> Edit | None:
+    def among(self, features: Sequence[int]) -> Edit | None:
         """The same edit of features [B, T, S] where only these are there; None where it needs the others."""
         return None
 
-    def push(self, features_S: Tensor, W_dec_FD: Tensor) -> Tensor | None:
+    def push(self, features: Sequence[int], W_dec_FD: Tensor) -> Tensor | None:
         """What it adds to the activation [D] by all the other features, times `amount`, whatever they are."""
         return None
 
@@ -142,8 +142,8 @@ class FeatureEdit(Edit):
     def check(self, d_sae: int) -> None:
         check_features(self.features, d_sae)
 
-    def among(self, features_S: Tensor) -> Edit:
-        place = {feature: index for index, feature in enumerate(features_S.tolist())}
+    def among(self, features: Sequence[int]) -> Edit:
+        place = {feature: index for index, feature in enumerate(features)}
         edit = copy(self)  # also of a class that is made otherwise
         for known in ("_columns", "_in_order"):
             vars(edit).pop(known, None)
@@ -221,15 +221,18 @@ class Shift(Edit):
         if len(self.vector) != d_sae:
             raise EditError(f"the vector has {len(self.vector)} numbers, the SAE {d_sae} features")
 
-    def among(self, features_S: Tensor) -> Edit | None:
+    def among(self, features: Sequence[int]) -> Edit | None:
         if type(self).change is not Shift.change:  # it may look at any feature
             return None
         edit = copy(self)
-        object.__setattr__(edit, "vector", self.vector[features_S.to(self.vector.device)])
+        object.__setattr__(edit, "vector", self.vector[list(features)])
         return edit
 
-    def push(self, features_S: Tensor, W_dec_FD: Tensor) -> Tensor:
-        vector_F, features_S = self.vector.to(W_dec_FD), features_S.to(W_dec_FD.device)
+    def push(self, features: Sequence[int], W_dec_FD: Tensor) -> Tensor:
+        vector_F, features_S = (
+            self.vector.to(W_dec_FD),
+            torch.tensor(features, dtype=torch.long, device=W_dec_FD.device),
+        )
         return vector_F @ W_dec_FD - vector_F[features_S] @ W_dec_FD[features_S]
 
     def amount(self, frames: Frames, like: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def test_strengths_per_row_are_a_tensor_or_said_so() -> None:
     "edit", [Ablate([7, 2]), Clamp([7, 2], [1.0, 3.0]), Scale([7, 2], [2.0, 0.5]), Shift(torch.arange(9.0), 2.0)]
 )
 def test_an_edit_among_a_few_features_is_that_of_them(edit: Edit) -> None:
-    f, some = torch.rand(2, 4, 9), torch.tensor([2, 5, 7])
+    f, some = torch.rand(2, 4, 9), [2, 5, 7]
     among = edit.among(some)
     assert among is not None
     whole = edit.applied(f, FRAMES)
@@ -92,7 +92,7 @@ def test_a_change_may_ask_for_the_ids_of_its_features_wherever_they_stand() -> N
         def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
             return torch.tensor(self.features).to(f_BTS).expand_as(f_BTS)
 
-    f, some = torch.rand(2, 4, 9), torch.tensor([7, 2, 5])
+    f, some = torch.rand(2, 4, 9), [7, 2, 5]
     edit = Numbered([2, 7])
     expected = f.clone()
     expected[..., 2], expected[..., 7] = 2, 7
@@ -106,7 +106,7 @@ def test_an_edit_that_shifts_otherwise_needs_all_features() -> None:
         def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
             return f_BTF.sum(-1, keepdim=True) + self.vector
 
-    assert Twice(torch.ones(3)).among(torch.tensor([1])) is None
+    assert Twice(torch.ones(3)).among([1]) is None
 
 
 def test_curves_are_straight_between_points_and_flat_outside() -> None:
