@@ -94,7 +94,7 @@ def outputs(
     codec = codec_of(subject)
     assert codec.sample_rate is not None
     audio_BCN = codec.prepare(clip)
-    x_N = audio_BCN[0].float().cpu().mean(0)
+    x_N = Clip(audio_BCN[0].float().cpu(), codec.sample_rate).mixed(1).waveform[0]
     yield INPUT, x_N
     for path, output_BCN in round_trips(subject, audio_BCN):
         yield path, fitted(output_BCN, codec.sample_rate, x_N, codec.sample_rate)

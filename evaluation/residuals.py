@@ -23,6 +23,7 @@ from evaluation.quality import mel_distance, pesq_wb, stoi
 from evaluation.reconstruction import SPEECH
 from evaluation.report import Report, Row
 from hooks.clip import Clip, read_clip
+from hooks.samples import mix_weights
 from steer.acoustics import change, measure
 from steer.errors import EditError
 from steer.steered import SteeredModel
@@ -72,7 +73,8 @@ def ideal(clip: Clip, goals: Goals) -> Tensor | None:
 
 
 def compared(reference_CN: Tensor, output_CN: Tensor, sample_rate: int, speech: bool) -> Row:
-    x_N, y_N = reference_CN.mean(0), output_CN.mean(0)
+    weights_C = mix_weights(reference_CN)  # of channels that cancel each other the loudest alone
+    x_N, y_N = weights_C @ reference_CN, weights_C @ output_CN
     return {
         "mel_db": mel_distance(x_N, y_N, sample_rate),
         "stoi": stoi(x_N, y_N, sample_rate) if speech else None,

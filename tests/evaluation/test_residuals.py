@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.residuals import UNTOUCHED, brightened, evaluate, ideal, tilted
+from evaluation.residuals import UNTOUCHED, brightened, compared, evaluate, ideal, tilted
 from hooks import Clip, read_clip
 from steer.acoustics import centroid_hz
 from steer.recipe import Recipe
@@ -75,3 +75,11 @@ def test_ways_are_compared_with_the_ideal_edit(
     assert rows["all", "ratio"]["met"].count == 2
     assert rows["digits", "ratio"]["STOI"].value > rows["digits", "drop"]["STOI"].value
     assert report.about["without an ideal edit"] == 0
+
+
+def test_channels_that_cancel_each_other_are_compared_by_the_loudest() -> None:
+    x_N = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    other_N = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(1))
+    against = compared(torch.stack([x_N, -x_N]), torch.stack([other_N, -other_N]), 16_000, speech=False)
+    alone = compared(x_N[None], other_N[None], 16_000, speech=False)
+    assert against["mel_db"] == pytest.approx(alone["mel_db"], rel=1e-5) and alone["mel_db"] > 1
