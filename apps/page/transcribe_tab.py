@@ -126,10 +126,10 @@ def transcripts_html(heard: Transcribed) -> str:
         f'<section class="transcript"><h3>{name}</h3><p>{marked(before, str(one.transcript))}</p></section>'
         for name, one in named.items()
     ]
-    rows = [[name, one.transcript.language or "not told", *numbers(one)] for name, one in named.items()]
+    rows = [[name, one.transcript.language or "not known", *numbers(one)] for name, one in named.items()]
     head = ["", "language", "no-speech probability", "log probability of a token"]
     return "".join(parts) + table_html("What the model itself says", head, rows)
 
 
 def numbers(one: Heard) -> list[str]:
-    return ["not told" if value is None else f"{value:.2f}" for value in (one.no_speech_prob, one.avg_logprob)]
+    return ["not known" if value is None else f"{value:.2f}" for value in (one.no_speech_prob, one.avg_logprob)]

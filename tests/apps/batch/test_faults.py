@@ -230,7 +230,7 @@ def test_damaged_files_among_good_ones(steer: Steer, edits: list[str], tmp_path:
     head, samples, cut, short, text, empty, zeros, alien, other, magic = paths
     head.write_bytes(flip(bytearray(head.read_bytes()), rng, 0, 4))
     samples.write_bytes(flip(bytearray(samples.read_bytes()), rng, 44, samples.stat().st_size))
-    cut.write_bytes(cut.read_bytes()[:300])  # libsndfile goes by the file's length, not by the header's
+    cut.write_bytes(cut.read_bytes()[:300])  # its header says that there is more
     short.write_bytes(short.read_bytes()[:20])
     text.write_text("these are words\n" * 40)
     empty.write_bytes(b"")
@@ -243,7 +243,8 @@ def test_damaged_files_among_good_ones(steer: Steer, edits: list[str], tmp_path:
     assert code == 1
     report = json.loads(printed)["report"]
     errors = {one["source"]: one["error"] for one in report["failures"]}
-    assert set(errors) == {str(path) for path in (head, short, text, empty, zeros, alien, magic, flac)}
+    assert set(errors) == {str(path) for path in (head, cut, short, text, empty, zeros, alien, magic, flac)}
+    assert "truncated" in errors[str(cut)]
     for source, error in errors.items():
         assert error.startswith(f"{source}: ") and "\n" not in error
     good = tmp_path / "good"
@@ -254,5 +255,5 @@ def test_damaged_files_among_good_ones(steer: Steer, edits: list[str], tmp_path:
     assert steer("edit", good, "-o", tmp_path / "alone", *edits)[0] == 0
     assert outputs(out) == outputs(tmp_path / "alone")
     assert len(outputs(out)) == 201 - len(errors) == report["done"]
-    assert {path.relative_to(folder).as_posix() for path in (samples, cut, other)} <= set(outputs(out))
+    assert {path.relative_to(folder).as_posix() for path in (samples, other)} <= set(outputs(out))
     assert len(read_rows(out)) == 201

@@ -49,7 +49,8 @@ def test_false_alarms_with_and_without_the_recipe(visit: Callable[..., Visitor],
     struck = visitor.page.locator("#transcripts section:last-of-type del").inner_text()
     assert struck.endswith(written["Baseline"])  # before it stands, for screen readers, that it was removed
     rows = visitor.page.locator("#transcripts table tbody tr")
-    no_speech = [float(rows.nth(row).locator("td").first.inner_text()) for row in (0, 2)]
+    assert [rows.nth(row).locator("td").first.inner_text() for row in range(3)] == ["en"] * 3
+    no_speech = [float(rows.nth(row).locator("td").nth(1).inner_text()) for row in (0, 2)]
     assert no_speech[0] < 0.1 < 0.8 < no_speech[1]
     picture = visitor.page.locator("#transcribe-picture img")
     assert "Most active edited features: encoder." in picture.get_attribute("alt")
