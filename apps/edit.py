@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from apps.batch.edit_work import EditTask
     from apps.batch.jobs import Job
     from apps.batch.run import How
-    from steer.editing.editor import Outcome
+    from steer.editing.outcome import Outcome
     from steer.recipe import Recipe
 
 FAILED, UNMET = 1, 3
@@ -220,7 +220,7 @@ def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: lis
     from apps.batch.run import do_batch
     from apps.files import to_json
     from apps.tables import FILES, batch_table
-    from steer.editing.editor import Outcome
+    from steer.editing.outcome import Outcome
 
     check_names(reports)
     finished = do_batch(task, jobs, out, how)

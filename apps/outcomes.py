@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from steer.calibrate import error_of
-from steer.editing.editor import Outcome
+from steer.editing.outcome import Outcome
 from steer.editing.voice_measure import Heard
 from steer.recipe import UNITS
 

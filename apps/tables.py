@@ -10,7 +10,7 @@ from rich.text import Text
 
 from apps.batch.jobs import Row
 from apps.outcomes import drift, kept_lines, shown, verdict
-from steer.editing.editor import Outcome
+from steer.editing.outcome import Outcome
 from steer.recipe import UNITS
 
 FILES = 30

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,21 @@ import torch
 from torch import Tensor
 
 from hooks import AudioFileError, ModelError
-from hooks.clip import AudioInfo, audio_info, check_target, create_audio, read_blocks
+from hooks.clip import audio_info, check_target, create_audio, read_blocks
 from hooks.errors import require
-from hooks.files import Stamp, stamp_of
+from hooks.files import stamp_of
 from hooks.model import Codec
 from hooks.samples import far_above
 from hooks.sound_files import copy_file, kind_of
-from hooks.tags import Tags, read_tags
+from hooks.tags import read_tags
 from steer.editing.chunks import CHUNK_S
-from steer.editing.excerpts import Stretch, choose, read_stretches
+from steer.editing.excerpts import choose, read_stretches
 from steer.editing.kept import Kept, what_was_kept
+from steer.editing.outcome import Edited, Excerpts, Outcome
 from steer.editing.render import Manner, Memory, Planned, Renderer, SiteEdits
 from steer.editing.trials import Changes, Trials
 from steer.editing.voice_edits import FORMANT_SITE, VoiceEdits, check_codec
-from steer.editing.voice_measure import Heard, measured_voice
+from steer.editing.voice_measure import measured_voice
 from steer.edits import Edit, Span, as_spans
 from steer.errors import EditError
 from steer.recipe import UNITS, Recipe
@@ -45,77 +46,10 @@ MOST_LIMITED_DB = 12.0
 """Strengths are not searched further where the limiter turns peaks down by more than this."""
 PITCH_MOVED = 0.05
 """Semitones."""
-INTEGERS = ("PCM", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG", "IMA", "MS_ADPCM", "GSM", "DPCM", "ALAC")
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16}
 """Formats whose rounding can be heard in soft sounds."""
 Report = Callable[[str, float], None]
 """Called with what is being done and how much of it is done, 0 to 1; what it raises ends the work."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one file. Changes are in dB, semitones and %, None where they cannot be measured.
-
-    `measured` compares the output with the input file, over `measured_s` seconds of it, and decides `met`; `channels`
-    does so for each channel; `round_trip` compares the codec's edited output with its plain one. `kept` says what else
-    changed, and `voice` what was measured for each request of the recipe's voice (`steer.editing.voice_measure`). The
-    limiter turned down `limited_db` at most; `clipped` samples were cut off at full scale. `notes` say what there is to
-    know of the files, a sentence each: a header that is wrong, titles and marks that the output has no place for.
-    """
-
-    source: str
-    target: str
-    seconds: float
-    requested: dict[str, float]
-    measured: Changes
-    measured_s: float
-    met: bool
-    strengths: dict[str, float] = field(default_factory=dict)
-    clipped: int = 0
-    unchanged: bool = False
-    round_trip: Changes = field(default_factory=dict)
-    channels: list[Changes] = field(default_factory=list)
-    limited_db: float = 0.0
-    kept: dict[str, Any] = field(default_factory=dict)
-    voice: dict[str, Heard] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Excerpts:
-    """A file before its edit: its header, the target and its format, and what is tried and measured of it.
-
-    `whole` says that this is all of it, and `stamp` tells whether it is still the same file.
-    """
-
-    info: AudioInfo
-    target: Path
-    kind: tuple[str, str]
-    stamp: Stamp | None
-    stretches: list[Stretch]
-    whole: bool
-    tags: Tags
-
-    @property
-    def same_kind(self) -> bool:
-        return self.kind == (self.info.format, self.info.subtype)
-
-    @property
-    def has_full_scale(self) -> bool:
-        """Whether the target cannot hold samples beyond 1."""
-        return self.kind[1].startswith(INTEGERS)
-
-
-@dataclass(frozen=True)
-class Edited:
-    """A file after its edit; `samples_CN` wait to be written."""
-
-    excerpts: Excerpts
-    outcome: Outcome
-    samples_CN: Tensor | None
 
 
 class _NoChange(Exception):

@@ -234,7 +234,7 @@ def test_plots(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:
 
 
 def test_failure_in_a_batch_counts_more_than_a_goal() -> None:
-    from steer.editing.editor import Outcome
+    from steer.editing.outcome import Outcome
 
     met, unmet = (Outcome("a", "b", 1.0, {}, {}, 1.0, met=met) for met in (True, False))
     assert exit_code([met], failed=False) == 0

@@ -11,7 +11,7 @@ from rich.console import Console
 from apps.batch.jobs import Row
 from apps.outcomes import channel_lines, drift, kept_lines, shortfalls, shown, verdict
 from apps.tables import batch_table, outcome_table, show_outcome
-from steer.editing.editor import Outcome
+from steer.editing.outcome import Outcome
 
 MEASURED = {"loudness": 6.1, "pitch": 0.012, "brightness": None}
 
