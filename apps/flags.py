@@ -117,7 +117,7 @@ def edits_of(ablate: Sequence[str], clamp: Sequence[str], scale: Sequence[str], 
 
 def feature_of(option: str, text: str) -> int:
     if not text.strip().isdecimal():
-        raise RecipeError(f"{option}: {text.strip()!r} is no feature; features are whole numbers from 0")
+        raise RecipeError(f"{option}: {text.strip()!r} is not a feature; features are whole numbers from 0")
     return int(text)
 
 

@@ -1,8 +1,8 @@
 """`python -m benchmarks.reading [FOLDER]`: what reading a sound costs beside libsndfile's own decoding.
 
 Each format holds the same minute of stereo; with a folder its files are read too. Times are CPU times in ms, the best
-of several. Beside the decoding, samples are turned to [channels, samples] and looked through for what is no sound; the
-header's column is what it costs to find out whether the file is as long as it says.
+of several. Beside the decoding, samples are turned to [channels, samples] and checked for NaN and damage; the header's
+column is what it costs to find out whether the file is as long as it says.
 """
 
 from __future__ import annotations

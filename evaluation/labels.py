@@ -87,7 +87,7 @@ def intervals_of(path: Path) -> dict[str, list[LabelledSpan]] | None:
     """The intervals of a subset by clip; None if there is no such file.
 
     Raises:
-        AudioFileError: a line that is no interval.
+        AudioFileError: a line that is not an interval.
     """
     if not path.is_file():
         return None

@@ -155,7 +155,7 @@ def evaluate(
 
     Raises:
         AudioFileError: no clips of that split, or none of a subset that was asked for.
-        ModelError: a model that is no codec.
+        ModelError: a model that is not a codec.
         YardstickError: ffmpeg fails.
     """
     codec, also = codec_of(subject), also or {}

@@ -165,9 +165,9 @@ class Reader:
         try:
             found = data.decode("ascii")
         except UnicodeDecodeError:
-            raise Damaged("a name in it is no text") from None
+            raise Damaged("a name in it is not text") from None
         if not found.endswith("\0") or not found[:-1].isprintable():
-            raise Damaged("a name in it is no text")
+            raise Damaged("a name in it is not text")
         return shortened(found[:-1], 200)
 
     def tensor(self, name: str) -> Tensor:

@@ -39,7 +39,7 @@ def snapshot(
     """Folder of a repository in the local cache, from there or from the network; `only` and `without` are patterns.
 
     Raises:
-        HubError: it cannot be had, or what came is not what the hub had announced.
+        HubError: it cannot be downloaded, or what came is not what the hub had announced.
     """
     hub = require("huggingface_hub", "all")
     start = time.time()
@@ -113,7 +113,7 @@ def explained(error: BaseException, repository: str, revision: str | None = None
         if isinstance(one, errors.RepositoryNotFoundError):
             return "there is no such repository, or it is private", f"check the name, or {log_in}"
         if isinstance(one, errors.HFValidationError):
-            return "that is no name of a repository", "write owner/name"
+            return "that is not the name of a repository", "write owner/name"
         if isinstance(one, errors.OfflineModeIsEnabled):
             return "HF_HUB_OFFLINE is set, and it is not in the cache", "check the name, unset it, or open a folder"
         if status == 401:

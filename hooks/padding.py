@@ -1,4 +1,4 @@
-"""Padding: where a model's window is longer than the sound, the rest is filled, and what comes of that is no sound.
+"""Padding: where a model's window is longer than the sound, the rest is filled, and what comes of that is not a sound.
 
 A family says where the sound ends (`sound_until`, beside `at_time`, which says where a window starts); whoever looks at
 activations asks how many of the frames hold sound (`real_frames`).

@@ -80,7 +80,7 @@ def open_model(
     floating-point numbers in `dtype` (by default the one that they are in).
 
     Raises:
-        ModelError: no such model, or its files cannot be had or read, or hold numbers that are not finite; no such
+        ModelError: no such model, or its files cannot be loaded, or hold numbers that are not finite; no such
             device, or one without room for it; a dtype of whole numbers; the message says what to do.
         MissingExtraError: the model's library is not installed.
     """

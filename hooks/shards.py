@@ -256,7 +256,7 @@ def read_index(folder: Path, head: Head) -> dict[str, Shard]:
             raise ValueError("its checksum is another one")
         shards = index["shards"]
         if other := [name for name in shards if not SHARD_NAME.fullmatch(name)]:
-            raise ValueError(f"{other[0]!r} is no shard's name")
+            raise ValueError(f"{other[0]!r} is not the name of a shard")
         return {name: checked_shard(Shard(**shard), head) for name, shard in shards.items()}
     except FileNotFoundError:
         return {}

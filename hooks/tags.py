@@ -143,20 +143,20 @@ def tags_of_chunks(family: str, strings: dict[str, str], blocks: list[tuple[byte
 
 
 def append_chunks(path: Path, blocks: tuple[tuple[bytes, bytes], ...]) -> None:
-    """Behind the last chunk of a WAV or AIFF; the size in its first one grows."""
+    """After the last chunk of a WAV or AIFF, whose size in the first one grows; nothing where 4 GiB are exceeded."""
     with path.open("r+b") as file:
         order = "<" if file.read(4) == b"RIFF" else ">"
         end = file.seek(0, os.SEEK_END)
+        size = sum(8 + len(content) + len(content) % 2 for _, content in blocks)
+        if end + end % 2 + size - 8 >= 2**32:  # its size has 32 bits
+            return
         if end % 2:
             file.write(b"\0")
         for name, content in blocks:
             file.write(name + struct.pack(f"{order}I", len(content)) + content + b"\0" * (len(content) % 2))
         end = file.tell()
-        if end - 8 < 2**32:
-            file.seek(4)
-            file.write(struct.pack(f"{order}I", end - 8))
-        else:
-            file.truncate(end)
+        file.seek(4)
+        file.write(struct.pack(f"{order}I", end - 8))
 
 
 def flac_blocks(file: BinaryIO) -> tuple[list[tuple[int, bytes]], int]:

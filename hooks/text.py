@@ -22,7 +22,7 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
     """The content of a file of at most `limit` bytes.
 
     Raises:
-        OSError: it is not there, is larger, or is no regular file: one waits at a pipe, a device has no end.
+        OSError: it is not there, is larger, or is not a regular file: one waits at a pipe, a device has no end.
         ValueError: its name is none.
     """
     check_regular(path)
@@ -34,7 +34,7 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
 
 
 def check_regular(path: str | Path) -> None:
-    """Raises OSError where there is no regular file, ValueError for a name that is none."""
+    """Raises OSError where there is not a regular file, ValueError for a name that is none."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "is not a regular file", str(path))

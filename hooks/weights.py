@@ -253,7 +253,7 @@ def checked(state: Any, path: Path, dtype: torch.dtype | None = None) -> dict[st
             or value.device.type != "cpu"
             or value.numel() * value.element_size() > value.untyped_storage().nbytes()
         ):
-            raise ModelError(f"{path}: {name} is no plain tensor, or larger than what the file holds of it")
+            raise ModelError(f"{path}: {name} is not a plain tensor, or larger than what the file holds of it")
         if dtype is not None and value.is_floating_point():
             tensors[name] = value.to(dtype)
     check_finite(tensors, str(path))

@@ -109,7 +109,7 @@ def rule(vendor: str, capability: str, version: str) -> str:
 def usable(name: str) -> str:
     """The same; raises SAEError where there is no such library."""
     if name not in BACKENDS:
-        raise SAEError(f"{name!r} is no library for products ({VARIABLE}); there are {', '.join(BACKENDS)}")
+        raise SAEError(f"{name!r} is not a library for products ({VARIABLE}); there are {', '.join(BACKENDS)}")
     if name == "oneDNN" and not precise():
         raise SAEError("oneDNN: this build of torch does not have it, or it does not keep the precision of float32")
     return name

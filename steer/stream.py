@@ -162,7 +162,7 @@ class Stream:
     ) -> None:
         model = codec.model if isinstance(codec, SteeredModel) else codec
         if not isinstance(model, Codec) or model.sample_rate is None:
-            raise ModelError(f"{getattr(model, 'name', model)} is no codec: only those give the sound back")
+            raise ModelError(f"{getattr(model, 'name', model)} is not a codec: only those give the sound back")
         if not block_s > 0 or (lookahead_s is not None and not lookahead_s >= 0):
             raise ModelError(f"block_s has to be above 0 and lookahead_s at least 0, not {block_s} and {lookahead_s}")
         self.codec, self.keep_residual = model, keep_residual

@@ -139,10 +139,10 @@ def load_vectors(path: str | Path) -> dict[str, ControlVector]:
 
 
 def texts(said: Mapping[str, Any]) -> Mapping[str, str]:
-    """Raises TypeError for what is no text."""
+    """Raises TypeError for what is not text."""
     for key, value in said.items():
         if not isinstance(value, str):
-            raise TypeError(f"its {key} is no text")
+            raise TypeError(f"its {key} is not text")
     return said
 
 

@@ -92,5 +92,5 @@ def span_from(start: float | None, end: float | None, seconds: float) -> list[tu
     if not first < seconds:
         raise RecipeError(f"the sound lasts {seconds:.2f} s, the edit would begin at {first:g} s")
     if not 0 <= first < last:
-        raise RecipeError(f"from {first:g} s to {last:g} s is no stretch of time")
+        raise RecipeError(f"from {first:g} s to {last:g} s is not a time span")
     return [(first, last)]

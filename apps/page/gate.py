@@ -35,7 +35,7 @@ RUN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
 WRITE = {RUN, UPLOAD, "/gradio_api/cancel", "/gradio_api/reset"}
 
 RUN_BYTES = 1 << 20
-"""The largest body of a request that is no upload."""
+"""The largest body of a request that is not an upload."""
 FORM_BYTES = 1 << 16
 """What the form around an upload may take."""
 LOCAL = {"localhost", "127.0.0.1", "::1"}

@@ -62,7 +62,7 @@ def open_name(rest: str, name: str) -> Codec:
     """`bigcodec:16khz` (the published model), or `bigcodec:` and the path of a checkpoint or a folder with one.
 
     Raises:
-        ModelError: there is no such model, it can be had neither from the cache nor from the network, or its file is
+        ModelError: there is no such model, it is neither in the cache nor can it be downloaded, or its file is
             no BigCodec.
     """
     path = published_path(rest, name, PUBLISHED)

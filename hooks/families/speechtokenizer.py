@@ -77,7 +77,7 @@ def open_name(rest: str, name: str) -> Codec:
     """`speechtokenizer:hubert_avg` or `:snake` from the hub, a folder, or a checkpoint with `config.json` beside it.
 
     Raises:
-        ModelError: there is no such model, or its files cannot be had or read.
+        ModelError: there is no such model, or its files cannot be downloaded or read.
     """
     if rest in RELEASES:
         repository, checkpoint = RELEASES[rest]

@@ -78,7 +78,7 @@ def open_name(rest: str, name: str) -> Codec:
     """`wavtokenizer:small-320-24k-4096` (a published model), or `wavtokenizer:` and the path of a checkpoint or folder.
 
     Raises:
-        ModelError: there is no such model, it can be had neither from the cache nor from the network, or its file is
+        ModelError: there is no such model, it is neither in the cache nor can it be downloaded, or its file is
             no WavTokenizer.
     """
     path = published_path(rest, name, PUBLISHED)

@@ -65,8 +65,8 @@ class Editor:
     default as `pitch`) says whether the channels, the round trip and what was kept are measured.
 
     Raises:
-        AudioSteerError: no such model, SAE, site, feature or vector; a model that is no codec; a pitch goal without the
-            extra `eval`.
+        AudioSteerError: no such model, SAE, site, feature or vector; a model that is not a codec; a pitch goal without
+            the extra `eval`.
     """
 
     def __init__(

@@ -121,10 +121,10 @@ class Trials:
     def before(self) -> Acoustics:
         return self.measured(self.original, self.pitch)
 
-    def measured(self, samples_CN: Tensor, pitch: bool) -> Acoustics:
-        return measure(
-            samples_CN, self.sample_rate, pitch, lufs=False, crepe=self.crepe, pitch_frames=self.pitch_frames
-        )
+    def measured(self, samples_CN: Tensor, pitch: bool, pitch_frames: int = 0) -> Acoustics:
+        """With the pitch read in so many frames, by default in as many as the search."""
+        frames = pitch_frames or self.pitch_frames
+        return measure(samples_CN, self.sample_rate, pitch, lufs=False, crepe=self.crepe, pitch_frames=frames)
 
     def changes(self, strengths: Mapping[str, float], pitch: bool = True) -> Changes:
         """What these strengths change against the file; all None where nothing of the file is measured.
@@ -153,14 +153,7 @@ class Trials:
         manner = replace(self.manner, residual="drop", spans=None, limit=False)
         ways: list[tuple[SiteEdits, Planned | None]] = [({}, None), (self.edits_for(strengths), self.planned)]
         before, after = (
-            measure(
-                self.rendered(edits, manner, planned),
-                self.sample_rate,
-                "pitch" in self.recipe.wanted,
-                lufs=False,
-                crepe=self.crepe,
-                pitch_frames=ROUND_TRIP_FRAMES,
-            )
+            self.measured(self.rendered(edits, manner, planned), "pitch" in self.recipe.wanted, ROUND_TRIP_FRAMES)
             for edits, planned in ways
         )
         return change(before, after)

@@ -62,7 +62,7 @@ def taken(state: Mapping[str, Any], names: Mapping[str, str], name: str) -> dict
     """Tensors in our names, {ours: theirs}; a linear layer's weight, [out, in], is turned round.
 
     Raises:
-        SAEError: one is missing, or a weight is no matrix.
+        SAEError: one is missing, or a weight is not a matrix.
     """
     missing = [theirs for theirs in names.values() if not isinstance(state.get(theirs), Tensor)]
     if missing:

@@ -26,7 +26,7 @@ MAX_VALUES, MAX_DEPTH = 10**6, 100
 def number(dtype: Any, data: Any) -> Any:
     """A numpy number as it was pickled; the function that numpy names there makes an item of any size."""
     if not isinstance(dtype, np.dtype) or dtype.kind not in "fiub":
-        raise ValueError(f"{dtype} is no kind of number")
+        raise ValueError(f"{dtype} is not a number type")
     return np.frombuffer(data, dtype)[0]
 
 

@@ -184,7 +184,7 @@ def fetch_sae(
     """Load an SAE from a repository `owner/name` or a folder in it, in any format that `load_sae` reads.
 
     Raises:
-        SAEError: it cannot be had, or there is no SAE that can be opened.
+        SAEError: it cannot be downloaded, or there is no SAE that can be opened.
     """
     path = downloaded(repo_id, subfolder or "", revision, token)
     try:

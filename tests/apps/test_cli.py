@@ -249,7 +249,7 @@ def bad_file(kind: str, folder: Path, sound: Write) -> Path:
     path = folder / "bad.wav"
     rng = np.random.default_rng(0)
     if kind == "text":
-        path.write_text("this is no sound")
+        path.write_text("this is not a sound")
     elif kind == "truncated":
         path = sound("bad.flac", 2.0)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -302,7 +302,7 @@ def test_sae_of_the_wrong_width(edit: Callable[..., Ran], sound: Write, tmp_path
     [
         (("--site", "latnt"), "no site 'latnt'; did you mean latent"),
         (("--ablate", "48"), "no feature 48: the SAE has features 0 to 47"),
-        (("--ablate", "x"), "--ablate: 'x' is no feature"),
+        (("--ablate", "x"), "--ablate: 'x' is not a feature"),
         (("--clamp", "5"), "not of the form FEATURE=NUMBER"),
         (("--loudness", "loud"), "goals.loudness: 'loud' is not an amount such as +2dB"),
         (("--during", "2-1"), "a span of 2 to 1 s is empty"),

@@ -107,12 +107,12 @@ def aiff(frames: int = 480, channels: int = 1, bits: int = 16, rate: bytes = b"\
 
 
 def by_hand(known: dict[str, bytes]) -> dict[str, bytes]:
-    """{name with the ending: bytes}: headers that lie, and what is no sound at all."""
+    """{name with the ending: bytes}: headers that lie, and what is not a sound at all."""
     rng = np.random.default_rng(1)
     huge = (0, 1, 3, 2**31 - 1, 2**31, 2**32 - 1)
     found = {
         "empty.wav": b"",
-        "text.wav": b"this is no sound\n" * 9,
+        "text.wav": b"this is not a sound\n" * 9,
         "random.flac": rng.bytes(4000),
         "zeros.ogg": bytes(4096),
     }

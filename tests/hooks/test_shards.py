@@ -122,7 +122,7 @@ def test_an_index_that_tells_of_no_shard(tmp_path: Path, changed: dict[str, obje
     with pytest.raises(StoreError, match=f"{INDEX}: damaged .*{message}"):
         read_index(tmp_path, HEADS)
     write_index(tmp_path, {f"../{path.name}": shard})
-    with pytest.raises(StoreError, match="is no shard's name"):
+    with pytest.raises(StoreError, match="is not the name of a shard"):
         read_index(tmp_path, HEADS)
 
 
@@ -134,5 +134,5 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         lambda: read_index(tmp_path, HEADS),
         lambda: read_shard(tmp_path / "a.safetensors", HEADS),
     ):
-        with pytest.raises(StoreError, match="is no regular file"):
+        with pytest.raises(StoreError, match="is not a regular file"):
             read()

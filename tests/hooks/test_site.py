@@ -105,7 +105,7 @@ def test_writing_what_was_read_changes_nothing(shape: tuple[int, ...], layout: A
         (Site("s", "m", element=3), (x_BTD,), "no element 3"),
         (Site("s", "m", element=1), x_BTD, "no element 1"),
         (Site("s", "m", element="hidden"), {"other": x_BTD}, "no element 'hidden'"),
-        (Site("s", "m", element=1), (x_BTD, "text"), "is no tensor"),
+        (Site("s", "m", element=1), (x_BTD, "text"), "is not a tensor"),
         (Site("s", "m"), object(), "no element None"),
     ],
 )

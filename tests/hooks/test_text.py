@@ -22,7 +22,7 @@ def test_text_of_at_most_a_size(tmp_path: Path) -> None:
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(OSError, match="is no regular file"):
+        with pytest.raises(OSError, match="is not a regular file"):
             read_text(path, 5)
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "none", 5)

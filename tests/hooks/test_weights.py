@@ -131,14 +131,14 @@ class TestRefuses:
 
     def test_a_view_larger_than_its_storage(self, tmp_path: Path) -> None:
         torch.save({"w": torch.zeros(1).expand(10**12)}, tmp_path / "model.pt")
-        refused(tmp_path / "model.pt", "w is no plain tensor, or larger than what the file holds")
+        refused(tmp_path / "model.pt", "w is not a plain tensor, or larger than what the file holds")
 
     def test_sparse_tensors(self, tmp_path: Path) -> None:
         huge = torch.sparse_coo_tensor(
             torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (10**12,), check_invariants=False
         )
         torch.save({"w": huge}, tmp_path / "model.pt")
-        refused(tmp_path / "model.pt", "w is no plain tensor")
+        refused(tmp_path / "model.pt", "w is not a plain tensor")
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
     @pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])

@@ -137,7 +137,7 @@ def test_the_environment_overrides_the_rule(fresh: None, monkeypatch: pytest.Mon
         assert arithmetic(torch.device("cpu"))["product"] == name
     monkeypatch.setenv(VARIABLE, "mkl")
     default.cache_clear()
-    with pytest.raises(SAEError, match="'mkl' is no library .*AUDIOSTEER_MATMUL.*addmm, oneDNN"):
+    with pytest.raises(SAEError, match="'mkl' is not a library .*AUDIOSTEER_MATMUL.*addmm, oneDNN"):
         backend()
 
 
@@ -149,7 +149,7 @@ def test_using_holds_in_the_block(has_onednn: None) -> None:
             assert backend() == "addmm"
         assert backend() == "oneDNN"
     assert backend() == before
-    with pytest.raises(SAEError, match="'blis' is no library"), using("blis"):
+    with pytest.raises(SAEError, match="'blis' is not a library"), using("blis"):
         pass
 
 

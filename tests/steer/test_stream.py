@@ -269,7 +269,7 @@ def test_what_cannot_be_streamed(call: Callable[[], object], said: str) -> None:
 def test_times_that_make_no_sense(options: dict[str, float]) -> None:
     with pytest.raises(AudioSteerError, match="has to be above 0"):
         Stream(Delayed(0), **options)
-    with pytest.raises(AudioSteerError, match="is no codec"):
+    with pytest.raises(AudioSteerError, match="is not a codec"):
         Stream(wrap_model(torch.nn.Linear(2, 2)))  # type: ignore[arg-type]
 
 

@@ -127,7 +127,7 @@ def lines(out: Path) -> list[Row | set[str]]:
 
 
 def in_flight(out: Path) -> set[str]:
-    """The keys that were begun and have no row behind that."""
+    """The keys that were begun and have no row after that."""
     keys: set[str] = set()
     for told in lines(out):
         if isinstance(told, Row):

@@ -170,7 +170,7 @@ def test_what_is_missing_is_said(visit: Visit, song: Path) -> None:
 def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     """Files that are no sounds, or none for a page, and a part of what is said of each."""
     files = {name: folder / f"{name}.wav" for name in ("text", "empty", "headers", "nan", "fast")}
-    files["text"].write_text("This is no sound.\n" * 100)
+    files["text"].write_text("This is not a sound.\n" * 100)
     files["empty"].write_bytes(b"")
     soundfile.write(files["headers"], np.zeros(0), 24_000)
     soundfile.write(files["nan"], np.array([0.0, np.nan] * 1000), 24_000, "FLOAT")

@@ -175,5 +175,5 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "cfg.json")
     with pytest.raises(SAEError, match="no known format"):
         load_sae(tmp_path)
-    with pytest.raises(SAEError, match="is no regular file"):
+    with pytest.raises(SAEError, match="is not a regular file"):
         read_json(tmp_path / "cfg.json")
