@@ -107,7 +107,7 @@ class Site:
         for key, item in pairs:
             if isinstance(item, Tensor) and item.is_floating_point():
                 return key
-        raise SiteError(f"site {self.name!r}: there is not a tensor in the {self.port} of module {self.module!r}")
+        raise SiteError(f"site {self.name!r}: there is no tensor in the {self.port} of module {self.module!r}")
 
     def _pick(self, value: Any) -> Tensor:
         if isinstance(value, Tensor) and self.element in (None, 0):
