@@ -69,7 +69,7 @@ def test_names_and_rights(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     failing("token is missing or not valid", "who/mine", token="hf_wrong")
     failing(r"it is gated\); ask for access at http.*/who/gated, then log in", "who/gated")
     failing(r"has no revision 'v9'\); see http.*/who/model/commits, or leave it out", "who/model", "v9")
-    failing(r"no name of a repository\); write owner/name", "who/model/too/deep")
+    failing(r"not the name of a repository\); write owner/name", "who/model/too/deep")
     assert files_in(snapshot("who/mine", token=TOKEN)) == FILES
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert files_in(snapshot("who/gated")) == FILES

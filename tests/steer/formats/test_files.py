@@ -151,7 +151,7 @@ class TestErrors:
         failing("token is missing or not valid", sae.push_to_hub, "me/sae", token="hf_wrong")
         failing(r"the token has no right to do that\); see http", sae.push_to_hub, "me/sae", token=READER)
         assert hub.repositories == {}
-        failing("no name of a repository", sae.push_to_hub, "a/b/c", token=TOKEN)
+        failing("not the name of a repository", sae.push_to_hub, "a/b/c", token=TOKEN)
         for folder in ("../up", "/root", "a/../../b"):
             failing("is not a path inside a repository", sae.push_to_hub, "me/sae", folder, token=TOKEN)
         hub.faults["status"] = 500
