@@ -14,7 +14,6 @@ from apps import (
     convert,
     demo,
     edit,
-    evaluate,
     export,
     features,
     models,
@@ -24,6 +23,7 @@ from apps import (
     train,
     transcribe,
 )
+from apps.commands import evaluate
 
 app = typer.Typer(
     help="Edit sound, and study audio models, through sparse autoencoders.",

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 import hooks
-from apps import evaluate_parts
+from apps.commands import evaluate_parts
 from hooks import Transcriber
 from steer.sae import SAE, SAEInfo
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from apps.evaluate_speech import keep_recipe
+from apps.commands.evaluate_speech import keep_recipe
 from apps.flags import RECOGNISER, recogniser_recipe
 from apps.progress import track
 from evaluation import concept_sets, concepts, downstream, false_alarms, figures, stability, transcripts

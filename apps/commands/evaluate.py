@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from apps import evaluate_acoustics, evaluate_all, evaluate_reconstruction, evaluate_speech, evaluate_vectors
+from apps.commands import evaluate_acoustics, evaluate_all, evaluate_reconstruction, evaluate_speech, evaluate_vectors
 
 app = typer.Typer(help="Measure how well edits do.", no_args_is_help=True)
 

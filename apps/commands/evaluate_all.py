@@ -46,7 +46,7 @@ def everything(
 
     Exit codes: 0 done, 1 some evaluations failed (a line each on stderr), 2 wrong input.
     """
-    from apps.evaluate_parts import Setup
+    from apps.commands.evaluate_parts import Setup
     from apps.results import keep, results_in
     from evaluation.summary import draw, summarise
     from hooks import AudioSteerError

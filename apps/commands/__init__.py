@@ -1,0 +1,1 @@
+"""The commands of `steer`: one file for each, or for several that share their options."""
