@@ -11,7 +11,7 @@ from apps.inputs import sounds_of
 from apps.progress import track
 from evaluation.atlas import Atlas, AtlasError
 from evaluation.atlas_build import build
-from evaluation.labels import MANIFEST, LabelledSound, labelled_sounds, subsets_in
+from evaluation.dataset import Dataset, LabelledSound
 from hooks.clip import check_target
 from steer.recipe import Recipe
 
@@ -47,11 +47,9 @@ def build_atlas(
 
 def sounds_in(audio: Path, split: str, clips: int | None) -> list[LabelledSound]:
     """The labelled clips of a split; in a folder without manifests, all sound files, of which nothing is known."""
-    if subsets_in(audio):
-        return labelled_sounds(audio, None, split, clips)
-    if (audio / MANIFEST).is_file():
-        folder = audio.resolve()
-        return labelled_sounds(folder.parent, [folder.name], split, clips)
+    dataset = Dataset(audio)
+    if dataset.manifests:
+        return dataset.sounds(None, split, clips)
     return [LabelledSound(path, str(path.relative_to(audio))) for path in sounds_of([str(audio)])[:clips]]
 
 

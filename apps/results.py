@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evaluation.report import Report
+    pass
 
 
 @contextmanager
@@ -29,11 +29,3 @@ def results_in(out: Path) -> Iterator[None]:
             with suppress(OSError):  # it holds something
                 folder.rmdir()
         raise
-
-
-def keep(report: Report, out: Path, name: str, drawn: Any = None) -> None:
-    """Save a report as JSON and Markdown, and its figure, and show it."""
-    from evaluation.suite import write
-
-    write(report, out, name, drawn)
-    report.print()

@@ -117,9 +117,8 @@ def train(
     from apps.files import to_json
     from apps.inputs import sounds_of
     from apps.progress import track
-    from evaluation.concept_sets import is_room
-    from evaluation.downstream import evaluate, from_folder
-    from evaluation.labels import labelled_sounds
+    from evaluation.dataset import IMPULSE_RESPONSE, Dataset
+    from evaluation.downstream import clip_sets, evaluate
     from evaluation.report import Report
     from hooks import open_model
     from hooks.store import ActivationStore
@@ -161,9 +160,10 @@ def train(
         check_folders(sites)
         sounds: Sequence[Source] = sounds_of(inputs) if inputs else []
         if audio is not None:
-            sounds = [sound.source for sound in labelled_sounds(audio, None, "train") if not is_room(sound.labels)]
+            dataset = Dataset(audio, divide=True)
+            sounds = [sound.source for sound in dataset.sounds(None, "train", leave_out=[IMPULSE_RESPONSE])]
         tells = audio is not None and downstream and opened.kind in ("transcriber", "encoder")
-        sets = from_folder(opened, audio, clips) if audio and tells else None
+        sets = clip_sets(opened, Dataset(audio, divide=True), clips) if audio and tells else None
         fill(stored, opened, track(sounds, "activations"), sites, batch=batch)
         return opened, sets
 

@@ -12,7 +12,7 @@ from benchmarks.growth import drawn
 from benchmarks.lines import LINES, measure, told_apart
 from benchmarks.settings import Settings
 from benchmarks.table import show, show_machine
-from evaluation.suite import write
+from evaluation.frame import write
 
 
 def main(

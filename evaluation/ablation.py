@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from hooks import Site, attach
 from hooks.attach import at_time, current_time
 from hooks.errors import AudioSteerError

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.data import SoundFile, labelled_files
+from evaluation.concept_sets import DESCRIBED, has_pitch
+from evaluation.dataset import Dataset, LabelledSound
 from evaluation.file_edits import (
     PITCH_FRAMES,
     REQUESTS,
@@ -29,7 +30,6 @@ from evaluation.file_edits import (
     why_not,
 )
 from evaluation.intervals import INTERVALS, clips_in, clustered_bootstrap, clustered_share
-from evaluation.reconstruction import UNPITCHED
 from evaluation.report import Report, Row
 from steer.acoustics import Acoustics, change
 from steer.calibrate import error_of
@@ -56,10 +56,10 @@ MEASURED = {
 Progress = Callable[[list[Any]], Iterable[Any]]
 
 
-def goals_for(name: str, attributes: Iterable[str], requests: int | None) -> list[tuple[str, Goals]]:
+def goals_for(name: str, attributes: Iterable[str], requests: int | None, seed: int = 0) -> list[tuple[str, Goals]]:
     """(attribute, goals) of a clip; with all three attributes also `together`."""
     attributes = list(attributes)
-    single = [(one, {one: value}) for one in attributes for value in requests_for(name, one, requests)]
+    single = [(one, {one: value}) for one in attributes for value in requests_for(name, one, requests, seed)]
     return [*single, ("together", TOGETHER)] if set(attributes) >= set(TOGETHER) else [*single]
 
 
@@ -75,7 +75,7 @@ def others_held(goals: Goals, changes: Changes) -> bool:
     )
 
 
-def edit_row(editor: FileEditor, file: SoundFile, before: Acoustics, goals: Goals, round_trip: bool = True) -> Row:
+def edit_row(editor: FileEditor, file: LabelledSound, before: Acoustics, goals: Goals, round_trip: bool = True) -> Row:
     """One edit of a file, measured; an edit that cannot be made is not met."""
     try:
         edit = editor.edit(file.path, goals)
@@ -156,7 +156,7 @@ def share(rows: Sequence[Row], key: str) -> Any:
 def evaluate(
     steered: SteeredModel,
     vectors: Vectors,
-    audio: Path,
+    dataset: Dataset,
     *,
     split: str = "test",
     subsets: Sequence[str] = SUBSETS,
@@ -166,6 +166,7 @@ def evaluate(
     residual: str | None = None,
     control_clips: int = 10,
     saes: Mapping[str, str] | None = None,
+    seed: int = 0,
     progress: Progress = iter,
 ) -> Report:
     """Edit the clips of a split and measure; `requests` for each clip and attribute, None for all.
@@ -182,24 +183,24 @@ def evaluate(
         raise EditError(f"no control vectors for {', '.join(REQUESTS)}; there are {', '.join(vectors) or 'none'}")
     jobs = []
     for subset in subsets:
-        files = list(labelled_files(audio, [subset], split, clips_per_subset))
+        files = dataset.sounds([subset], split, clips_per_subset, DESCRIBED)
         controlled = set(np.linspace(0, len(files) - 1, min(control_clips, len(files))).round().astype(int).tolist())
         jobs += [(file, index in controlled) for index, file in enumerate(files)]
     rows: list[Row] = []
     with TemporaryDirectory(prefix="steer-") as folder:
         editor = FileEditor(steered, vectors, Path(folder), residual)
         for file, controlled_too in progress(jobs):
-            pitched = file.subset not in UNPITCHED
+            pitched = has_pitch(file.labels)
             before = measured_file(file.path, pitched)
             names = [name for name in attributes if pitched or name != "pitch"]
-            for attribute, goals in goals_for(file.name, names, requests):
+            for attribute, goals in goals_for(file.name, names, requests, seed):
                 reason = why_not(before, goals)
                 row: Row = {"clip": file.name, "speaker": file.speaker, "subset": file.subset}
                 row |= {"attribute": attribute, "goals": dict(goals), "left out": reason, "control": None}
                 if not reason:
                     row |= edit_row(editor, file, before, goals)
                     if controlled_too:
-                        random = editor.at_random(file.name)
+                        random = editor.at_random(file.name, seed)
                         row["control"] = edit_row(random, file, before, goals, round_trip=False)
                 rows.append(row)
     counts = {subset: sum(file.subset == subset for file, _ in jobs) for subset in subsets}

@@ -24,7 +24,7 @@ from torch.nn.functional import one_hot
 
 from evaluation.atlas import Atlas, AtlasError, Concept
 from evaluation.auroc import auroc, best_by_chance
-from evaluation.labels import LabelledSound, LabelledSpan
+from evaluation.dataset import LabelledSound, LabelledSpan
 from hooks.attach import attach, current_time
 from hooks.capture import capture
 from hooks.errors import SiteError

@@ -35,9 +35,9 @@ import numpy as np
 import torch
 
 from evaluation.ablation import ConceptError, Progress, ablated_runs, decoder_norms, later_site, plain_run
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from evaluation.probing import Answers, Curve, ask, information, interval, resampled
-from evaluation.report import Interval, Report, Row, Share
+from evaluation.report import Interval, Needed, Report, Row, Share
 from hooks.errors import require
 from steer.delta import Mode
 from steer.steered import SteeredModel
@@ -49,16 +49,6 @@ ROUNDS = 1000
 Rank = Literal["contribution", "fisher"]
 Kept = tuple[np.ndarray, np.ndarray]
 """Balanced accuracies [X] of a concept's probe, with features ablated and without."""
-
-
-@dataclass(frozen=True)
-class Needed(Share):
-    """A share of the features; where not even the most that were ablated are enough, it counts as all of them."""
-
-    reached: bool = True
-
-    def __str__(self) -> str:
-        return super().__str__() if self.reached else "not reached"
 
 
 def contribution(f_NF: np.ndarray, is_N: np.ndarray, norm_F: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ import torch
 from evaluation.ablation import Progress
 from evaluation.concept_sets import Sets
 from evaluation.concepts import ROUNDS, concepts_of, too_few
-from evaluation.labels import LabelledSound, labelled_sounds
+from evaluation.dataset import Dataset, LabelledSound
 from evaluation.probing import Answers, Weights, ask, interval, resampled
 from evaluation.report import Interval, Report, Row, Share
 from evaluation.transcripts import Heard, defaults, errors_in, listen, over_clips, ratio, rise_in_points, words_of
@@ -38,7 +37,9 @@ class DownstreamError(AudioSteerError):
     """A cost that cannot be measured: a model that neither writes words nor embeds, or no clips that tell."""
 
 
-def from_folder(model: AudioModel, audio: Path, limit: int | None = None, held_out: Sequence[str] = ("valid",)) -> Sets:
+def clip_sets(
+    model: AudioModel, dataset: Dataset, limit: int | None = None, held_out: Sequence[str] = ("valid",)
+) -> Sets:
     """Clips to fit probes on (none for a recogniser) and those held out; at most `limit` of a subset and split.
 
     Of a recogniser they are the clips with a text; of an encoder those with a label, whose kind is their subset.
@@ -53,18 +54,20 @@ def from_folder(model: AudioModel, audio: Path, limit: int | None = None, held_o
         spoken = [
             sound
             for split in held_out
-            for sound in labelled_sounds(audio, None, split, limit, ("text",))
+            for sound in dataset.sounds(None, split, limit, ("text",))
             if words_of(sound.labels.get("text", ""))
         ]
         if not spoken:
-            raise DownstreamError(f"{audio}: no clips of split {' or '.join(held_out)} have a text to count errors by")
+            raise DownstreamError(
+                f"{dataset.folder}: no clips of split {' or '.join(held_out)} have a text to count errors by"
+            )
         return [], spoken
     if not isinstance(model, Encoder):
         raise DownstreamError(f"{model.name} is a {model.kind}: it neither writes words nor embeds")
     require("sklearn", "eval")
 
     def of(splits: Sequence[str]) -> list[LabelledSound]:
-        sounds = [sound for split in splits for sound in labelled_sounds(audio, None, split, limit, ("label",))]
+        sounds = [sound for split in splits for sound in dataset.sounds(None, split, limit, ("label",))]
         return [
             replace(sound, labels={sound.labels["subset"]: sound.labels["label"]})
             for sound in sounds

@@ -44,12 +44,12 @@ Goals = Mapping[str, float]
 Vectors = Mapping[str, ControlVector]
 
 
-def requests_for(name: str, attribute: str, count: int | None) -> list[float]:
-    """`count` of the requests for a clip, drawn by its name: the same in every run; all of them for None."""
+def requests_for(name: str, attribute: str, count: int | None, seed: int = 0) -> list[float]:
+    """`count` of the requests for a clip, drawn by its name and `seed`: the same in every run; all of them for None."""
     values = REQUESTS[attribute]
     if count is None:
         return list(values)
-    rng = np.random.default_rng(zlib.crc32(f"{name} {attribute}".encode()))
+    rng = np.random.default_rng(zlib.crc32(f"{name} {attribute}".encode()) + seed)
     return [float(value) for value in rng.choice(values, min(count, len(values)), replace=False)]
 
 
@@ -152,12 +152,16 @@ class FileEditor:
         rendered = Renderer(self.steered, CHUNK_S).render(blocks, info.sample_rate, edits, manner)
         return torch.cat([after_CN for _, after_CN in rendered], dim=1), info.sample_rate
 
-    def at_random(self, name: str) -> FileEditor:
-        """The same with random directions in place of the vectors, drawn by a clip's name."""
+    def at_random(self, name: str, seed: int = 0) -> FileEditor:
+        """The same with random directions in place of the vectors, drawn by a clip's name and `seed`."""
         return replace(
-            self, vectors={key: self._random(vector, f"{name} {key}") for key, vector in self.vectors.items()}
+            self,
+            vectors={
+                key: self._random(vector, zlib.crc32(f"{name} {key}".encode()) + seed)
+                for key, vector in self.vectors.items()
+            },
         )
 
-    def _random(self, vector: ControlVector, name: str) -> ControlVector:
+    def _random(self, vector: ControlVector, seed: int) -> ControlVector:
         sae = self.steered.saes.get(vector.site) or next(iter(self.steered.saes.values()))
-        return random_like(vector, sae.W_dec.detach().cpu(), zlib.crc32(name.encode()))  # type: ignore[attr-defined]
+        return random_like(vector, sae.W_dec.detach().cpu(), seed)  # type: ignore[attr-defined]

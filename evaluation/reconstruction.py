@@ -7,14 +7,14 @@ rate. Other codecs and the yardsticks get that reference, and what they give is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from evaluation import yardsticks
-from evaluation.data import SoundFile, labelled_clips
+from evaluation.concept_sets import DESCRIBED, has_pitch, has_speech
+from evaluation.dataset import IMPULSE_RESPONSE, Dataset, LabelledSound, read_sounds
 from evaluation.intervals import clips_in, clustered_bootstrap, mean_share
 from evaluation.polyphony import MADE, made_clips
 from evaluation.quality import dnsmos, dnsmos_absent, scores
@@ -24,11 +24,6 @@ from steer.acoustics import measure
 from steer.steered import SteeredModel
 
 SUBSETS = ("speech_misc", "ljspeech", "digits", "notes", "singing", "esc10", "noise_rir", "music", *MADE)
-SPEECH = ("speech_misc", "ljspeech", "digits", "keywords", "orders")
-UNPITCHED = ("esc10", "noise_rir", "music", *MADE)
-"""Noises, and several sounds at once: a tracker of one pitch says nothing about them."""
-LEFT_OUT = ("rir",)
-"""Impulse responses: labels of rows that are no sounds to listen to."""
 INPUT = "input"
 """The path of the reference itself, which only DNSMOS measures."""
 COLUMNS = {
@@ -108,24 +103,28 @@ def outputs(
 
 
 def clips_of(
-    audio: Path, subsets: Sequence[str] | None, split: str, limit: int | None
-) -> tuple[list[tuple[SoundFile, Clip]], list[str]]:
+    dataset: Dataset, subsets: Sequence[str] | None, split: str, limit: int | None
+) -> tuple[list[tuple[LabelledSound, Clip]], list[str]]:
     """Files and their sounds of every subset, and the names of those that were not found.
 
-    Where `subsets` is None those of `SUBSETS` are taken that the folder has, of which there has to be one.
+    Where `subsets` is None those of `SUBSETS` are taken that the folder has, or all of a folder that has none of them.
 
     Raises:
         AudioFileError: a subset that was asked for has no clips of that split.
     """
-    found: list[tuple[SoundFile, Clip]] = []
+    found: list[tuple[LabelledSound, Clip]] = []
     missing: list[str] = []
     reason: AudioFileError | None = None
-    for subset in SUBSETS if subsets is None else subsets:
+    own = set(SUBSETS) & set(dataset.subsets)
+    default = (*dataset.subsets, *MADE) if dataset.subsets and not own else SUBSETS
+    for subset in default if subsets is None else subsets:
         if subset in MADE:
-            found += [(SoundFile(subset, clip.name, Path()), clip) for clip in made_clips(subset, limit)]
+            found += [
+                (LabelledSound(clip.name, clip.name, {"subset": subset}), clip) for clip in made_clips(subset, limit)
+            ]
             continue
         try:
-            found += labelled_clips(audio, [subset], split, limit, LEFT_OUT)
+            found += read_sounds(dataset.sounds([subset], split, limit, DESCRIBED, [IMPULSE_RESPONSE]))
         except AudioFileError as error:
             if subsets is not None:
                 raise
@@ -139,7 +138,7 @@ def clips_of(
 @torch.no_grad()
 def evaluate(
     subject: SteeredModel | AudioModel,
-    audio: Path,
+    dataset: Dataset,
     *,
     split: str = "test",
     subsets: Sequence[str] | None = None,
@@ -163,10 +162,10 @@ def evaluate(
         codec_of(other)
     assert codec.sample_rate is not None
     beside, why = yardsticks.usable() if with_yardsticks else ([], "not asked for")
-    found, missing = clips_of(audio, subsets, split, clips_per_subset)
+    found, missing = clips_of(dataset, subsets, split, clips_per_subset)
     clips: list[Row] = []
     for file, clip in progress(found):
-        speech, pitched = file.subset in SPEECH, file.subset not in UNPITCHED
+        speech, pitched = bool(has_speech(file.labels)), has_pitch(file.labels)
         x_N = before = None
         for path, y_N in outputs(subject, clip, also, beside):
             row: Row = {"clip": clip.name, "speaker": file.speaker, "subset": file.subset, "path": path}
@@ -184,7 +183,7 @@ def evaluate(
         "split": split,
         "sample rate": codec.sample_rate,
         "yardsticks": [one.name for one in beside],
-        "left out": left_out(why, any(file.subset in SPEECH for file, _ in found), missing),
+        "left out": left_out(why, any(has_speech(file.labels) for file, _ in found), missing),
     }
     return Report("Round trip through the codec", table(clips), clips, about)
 

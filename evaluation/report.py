@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -41,6 +39,28 @@ class Share(Interval):
         return f"{100 * self.value:.3g} %"
 
 
+@dataclass(frozen=True)
+class Needed(Share):
+    """A share that had to be searched; where not even the largest that was tried is enough, it counts as all."""
+
+    reached: bool = True
+
+    def __str__(self) -> str:
+        return super().__str__() if self.reached else "not reached"
+
+    def short(self) -> str:
+        return super().short() if self.reached else "not reached"
+
+
+Row = dict[str, Any]
+"""A row of raw results, of one clip or edit."""
+Cell = str | int | float | Interval | None
+TableRow = Mapping[str, Cell]
+"""A row of a table that is shown."""
+INTERVALS: dict[str, type[Interval]] = {"interval": Interval, "share": Share, "needed": Needed}
+"""Kinds of interval by their names in JSON."""
+
+
 def bootstrap(
     values: Sequence[float], statistic: Callable[..., Any] = np.mean, seed: int = 0, rounds: int = 2000
 ) -> Interval:
@@ -63,15 +83,19 @@ class Report:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        def plain(value: Any) -> Any:
-            return asdict(value) if isinstance(value, Interval) else value
-
         return {
             "title": self.title,
             "about": dict(self.about),
-            "rows": [{key: plain(value) for key, value in row.items()} for row in self.rows],
+            "rows": [{key: to_json(value) for key, value in row.items()} for row in self.rows],
             "clips": self.clips,
         }
+
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """A report that was saved. Raises OSError, ValueError, KeyError or TypeError where the file is not one."""
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows = [{key: from_json(cell) for key, cell in row.items()} for row in values["rows"]]
+        return cls(values["title"], rows, values["clips"], values["about"])
 
     def save(self, path: str | Path) -> Path:
         path = Path(path)
@@ -106,6 +130,21 @@ class Report:
             # names of clips may hold what rich reads as markup
             table.add_row(*(Text(value) for value in line))
         Console().print(table)
+
+
+def to_json(value: Any) -> Any:
+    """A cell as plain values, with the kind of an interval."""
+    if not isinstance(value, Interval):
+        return value
+    kind = next(name for name, known in INTERVALS.items() if known is type(value))
+    return {"kind": kind, **asdict(value)}
+
+
+def from_json(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    fields = dict(value)
+    return INTERVALS[fields.pop("kind")](**fields)
 
 
 def cell(value: Any, intervals: bool = True) -> str:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from evaluation.acoustics_run import SUBSETS, Progress, share
-from evaluation.data import SoundFile, labelled_files
+from evaluation.concept_sets import DESCRIBED, has_speech
+from evaluation.dataset import Dataset, LabelledSound
 from evaluation.file_edits import REQUESTS, FileEditor, Goals, Vectors, is_met, requests_for
 from evaluation.intervals import INTERVALS, clips_in, clustered_bootstrap
 from evaluation.quality import mel_distance, pesq_wb, stoi
-from evaluation.reconstruction import SPEECH
 from evaluation.report import Report, Row
 from hooks.clip import Clip, read_clip
 from hooks.samples import mix_weights
@@ -82,9 +82,9 @@ def compared(reference_CN: Tensor, output_CN: Tensor, sample_rate: int, speech: 
     }
 
 
-def clip_rows(editors: Mapping[str, FileEditor], file: SoundFile, attribute: str, request: float) -> list[Row]:
+def clip_rows(editors: Mapping[str, FileEditor], file: LabelledSound, attribute: str, request: float) -> list[Row]:
     """One request in every way; none where it has no ideal edit."""
-    clip, goals, speech = read_clip(file.path), {attribute: request}, file.subset in SPEECH
+    clip, goals, speech = read_clip(file.path), {attribute: request}, bool(has_speech(file.labels))
     reference_CN = ideal(clip, goals)
     if reference_CN is None:
         return []
@@ -127,7 +127,7 @@ def table(clips: Sequence[Row]) -> list[Row]:
 def evaluate(
     steered: SteeredModel,
     vectors: Vectors,
-    audio: Path,
+    dataset: Dataset,
     *,
     split: str = "test",
     subsets: Sequence[str] = SUBSETS,
@@ -135,6 +135,7 @@ def evaluate(
     requests: int | None = 2,
     ways: Sequence[str] = WAYS,
     saes: Mapping[str, str] | None = None,
+    seed: int = 0,
     progress: Progress = iter,
 ) -> Report:
     """Loudness and brightness requests in several ways, each compared with an ideal edit of the same file.
@@ -148,9 +149,9 @@ def evaluate(
         raise EditError(f"no control vectors for {', '.join(ATTRIBUTES)}; there are {', '.join(vectors) or 'none'}")
     jobs: list[Any] = [
         (file, attribute, request)
-        for file in labelled_files(audio, subsets, split, clips_per_subset)
+        for file in dataset.sounds(subsets, split, clips_per_subset, DESCRIBED)
         for attribute in attributes
-        for request in requests_for(file.name, attribute, requests)
+        for request in requests_for(file.name, attribute, requests, seed)
     ]
     rows: list[Row] = []
     left_out = 0

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from evaluation.ablation import Explained, Progress
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from evaluation.matching import FeatureSums, decoder_cosine, in_blocks, random_like, regrouped
 from evaluation.report import Report, Row, Share, bootstrap
 from evaluation.seeds import StabilityError, check, check_fit

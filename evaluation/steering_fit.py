@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.ablation import Progress
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from evaluation.transcripts import Clips, FalseAlarmError
 from hooks import Clip, attach
 from hooks.clip import as_clip

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from evaluation.ablation import Progress
-from evaluation.concept_sets import NO_SPEECH, SPEECH, is_room
+from evaluation.concept_sets import has_speech
+from evaluation.dataset import Dataset, LabelledSound, is_impulse_response
 from evaluation.intervals import draws_of, share_interval
-from evaluation.labels import LabelledSound, labelled_sounds
 from evaluation.report import Interval, Share
 from hooks.errors import AudioSteerError, require
 from hooks.families.whisper import WhisperPackage
@@ -58,36 +57,40 @@ class Clips:
         return [*self.silent, *self.speech]
 
 
-def from_folder(
-    audio: Path,
+def clips_of(
+    dataset: Dataset,
     split: str,
     limit: int | None = None,
-    silent: Sequence[str] = NO_SPEECH,
-    speech: Sequence[str] = SPEECH,
+    silent: Sequence[str] = (),
+    speech: Sequence[str] = (),
 ) -> Clips:
-    """Clips of a split: all of the subsets `silent` but room impulse responses, and those of `speech` that have a text;
-    at most `limit` a subset.
+    """Clips of a split, at most `limit` a subset: all of the subsets `silent` but room impulse responses, and those of
+    `speech` that have a text. By default it is known from the manifests which clips have speech (`has_speech`).
 
     Raises:
         FalseAlarmError: none of a kind.
-        AudioFileError: no clips of that split at all, or one that is not there.
+        AudioFileError: no clips of that split at all, or one that is missing.
     """
-    sounds = labelled_sounds(audio, None, split, limit, ("text", "label"))
-    return Clips(
-        [sound for sound in sounds if sound.labels["subset"] in silent and not is_room(sound.labels)],
-        [sound for sound in sounds if sound.labels["subset"] in speech and "text" in sound.labels],
-        split,
-    )
+    sounds = dataset.sounds(None, split, limit, ("text", "label", "speech"))
+
+    def is_silent(sound: LabelledSound) -> bool:
+        without = sound.subset in silent if silent else has_speech(sound.labels) is False
+        return without and not is_impulse_response(sound.labels)
+
+    def is_speech(sound: LabelledSound) -> bool:
+        return bool(sound.subset in speech if speech else has_speech(sound.labels)) and "text" in sound.labels
+
+    return Clips([one for one in sounds if is_silent(one)], [one for one in sounds if is_speech(one)], split)
 
 
-def sets_from_folder(audio: Path, limit: int, *kinds: Sequence[str]) -> tuple[Clips, Clips, Clips]:
+def clip_sets(dataset: Dataset, limit: int, *kinds: Sequence[str]) -> tuple[Clips, Clips, Clips]:
     """Clips to learn from (at most `limit` or `TRAIN_CLIPS` a subset), to choose by and to test on (at most `limit`).
 
     Raises:
-        FalseAlarmError, AudioFileError: as `from_folder`.
+        FalseAlarmError, AudioFileError: as `clips_of`.
     """
-    train = from_folder(audio, "train", max(limit, TRAIN_CLIPS), *kinds)
-    return train, from_folder(audio, "valid", limit, *kinds), from_folder(audio, "test", limit, *kinds)
+    train = clips_of(dataset, "train", max(limit, TRAIN_CLIPS), *kinds)
+    return train, clips_of(dataset, "valid", limit, *kinds), clips_of(dataset, "test", limit, *kinds)
 
 
 @dataclass(frozen=True)

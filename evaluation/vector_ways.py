@@ -20,14 +20,13 @@ changes. Drift is the absolute change, at alpha 30, of what was not asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.data import SoundFile, labelled_clips
+from evaluation.dataset import Dataset, LabelledSound, read_sounds
 from evaluation.intervals import SpokenClip, clips_in, clustered_bootstrap
 from evaluation.report import Interval, Report, Row
 from hooks import Clip, Codec
@@ -125,7 +124,7 @@ def measured(steered: SteeredModel, before: Acoustics, sound_CN: Tensor, pitch: 
     return change(before, measure(sound_CN, steered.model.sample_rate, pitch=pitch, lufs=False))
 
 
-def clip_rows(steered: SteeredModel, ways: Ways, file: SoundFile, clip: Clip, seed: int) -> list[Row]:
+def clip_rows(steered: SteeredModel, ways: Ways, file: LabelledSound, clip: Clip, seed: int) -> list[Row]:
     """All edits of one clip; pitch is tracked where it is asked for, and at the last alpha."""
     audio_BCN = start_of(steered, clip)
     assert steered.model.sample_rate is not None
@@ -196,11 +195,12 @@ def summary(clips: Sequence[Row]) -> list[Row]:
 def evaluate(
     steered: SteeredModel,
     vectors: Mapping[str, ControlVector],
-    audio: Path,
+    dataset: Dataset,
     *,
     split: str = "test",
     subsets: Sequence[str] = SUBSETS,
     clips_per_subset: int = 8,
+    seed: int = 0,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> Report:
     """Edit clips of a split along each way's vector of each attribute, and along random directions, and measure.
@@ -210,8 +210,8 @@ def evaluate(
         EditError: no vectors of these attributes, or an SAE whose decoder cannot be read.
     """
     ways = ways_of(vectors)
-    jobs = list(enumerate(labelled_clips(audio, subsets, split, clips_per_subset)))
-    rows = [row for seed, (file, clip) in progress(jobs) for row in clip_rows(steered, ways, file, clip, seed)]
+    jobs = list(enumerate(read_sounds(dataset.sounds(subsets, split, clips_per_subset))))
+    rows = [row for index, (file, clip) in progress(jobs) for row in clip_rows(steered, ways, file, clip, seed + index)]
     about = {
         "model": steered.model.name,
         "split": split,

@@ -16,8 +16,7 @@ import torch
 import typer
 from torch import Tensor
 
-from evaluation.data import labelled_clips
-from evaluation.labels import MANIFEST
+from evaluation.dataset import MANIFEST, Dataset, read_sounds
 from hooks import Clip
 from hooks.families.source_filter import SourceFilterCodec
 from hooks.model import Codec
@@ -127,7 +126,7 @@ def main(
 
     probes = fitted_probes(*labelled(model, sae, batches, probed))
     there = [subset for subset in LABELLED if (audio / subset / MANIFEST).is_file()]
-    valid = [clip for _, clip in labelled_clips(audio, there, "valid", clips)]
+    valid = [clip for _, clip in read_sounds(Dataset(audio).sounds(there, "valid", clips))]
     features_NF, labels = labelled_recordings(model, sae, valid)
     for attribute, probe in probes.items():
         sae.info.metrics[f"{attribute}_probe_accuracy"] = round(probe.accuracy(features_NF, labels[attribute]), 4)

@@ -28,7 +28,7 @@ from benchmarks.machine import describe, version_of
 from benchmarks.settings import Aim
 from benchmarks.timing import Spread
 from evaluation.concept_sets import SPEECH
-from evaluation.labels import labelled_sounds
+from evaluation.dataset import Dataset
 from evaluation.report import Report, Row
 from hooks import AudioFileError
 from hooks.clip import audio_info
@@ -148,7 +148,7 @@ def link_recordings(folder: Path, kind: Kind, subsets: Sequence[str] | None, fil
     Raises:
         AudioFileError: there are none.
     """
-    paths = [Path(str(sound.source)) for sound in labelled_sounds(audio, subsets, "valid")]
+    paths = [Path(str(sound.source)) for sound in Dataset(audio).sounds(subsets, "valid")]
     known = {path: audio_info(path).seconds for path in paths}
     fitting = [
         path for path in sorted(known, key=known.__getitem__) if kind.shortest_s <= known[path] <= kind.longest_s

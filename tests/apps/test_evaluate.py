@@ -79,12 +79,12 @@ def test_ablation_errors_are_one_line(steer: Run, labels: Path, mirror_sae: Path
 
     assert "either --audio FOLDER or --labels" in failing()
     assert "there are no concepts of kind 'colour'" in failing("--audio", tmp_path, "--concepts", "colour=red")
-    assert "columns path and who" in failing("--labels", f"{labels}:who")
+    assert "no concepts of kind 'who'" in failing("--labels", f"{labels}:who")
     mirror = ("--labels", labels, "--sae", mirror_sae)
     assert "decoder_input" in failing(*mirror)  # no site in the encoder is later
     assert "no concept 'label=medium'" in failing(*mirror, "--concepts", "label=medium")
     # a clip that is not there
-    assert "other.csv: names 'gone.wav', and there is no such file" in failing(
+    assert "other.csv: names gone.wav, which is not there" in failing(
         "--labels", listed("0.wav,soft,train", "gone.wav,loud,train"), "--sae", mirror_sae
     )
     # a class with one example

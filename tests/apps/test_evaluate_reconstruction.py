@@ -25,7 +25,7 @@ def test_a_codec_with_its_sae_and_one_without(
     code, shown, err = steer("evaluate", "reconstruction", "--audio", audio, "-o", tmp_path / "out", *flags)
     assert (code, err) == (0, "")
     assert "yardsticks: left out; ffmpeg is not installed" in shown
-    assert "their 95 % intervals are in" in shown
+    assert "95 % intervals are in" in shown
     report = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
     own = ["continuous", "through the SAE", "quantised"]
     other = [f"{codec_folder}: continuous", f"{codec_folder}: quantised"]

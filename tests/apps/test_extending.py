@@ -1,20 +1,29 @@
-"""An activation, an edit, a format and an objective of one's own: a class or function and a line, then used in Python,
-in a recipe and by the commands."""
+"""An activation, an edit, a format, an objective and an evaluator of one's own: a class or function and a line, then
+used in Python, in a recipe and by the commands."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import soundfile
 import torch
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
+from evaluation.config import Config
+from evaluation.dataset import read_sounds
+from evaluation.evaluators import EVALUATORS
+from evaluation.everything import EverythingConfig, plan, summarise
+from evaluation.frame import Evaluator, Progress
+from evaluation.report import Report
 from steer import SAE, FeatureEdit, Recipe, Scale, TrainConfig, train_sae
 from steer.activations import ACTIVATIONS, Activation
 from steer.delta import FullEdit, PickedEdit, site_edit
@@ -209,3 +218,47 @@ def test_files_are_read_by_an_installed_packages_format(tmp_path: Path, monkeypa
         assert load_sae(tmp_path).d_sae == 4
     finally:
         del FORMATS["odd"]
+
+
+class LoudestConfig(Config):
+    """Which clip is the loudest."""
+
+    unit: Literal["dB", "peak"] = Field(default="dB", description="Of the peak.")
+
+
+def loudest(config: LoudestConfig, progress: Progress = iter) -> Report:
+    sounds = config.dataset.sounds(limit=config.clips)
+    peaks = {sound.name: float(clip.waveform.abs().max()) for sound, clip in progress(list(read_sounds(sounds)))}
+    name = max(peaks, key=peaks.__getitem__)
+    peak = peaks[name] if config.unit == "peak" else 20 * math.log10(peaks[name])
+    return Report("Loudest clip", [{"clip": name, "peak": peak}])
+
+
+def test_an_evaluator_of_an_installed_package(
+    steer: Run, codec_folder: Path, sae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Evaluator("loudest", LoudestConfig, loudest, headline=lambda report: [{"number": "peak", **report.rows[0]}])
+    entry = SimpleNamespace(name="loudest", load=lambda: one)
+    monkeypatch.setattr("steer.registry.entry_points", lambda group: [entry] * (group == "audiosteer.evaluators"))
+    for name, level in (("a", 0.25), ("b", 0.5)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(4800, level), 24_000)
+    (tmp_path / "manifest.csv").write_text("path\na.wav\nb.wav\n")
+    out, with_what = tmp_path / "out", ("--model", codec_folder, "--sae", sae_folder)
+    try:
+        # the command, with its options, results that are kept, and JSON
+        command = ("evaluate", "loudest", "--audio", tmp_path, "-o", out, *with_what)
+        code, told, _ = steer(*command)
+        assert code == 0 and f"{tmp_path.name}/b.wav" in told and "-6.02" in told
+        assert "measured already" in steer(*command)[1]
+        code, told, _ = steer(*command, "--unit", "peak", "--json")
+        assert (code, json.loads(told)["rows"]) == (0, [{"clip": f"{tmp_path.name}/b.wav", "peak": 0.5}])
+        assert (out / "loudest.md").read_text().endswith("b.wav | 0.5 |\n")
+        assert steer(*command, "--unit", "LUFS")[0] == 2
+        # in the summary of all; nothing else is measured of recordings that no evaluator knows
+        config = EverythingConfig.build({"audio": tmp_path, "model": str(codec_folder), "sae": [str(sae_folder)]})
+        planned, _ = plan(config, [EVALUATORS["loudest"]])
+        assert (
+            summarise("tiny", {"loudest": loudest(planned["loudest"].config)}, planned, {}).rows[0]["number"] == "peak"
+        )
+    finally:
+        EVALUATORS.pop("loudest", None)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from evaluation import ablation
 from evaluation.ablation import RowPool, ablated_runs, decoder_norms
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from hooks import Clip, Site, attach, capture, wrap_model
 from hooks.model import AudioModel
 from hooks.padding import sound_until

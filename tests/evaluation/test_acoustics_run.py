@@ -12,6 +12,7 @@ import torch
 
 from evaluation import acoustics_run, file_edits
 from evaluation.acoustics_run import evaluate, goals_for, summary
+from evaluation.dataset import Dataset, LabelledSound
 from evaluation.figures import figure, requested
 from evaluation.file_edits import FileEditor, is_met, random_like, requests_for, why_not
 from evaluation.report import Report
@@ -149,7 +150,7 @@ def test_a_small_run(opened: tuple[Any, Any], audio: Path, tmp_path: Path, monke
     report = evaluate(
         steered,
         {name: vectors[name] for name in ("loudness", "brightness")},
-        audio,
+        Dataset(audio),
         subsets=["notes"],
         requests=1,
         control_clips=1,
@@ -220,7 +221,7 @@ def test_an_edit_that_cannot_be_made_is_not_met(opened: tuple[Any, Any], tmp_pat
     rng = np.random.default_rng(0)
     noise = tmp_path / "noise.wav"
     soundfile.write(noise, 0.1 * rng.standard_normal(12_000), 24_000)
-    file = acoustics_run.SoundFile("notes", "notes/noise.wav", noise)
+    file = LabelledSound(noise, "notes/noise.wav", {"subset": "notes"})
     before = file_edits.measured_file(noise, False)
     made = acoustics_run.edit_row(FileEditor(steered, vectors, tmp_path), file, before, {"pitch": 2.0})
     assert not made["met"] and not made["met against round trip"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evaluation.atlas import Atlas, AtlasError
 from evaluation.atlas_build import SHUFFLES, bounds_of, build, halves, labels_between, matched, picked_on_halves
 from evaluation.auroc import auroc
-from evaluation.labels import LabelledSound, LabelledSpan
+from evaluation.dataset import LabelledSound, LabelledSpan
 from hooks import AudioFileError, AudioModel, Clip, Site, capture
 from hooks.attach import current_time
 from hooks.padding import sound_until

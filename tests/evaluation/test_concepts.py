@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from evaluation.ablation import ConceptError, Pool, ablated_runs, later_site, plain_run
 from evaluation.concepts import Rank, concepts_of, contribution, draw, evaluate, fisher_score, log_counts
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from hooks import Clip, Site
 from hooks.model import AudioModel
 from hooks.padding import sound_until

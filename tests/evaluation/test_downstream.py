@@ -11,8 +11,8 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from evaluation.downstream import DownstreamError, evaluate, from_folder
-from evaluation.labels import LabelledSound
+from evaluation.dataset import Dataset, LabelledSound
+from evaluation.downstream import DownstreamError, clip_sets, evaluate
 from hooks import Site, Transcriber
 from hooks.clip import AudioFileError
 from hooks.model import Codec, Encoder, Source
@@ -179,31 +179,31 @@ def folder(root: Path, rows: dict[str, list[tuple[str, str, str]]]) -> Path:
 @pytest.mark.usefixtures("words")
 def test_a_recogniser_gets_held_out_clips_with_words(listener: Transcriber, tmp_path: Path) -> None:
     rows = [("train", "", "one"), ("valid", "", "two"), ("valid", "", "..."), ("valid", "", ""), ("test", "", "three")]
-    train, held_out = from_folder(listener, folder(tmp_path / "a", {"talk": rows}))
+    train, held_out = clip_sets(listener, Dataset(folder(tmp_path / "a", {"talk": rows})))
     assert train == []
     assert [one.name for one in held_out] == ["talk/1.wav"]
-    assert [one.name for one in from_folder(listener, tmp_path / "a", held_out=["test"])[1]] == ["talk/4.wav"]
+    assert [one.name for one in clip_sets(listener, Dataset(tmp_path / "a"), held_out=["test"])[1]] == ["talk/4.wav"]
     with pytest.raises(DownstreamError, match="no clips of split valid have a text"):
-        from_folder(listener, folder(tmp_path / "b", {"noise": [("valid", "rain", "")]}))
+        clip_sets(listener, Dataset(folder(tmp_path / "b", {"noise": [("valid", "rain", "")]})))
     with pytest.raises(AudioFileError, match="no clips of split 'valid'"):
-        from_folder(listener, folder(tmp_path / "c", {"talk": [("train", "", "one")]}))
+        clip_sets(listener, Dataset(folder(tmp_path / "c", {"talk": [("train", "", "one")]})))
 
 
 def test_an_encoder_gets_clips_with_a_label_by_subset(encoder: Embeds, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="probes are fitted by scikit-learn")
     two = [(split, label, "") for split in ("train", "valid") for label in "aabb"]
     audio = folder(tmp_path / "a", {"x": [*two, ("train", "", "no label")], "y": two[:6]})
-    train, held_out = from_folder(encoder, audio)
+    train, held_out = clip_sets(encoder, Dataset(audio))
     assert len(train) == 8
     assert [one.labels for one in held_out[:3]] == [{"x": "a"}, {"x": "a"}, {"x": "b"}]
     with pytest.raises(DownstreamError, match="no label has two clips with and two without"):
-        from_folder(encoder, folder(tmp_path / "b", {"x": [two[0], two[2], two[4], two[6]]}))
+        clip_sets(encoder, Dataset(folder(tmp_path / "b", {"x": [two[0], two[2], two[4], two[6]]})))
 
 
 def test_other_models_have_no_such_cost(tmp_path: Path) -> None:
     codec = Codec(nn.Identity(), name="c")
     with pytest.raises(DownstreamError, match="c is a codec: it neither writes words nor embeds"):
-        from_folder(codec, tmp_path)
+        clip_sets(codec, Dataset(tmp_path))
     with pytest.raises(DownstreamError, match="c is a codec"):
         evaluate(codec, {}, [], [sound(0.5)])
     with pytest.raises(DownstreamError, match="no clips to measure on"):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from evaluation import false_alarms
+from evaluation.dataset import LabelledSound
 from evaluation.false_alarms import Outcome, evaluate
-from evaluation.labels import LabelledSound
 from evaluation.transcripts import Clips, FalseAlarmError, defaults
 from hooks import AudioModel, MissingExtraError, Transcriber, wrap_model
 from steer import SAE, SteeredModel

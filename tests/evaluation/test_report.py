@@ -29,7 +29,7 @@ def test_a_report_is_saved_and_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
         "title", [{"what": "a", "share": Interval(0.5, 0.4, 0.6, 10), "none": None}], [{"clip": "x"}], {"split": "test"}
     )
     saved = json.loads(report.save(tmp_path / "deep" / "report.json").read_text())
-    assert saved["rows"][0]["share"] == {"value": 0.5, "low": 0.4, "high": 0.6, "count": 10}
+    assert saved["rows"][0]["share"] == {"kind": "interval", "value": 0.5, "low": 0.4, "high": 0.6, "count": 10}
     assert saved["clips"] == [{"clip": "x"}]
     assert report.markdown().splitlines()[2] == "| a | 0.5 [0.4, 0.6] | - |"
     report.print()

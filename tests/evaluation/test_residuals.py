@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.dataset import Dataset
 from evaluation.residuals import UNTOUCHED, brightened, compared, evaluate, ideal, tilted
 from hooks import Clip, read_clip
 from steer.acoustics import centroid_hz
@@ -60,7 +61,12 @@ def test_ways_are_compared_with_the_ideal_edit(
     recipe = Recipe.build({"model": str(codec_folder), "saes": {"latent": str(sae_folder)}})
     vectors = {"loudness": recipe.control_vectors()["loudness"]}
     report = evaluate(
-        recipe.open(), vectors, tmp_path / "audio", subsets=["notes", "digits"], requests=1, ways=["ratio", "drop"]
+        recipe.open(),
+        vectors,
+        Dataset(tmp_path / "audio"),
+        subsets=["notes", "digits"],
+        requests=1,
+        ways=["ratio", "drop"],
     )
     ways = [UNTOUCHED, "ratio", "drop"]
     assert [row["way"] for row in report.clips] == ways * 2

@@ -9,8 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from evaluation.atlas import Atlas
-from evaluation.data import manifest_rows
-from evaluation.labels import subsets_in
+from evaluation.dataset import Dataset
 from steer import SAE, starter
 from steer.errors import SAEError
 
@@ -53,7 +52,6 @@ def test_no_atlas_without_its_sae() -> None:
 
 
 def test_its_clips_are_those_of_the_valid_split(recordings: Path) -> None:
-    valid = [(subset, manifest_rows(recordings, subset, "valid")) for subset in subsets_in(recordings)]
-    rows = {f"{subset}/{row['path']}" for subset, some in valid for row in some}
+    rows = {sound.name for sound in Dataset(recordings).sounds(split="valid")}
     for name in SAES:
         assert set(Atlas.load(name).clips) == rows

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from evaluation.matching import in_blocks
 from evaluation.seeds import StabilityError
 from evaluation.stability import evaluate, of_sounds

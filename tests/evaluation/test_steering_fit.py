@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evaluation import steering_fit
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from evaluation.steering_fit import (
     GRID,
     HIGHEST,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from evaluation.steering_search import (
     Limit,
     Method,

@@ -11,8 +11,8 @@ import soundfile
 import torch
 from torch import nn
 
+from evaluation.dataset import Dataset, LabelledSound
 from evaluation.intervals import share_interval
-from evaluation.labels import LabelledSound
 from evaluation.report import Interval, Share
 from evaluation.transcripts import (
     Clips,
@@ -20,9 +20,9 @@ from evaluation.transcripts import (
     Heard,
     Score,
     alarm_rate,
+    clips_of,
     defaults,
     drop,
-    from_folder,
     listen,
     over_clips,
     ratio,
@@ -167,7 +167,7 @@ def folder(root: Path, rows: dict[str, list[tuple[str, ...]]]) -> Path:
     return root
 
 
-def test_from_folder_takes_speech_with_a_text_and_what_has_none(tmp_path: Path) -> None:
+def test_clips_are_speech_with_a_text_and_what_has_none(tmp_path: Path) -> None:
     audio = folder(
         tmp_path,
         {
@@ -178,11 +178,11 @@ def test_from_folder_takes_speech_with_a_text_and_what_has_none(tmp_path: Path) 
             "singing": [("train", "")],
         },
     )
-    clips = from_folder(audio, "train")
+    clips = clips_of(Dataset(audio), "train")
     assert [one.name for one in clips.silent] == ["esc10/0.wav", "esc10/1.wav", "noise_rir/0.wav"]
     assert [one.name for one in clips.speech] == ["digits/0.wav"]
-    assert [one.name for one in from_folder(audio, "train", silent=["singing"]).silent] == ["singing/0.wav"]
+    assert [one.name for one in clips_of(Dataset(audio), "train", silent=["singing"]).silent] == ["singing/0.wav"]
     with pytest.raises(FalseAlarmError, match="split 'valid' has no clips without speech"):
-        from_folder(audio, "valid")
+        clips_of(Dataset(audio), "valid")
     with pytest.raises(FalseAlarmError, match="split 'train' has no clips with speech and its text"):
-        from_folder(audio, "train", speech=["orders"])
+        clips_of(Dataset(audio), "train", speech=["orders"])

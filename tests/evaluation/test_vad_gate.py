@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evaluation import vad_gate
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from evaluation.steering_search import Limit, Trial, choose
 from evaluation.transcripts import Clips, Heard
 from evaluation.vad_gate import Gate, detected, gated, silero, trials

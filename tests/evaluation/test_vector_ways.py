@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from evaluation.dataset import Dataset
 from evaluation.intervals import SpokenClip
 from evaluation.vector_ways import (
     ALPHAS,
@@ -114,7 +115,7 @@ def test_r_is_pearsons_over_all_clips_and_its_interval_resamples_them() -> None:
 def test_changes_are_measured_against_the_input(
     steered: SteeredModel, vectors: dict[str, ControlVector], audio: Path
 ) -> None:
-    report = evaluate(steered, vectors, audio, subsets=["notes"])
+    report = evaluate(steered, vectors, Dataset(audio), subsets=["notes"])
     rows = {(row["attribute"], row["way"]): row for row in report.rows}
     assert list(rows) == [
         ("loudness (dB)", "lstsq"),

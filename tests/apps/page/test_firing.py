@@ -10,7 +10,7 @@ import torch
 from apps.page.firing import Firing, draw, fires, strongest_in
 from evaluation.atlas import AtlasError
 from evaluation.atlas_build import build
-from evaluation.labels import LabelledSound
+from evaluation.dataset import LabelledSound
 from hooks import Clip, SiteError, Transcriber
 from hooks.site import Site
 from steer.errors import EditError

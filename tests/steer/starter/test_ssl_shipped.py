@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evaluation.ablation import Pool, run
-from evaluation.labels import LabelledSound, labelled_sounds
+from evaluation.dataset import Dataset, LabelledSound
 from hooks import attach, open_model
 from steer import SAE, Ablate, SteeredModel, starter
 from steer.recipe import Recipe
@@ -70,7 +70,7 @@ def test_it_tells_digits_of_other_recordings_apart(recordings: Path) -> None:
             found.append(pool.take())
         return np.stack(found)
 
-    train, test = (labelled_sounds(recordings, ["digits"], split, 100) for split in ("train", "valid"))
+    train, test = (Dataset(recordings).sounds(["digits"], split, 100) for split in ("train", "valid"))
     x_ND, x_MD = means(train), means(test)
     mean_D, std_D = x_ND.mean(0), x_ND.std(0) + 1e-6
     probe = linear_model.LogisticRegression(C=0.1, max_iter=500)

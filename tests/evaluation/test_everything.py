@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from evaluation.concepts import Needed
-from evaluation.report import Interval, Report, Row, Share
-from evaluation.suite import read, write
-from evaluation.summary import draw, summarise
+from evaluation.config import Config
+from evaluation.evaluators import EVALUATORS
+from evaluation.everything import Planned, draw, summarise
+from evaluation.frame import write
+from evaluation.report import Interval, Needed, Report, Row, Share
 
 
 def about(value: float, kind: type[Interval] = Share) -> Interval:
@@ -47,13 +48,19 @@ def reports(tmp_path: Path) -> dict[str, Report]:
     }
     for name, rows in made.items():
         write(Report(name, rows), tmp_path, name)
-    return {name: read(tmp_path / f"{name}.json") for name in made}
+    return {name: Report.load(tmp_path / f"{name}.json") for name in made}
 
 
-def test_the_main_numbers(reports: dict[str, Report]) -> None:
-    summary = summarise("listener", reports, {"model": "listener"})
+@pytest.fixture
+def planned(reports: dict[str, Report]) -> dict[str, Planned]:
+    of = {name: next(one for one in EVALUATORS if name.startswith(one)) for name in reports}
+    return {name: Planned(EVALUATORS[one], Config(audio=Path())) for name, one in of.items()}
+
+
+def test_the_main_numbers(reports: dict[str, Report], planned: dict[str, Planned]) -> None:
+    summary = summarise("listener", reports, planned, {"model": "listener"})
     told = {(row["evaluation"], row["number"]): (str(row["result"]), row["beside it"]) for row in summary.rows}
-    assert told["false-alarms", "clips without speech in which words are heard"] == (
+    assert told["false-alarms", "clips without speech in which words are written"] == (
         "8 % [3, 13]",
         "unedited 80 % [75, 85]",
     )
@@ -72,9 +79,9 @@ def test_the_main_numbers(reports: dict[str, Report]) -> None:
     assert summary.markdown().count("\n") == 1 + len(summary.rows)
 
 
-def test_the_picture_has_a_panel_for_each(reports: dict[str, Report]) -> None:
+def test_the_picture_has_a_panel_for_each(reports: dict[str, Report], planned: dict[str, Planned]) -> None:
     pytest.importorskip("matplotlib", reason="extra eval")
-    titles = [axes.get_title() for axes in draw(reports, "listener").axes if axes.get_visible()]
+    titles = [axes.get_title() for axes in draw(reports, planned, "listener").axes if axes.get_visible()]
     assert titles == [
         "Words where nobody speaks",
         "Word errors where somebody speaks",
@@ -82,5 +89,5 @@ def test_the_picture_has_a_panel_for_each(reports: dict[str, Report]) -> None:
         "stability",
         "WER through the SAE's reconstruction",
     ]
-    (axes,) = [axes for axes in draw({"stability": reports["stability"]}, "").axes if axes.get_visible()]
+    (axes,) = [axes for axes in draw({"stability": reports["stability"]}, planned, "").axes if axes.get_visible()]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["ear.0", "ear.1"]

@@ -1,0 +1,31 @@
+"""All evaluators. An installed package adds one by an entry point in the group `audiosteer.evaluators`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation.config import EvaluationError
+from evaluation.evaluators.ablation import ABLATION
+from evaluation.evaluators.acoustics import ACOUSTICS
+from evaluation.evaluators.downstream import DOWNSTREAM
+from evaluation.evaluators.false_alarms import FALSE_ALARMS
+from evaluation.evaluators.reconstruction import RECONSTRUCTION
+from evaluation.evaluators.residuals import RESIDUALS
+from evaluation.evaluators.stability import STABILITY
+from evaluation.evaluators.vectors import VECTORS
+from evaluation.frame import Evaluator
+from steer.registry import Registry
+
+EVALUATORS: Registry[Evaluator[Any]] = Registry(
+    "evaluator",
+    EvaluationError,
+    {
+        one.name: one
+        for one in (
+            ACOUSTICS, RESIDUALS, RECONSTRUCTION, VECTORS, FALSE_ALARMS, ABLATION, STABILITY, DOWNSTREAM,
+        )
+    },
+)  # fmt: skip
+"""{name: evaluator}, in the order in which `steer evaluate all` runs them."""
+
+__all__ = ["EVALUATORS"]
