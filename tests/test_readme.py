@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     waveform = 0.3 * torch.sin(6.28 * 220 * (1 + time_N) * time_N)[None] * torch.linspace(1, 0.2, 36_000)
     for name in ("talk.wav", "a.wav", "b.wav", "c.wav"):
         write_clip(Clip(waveform, 24_000), tmp_path / name)
+    (tmp_path / "AUDIO").mkdir()
+    shutil.copy(tmp_path / "talk.wav", tmp_path / "AUDIO")
+    (tmp_path / "AUDIO" / "manifest.csv").write_text("path,speech\ntalk.wav,yes\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "download", lambda repository, revision=None: tiny_mert(tmp_path / "mert"))
     return tmp_path
