@@ -18,6 +18,8 @@ from hooks.padding import real_frames
 from hooks.registry import wrap_model
 from hooks.rows import current_rows
 from hooks.site import Site, names_of
+from hooks.timing import saying
+from hooks.whole import Whole, whole_sounds
 
 AHEAD = 8
 """So many batches are read ahead to find stretches of equal length."""
@@ -176,11 +178,21 @@ def stretches(model: AudioModel, sources: Iterable[Source], max_s: float) -> Ite
             yield _Stretch(source, start / model.sample_rate, audio_BCN[..., start:end], last)
 
 
+def row_whole(model: AudioModel, row: _Stretch) -> Whole:
+    """The recording of a stretch, as far as it is known: a part of a longer one does not tell its end."""
+    if row.start_s or not row.last:
+        return Whole()
+    assert model.sample_rate is not None
+    return whole_sounds(row.audio_BCN, model.sample_rate, model.run)[0]
+
+
 @torch.no_grad()
 def run_beside(model: AudioModel, rows: Sequence[_Stretch], sites: Sequence[Site]) -> None:
     """Run stretches that are alike as one batch."""
-    with Recorder(model.module, sites) as recorder, at_time(rows[0].start_s):
-        model.run(torch.cat([row.audio_BCN for row in rows]))
+    audio_BCN, start_s = torch.cat([row.audio_BCN for row in rows]), rows[0].start_s
+    wholes = tuple(row_whole(model, row) for row in rows)
+    with Recorder(model.module, sites) as recorder, at_time(start_s), saying(wholes=wholes):
+        model.run(audio_BCN)
         taken = recorder.take()
     for number, row in enumerate(rows):
         # some sites have several rows for each of the batch, as one for each channel

@@ -14,6 +14,7 @@ from hooks.clip import Clip, Source, as_clip
 from hooks.errors import ModelError, SiteError
 from hooks.random_numbers import seeded
 from hooks.site import Site
+from hooks.whole import of_whole_sounds
 
 CHAINED = {"to", "cpu", "cuda", "half", "float", "double", "bfloat16", "type", "eval", "train", "requires_grad_"}
 """Methods that change a module and give it back; what wraps the module gives itself back."""
@@ -27,6 +28,12 @@ class AudioModel:
     """
 
     kind = "model"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "run" in vars(cls):
+            cls.run = of_whole_sounds(cls.run)  # type: ignore[method-assign]
+
     envoy: Any = None
     """The nnsight wrapper in which the module was handed over."""
 
@@ -105,8 +112,9 @@ class AudioModel:
         clip = as_clip(source, self.sample_rate).resampled(self.sample_rate).mixed(self.channels)
         return clip.waveform[None].to(self.device, self.dtype)
 
+    @of_whole_sounds
     def run(self, audio_BCN: Tensor) -> Any:
-        """One pass over prepared audio, through every site."""
+        """One pass over prepared audio, through every site; rows are whole recordings where nobody says a time."""
         return self.module(audio_BCN)
 
 

@@ -25,12 +25,14 @@ Rows = Callable[[Site, Change, Tensor], Tensor | None]
 @dataclass(frozen=True)
 class Moment:
     """`start_s`, the second at which what the model gets starts; `end_s`, where its sound ends; `carry`, what a model
-    with a running state keeps from chunk to chunk; `rows`, where each row of the batch has a time of its own."""
+    with a running state keeps from chunk to chunk; `rows`, where each row of the batch has a time of its own;
+    `wholes`, the recordings (`hooks.whole.Whole`) that the rows of the batch are parts of, one for each row."""
 
     start_s: float | None = None
     end_s: float | None = None
     carry: dict[str, Any] | None = None
     rows: Rows | None = None
+    wholes: tuple[Any, ...] | None = None
 
 
 _now: ContextVar[Moment] = ContextVar("audiosteer_moment", default=Moment())  # noqa: B039 - it is frozen

@@ -35,6 +35,7 @@ def steps_of(sae: EncodesAndDecodes | None, edits: Sequence[Edit], mode: Mode = 
     Raises:
         EditError: an edit of features, or a reconstruction, without an SAE; and as `site_edit`.
     """
+    check_unconditional(edits)
     steps: list[Step] = []
     runs = [(of_features, list(some)) for of_features, some in groupby(edits, lambda edit: edit.of_features)]
     if mode == "reconstruct" and not any(of_features for of_features, _ in runs):
@@ -57,6 +58,7 @@ def site_edit(sae: EncodesAndDecodes, edits: Sequence[Edit], mode: Mode = "delta
         EditError: a feature that the SAE does not have, or a vector of another length (found at the first activation if
             the SAE does not say how many features it has).
     """
+    check_unconditional(edits)
     d_sae = getattr(sae, "d_sae", None) or getattr(getattr(sae, "cfg", None), "d_sae", None)
     if d_sae is not None:
         check(edits, int(d_sae))
@@ -70,6 +72,12 @@ def site_edit(sae: EncodesAndDecodes, edits: Sequence[Edit], mode: Mode = "delta
 def touched_by(edits: Sequence[Edit]) -> tuple[int, ...]:
     """The features that they change each by itself, in their order: a lone edit is of all of them as they lie."""
     return tuple(dict.fromkeys(feature for edit in edits for feature in edit.touched))
+
+
+def check_unconditional(edits: Sequence[Edit]) -> None:
+    """Raises EditError for an edit behind a gate, which only a `SteeredModel` can ask."""
+    if any(edit.when is not None for edit in edits):
+        raise EditError("an edit with a gate (when) is made by SteeredModel.edit or apply, which know the gate's site")
 
 
 def check(edits: Sequence[Edit], d_sae: int) -> None:

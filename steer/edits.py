@@ -3,7 +3,8 @@
 
 The value of a clamp and the factor of a scaling are a number, a tensor [j] with one for each of their j features, a
 `Curve` over time, or `PerRow`, one for each row of the batch; strengths are one of these but the second. `during`
-limits an edit to spans in seconds; elsewhere features stay what they were.
+limits an edit to spans in seconds, and `when` to where a gate is open (`steer.gates`); elsewhere features stay what
+they were.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from torch import Tensor
 from hooks.by_value import ByValue
 from steer.errors import EditError
 from steer.feature_ids import check_features
+from steer.gates import Gate
 from steer.values import Curve, Frames, PerRow, Span, Value, as_spans, checked, checked_each, vector_of
 
 
@@ -30,15 +32,25 @@ class Edit(ByValue, ABC):
     """What is done at a site: `change` says it, of all features [B, T, d_sae].
 
     An edit of some features by themselves is a `FeatureEdit`, which costs less; one of the activation itself, without
-    an SAE, is an `ActivationEdit`. `change` is asked everywhere; outside `during` what it says is not taken.
+    an SAE, is an `ActivationEdit`. `change` is asked everywhere; outside `during`, or where a gate `when` is shut, what
+    it says is not taken.
     """
 
     during: Span | Sequence[Span] | None = field(default=None, kw_only=True)
+    when: Gate | None = field(default=None, kw_only=True)
     kind: ClassVar[str] = ""
     of_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "during", as_spans(self.during))
+        if not (self.when is None or isinstance(self.when, Gate)):
+            raise EditError(f"when takes a Gate, not a {type(self.when).__name__}")
+
+    def conditional(self, when: Gate | None) -> Self:
+        """The same edit behind another gate, or behind none."""
+        edit = copy(self)
+        object.__setattr__(edit, "when", when)
+        return edit
 
     @abstractmethod
     def change(self, old_BTX: Tensor, frames: Frames, /) -> Tensor:

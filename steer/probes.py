@@ -148,11 +148,19 @@ class Probe(ByValue):
 
 
 def fit_probe(
-    f_NF: Tensor, values_N: Tensor, bins: Bins, *, site: str = "", c: float = 1.0, max_iter: int = 300
+    f_NF: Tensor,
+    values_N: Tensor,
+    bins: Bins,
+    *,
+    site: str = "",
+    c: float = 1.0,
+    max_iter: int = 300,
+    balanced: bool = False,
 ) -> Probe:
     """Fit by multinomial logistic regression (L-BFGS), `c` being 1 / strength of its L2 penalty.
 
-    Features are standardised one by one for it, which is folded back: the probe takes features as they are.
+    Features are standardised one by one for it, which is folded back: the probe takes features as they are. If
+    `balanced`, each class counts as much as another, however many frames it has.
 
     Raises:
         ProbeError: features and values do not fit, or the frames are of fewer than two classes.
@@ -174,7 +182,7 @@ def fit_probe(
     mean_F, std_F = x_NF.mean(0), x_NF.std(0)
     # a feature that (nearly) never changes tells nothing, and dividing by its deviation would blow it up
     inverse_F = torch.where(std_F > 1e-6 * std_F.max().clamp(min=1e-30), 1 / std_F, 0)
-    model = LogisticRegression(C=c, max_iter=max_iter)
+    model = LogisticRegression(C=c, max_iter=max_iter, class_weight="balanced" if balanced else None)
     model.fit(((x_NF - mean_F) * inverse_F).numpy(), classes_N[kept].numpy())
     found, inner = torch.from_numpy(model.coef_).double(), torch.from_numpy(model.intercept_).double()
     if len(model.classes_) == 2:  # one row for two classes: half of it for each is the same softmax

@@ -10,14 +10,16 @@
       - scale: {4: [[0, 1], [2, 1.5]]}     # a curve: factor 1 at 0 s, 1.5 from 2 s on
       - shift: vectors.safetensors#warm
         strength: 8
+        when: gate.safetensors             # where a gate is open (`steer.gates`)
     voice: {pitch_range: 1.5, note: A3}     # of codecs with a pitch coordinate, see `steer.voice`
     residual: keep
 
 YAML or JSON. A starter model brings its own SAEs where none are named. Goals are what shall be measured in the end,
 edits are done as they stand. Files and folders may be named relative to the recipe, in `whisper:model.pt` too. `during`
-at the top limits goals and all edits that have none of their own, in seconds. `residual` (keep or drop what the codec
-cannot carry) is by default drop where there are goals, else keep. `padding: false` edits only the frames that hold
-sound, where a recogniser's window is longer than that.
+at the top limits goals and all edits that have none of their own, in seconds, and so does `when` the edits, to where
+its gate is open; `{gate: gate.safetensors, threshold: 1, scope: clip}` says what takes the place of the file's own
+threshold and scope. `residual` (keep or drop what the codec cannot carry) is by default drop where there are goals,
+else keep. `padding: false` edits only the frames that hold sound, where a recogniser's window is longer than that.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from steer.errors import EditError, RecipeError
 from steer.formats import find_folder, load_sae
 from steer.plain_yaml import UNREADABLE, read_yaml
 from steer.recipe_edits import RECIPE_EDITS, EditSpec, Said
+from steer.recipe_gates import GateSpec, When, moved_gate
 from steer.recipe_values import Spans, amount, value_of, written
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector, load_vectors
@@ -82,6 +85,7 @@ class Recipe(_Strict):
     edits: list[EditSpec] = Field(default_factory=list)
     voice: Voice = Field(default_factory=Voice)
     during: Spans = None
+    when: When = None
     residual: Literal["keep", "drop", "ratio"] | None = None
     limit: bool = True
     padding: bool = True
@@ -98,6 +102,12 @@ class Recipe(_Strict):
     def _one_pitch(self) -> Recipe:
         if self.voice.note is not None and self.goals.pitch is not None:
             raise ValueError("voice.note says where the pitch goes: leave out goals.pitch, which says how far")
+        return self
+
+    @model_validator(mode="after")
+    def _gates_edits(self) -> Recipe:
+        if self.when is not None and (self.wanted or self.voice.active):
+            raise ValueError("when: a gate is for edits; goals and voice take during")
         return self
 
     @model_validator(mode="after")
@@ -181,6 +191,9 @@ class Recipe(_Strict):
             for spec, edit in zip(self.edits, values.get("edits", []), strict=False):
                 if RECIPE_EDITS[spec.kind].vector:
                     edit[spec.kind] = self._moved(edit[spec.kind], folder)
+            for one in [values, *values.get("edits", [])]:
+                if "when" in one:
+                    one["when"] = moved_gate(one["when"], lambda path: self._moved(path, folder))
         return values
 
     def located(self, source: str) -> str:
@@ -256,7 +269,10 @@ class Recipe(_Strict):
                 )
             factor = 1.0 if spec.strength is None else value_of(spec.strength)
             said = Said(spec.during or self.during, factor, self.located)
-            edits.setdefault(site, []).extend(RECIPE_EDITS[spec.kind].edits(spec.what, said))
+            when = spec.when or self.when
+            gate = when.load(self.located) if when else None
+            for edit in RECIPE_EDITS[spec.kind].edits(spec.what, said):
+                edits.setdefault(site, []).append(edit.conditional(gate))
         return edits
 
 
@@ -278,8 +294,9 @@ def first_problem(error: ValidationError) -> str:
             "goals": Goals.model_fields,
             "edits": [*RECIPE_EDITS, *EditSpec.model_fields],
             "voice": Voice.model_fields,
+            "when": GateSpec.model_fields,
         }
-        keys = Recipe.model_fields if len(place) == 1 else inner[str(place[0])]
+        keys = Recipe.model_fields if len(place) == 1 else inner["when" if "when" in place[:-1] else str(place[0])]
         near = difflib.get_close_matches(str(place[-1]), keys, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(keys)}"
         return f"there is no key {where!r}; {hint}"

@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift, Span
 from steer.errors import RecipeError
+from steer.recipe_gates import When
 from steer.recipe_values import Number, Spans, each_feature
 from steer.registry import Registry
 from steer.vectors import load_vector
@@ -86,6 +87,7 @@ class EditSpec(BaseModel):
     strength: Number | None = None
     site: str | None = None
     during: Spans = None
+    when: When = None
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -22,6 +23,8 @@ from steer.delta import Mode, Step, steps_of
 from steer.edits import Edit, Frames
 from steer.errors import EditError, SAEError
 from steer.fit import differ, misfit, prove, renamed, width_of
+from steer.gates import Gate
+from steer.gating import Conditional, Decider
 from steer.sae import SAE, EncodesAndDecodes
 
 if TYPE_CHECKING:
@@ -163,6 +166,7 @@ class SteeredModel:
         site: str | None = None,
         mode: Mode = "delta",
         padding: bool = True,
+        when: Gate | None = None,
     ) -> EditHandle:
         """Turn edits on in the whole process until the handle's `remove()`: in every thread and task, those that start
         later among them (a server's, a streamer's, the next notebook cell's).
@@ -172,11 +176,17 @@ class SteeredModel:
         decode(f') in place of the activation, so that what the SAE cannot explain is lost. `padding=False` leaves the
         frames of a model's window that hold no sound as they are.
 
+        With a gate `when`, edits act only where it is open (`steer.gates`); an edit's own `when` goes before it. Where
+        it is shut the activation is the model's own, bit for bit. The gate reads what reaches its site. Decisions that
+        need a pass of their own are made without edits. Edits of features behind different gates encode one after
+        another.
+
         Raises:
-            EditError: a feature that is not there, or an edit of features at a site without an SAE.
+            EditError: a feature that is not there, an edit of features at a site without an SAE, or a gate that does
+                not fit.
             SiteError: no such site.
         """
-        return self._attached(self.changes(*edits, site=site, mode=mode, padding=padding), everywhere=True)
+        return self._attached(self.changes(*edits, site=site, mode=mode, padding=padding, when=when), everywhere=True)
 
     def _attached(self, changes: Mapping[str, Callable[[Tensor], Tensor]], everywhere: bool) -> EditHandle:
         if in_trace():
@@ -184,7 +194,8 @@ class SteeredModel:
         handles: list[Handle] = []
         for name, change in changes.items():
             try:
-                handles.append(attach(self.model.module, self.model.site(name), change, everywhere=everywhere))
+                same_is_none = partial(changed, change)
+                handles.append(attach(self.model.module, self.model.site(name), same_is_none, everywhere=everywhere))
             except BaseException:
                 EditHandle(handles).remove()
                 raise
@@ -197,12 +208,15 @@ class SteeredModel:
         site: str | None = None,
         mode: Mode = "delta",
         padding: bool = True,
+        when: Gate | None = None,
     ) -> Iterator[SteeredModel]:
         """Turn edits on for the length of a with-block, in this thread (or task) alone; as `apply` in all else.
 
         Others that run the same model meanwhile do not see them; threads that start inside are others too.
         """
-        handle = self._attached(self.changes(*edits, site=site, mode=mode, padding=padding), everywhere=False)
+        handle = self._attached(
+            self.changes(*edits, site=site, mode=mode, padding=padding, when=when), everywhere=False
+        )
         try:
             yield self
         finally:
@@ -214,17 +228,55 @@ class SteeredModel:
         site: str | None = None,
         mode: Mode = "delta",
         padding: bool = True,
+        when: Gate | None = None,
     ) -> dict[str, Callable[[Tensor], Tensor]]:
-        """What `apply` attaches, {site: change}."""
+        """What `apply` attaches, {site: change}; a site where only a gate reads is among them."""
+        chosen = {
+            name: [edit if when is None or edit.when else edit.conditional(when) for edit in some]
+            for name, some in self._by_site(edits, site, mode).items()
+            if some or mode == "reconstruct"
+        }
+        deciders = self._deciders(chosen, when)
         changes = {}
-        for name, some in self._by_site(edits, site, mode).items():
-            if some or mode == "reconstruct":
-                try:
-                    steps = steps_of(self.saes.get(name), some, mode)
-                except EditError as error:
-                    raise EditError(f"{error}{renamed(self.model, self.saes.get(name), some)}") from error
-                changes[name] = self._change(name, steps, any(edit.timed for edit in some), padding)
+        for name, some in chosen.items():
+            try:
+                steps = self._steps(name, some, mode, when, deciders)
+            except EditError as error:
+                raise EditError(f"{error}{renamed(self.model, self.saes.get(name), some)}") from error
+            changes[name] = self._change(name, steps, any(edit.timed for edit in some), padding)
+        for decider in deciders.values():
+            if not decider.beforehand:
+                changes[decider.site.name] = partial(noted, decider, changes.get(decider.site.name))
         return changes
+
+    def _deciders(self, chosen: Mapping[str, Sequence[Edit]], when: Gate | None) -> dict[Gate, Decider]:
+        """One for each gate of the edits of some sites."""
+        asked: dict[Gate, list[str]] = {}
+        for name, some in chosen.items():
+            for gate in [edit.when for edit in some] or [when]:
+                if gate is not None:
+                    asked.setdefault(gate, []).append(name)
+        for gate in asked:
+            if differ(gate.probe.model, self.model.name):
+                warnings.warn(
+                    f"the gate at {gate.site!r} was made for {gate.probe.model}, not for {self.model.name}: what it "
+                    "decides may mean nothing there",
+                    stacklevel=4,
+                )
+        return {gate: Decider(gate, self.model, self.saes.get(gate.site), names) for gate, names in asked.items()}
+
+    def _steps(
+        self, name: str, some: Sequence[Edit], mode: Mode, when: Gate | None, deciders: Mapping[Gate, Decider]
+    ) -> list[Step]:
+        """The edits of a site in their order; those behind one gate that follow each other are one step."""
+        runs = [(gate, list(run)) for gate, run in groupby(some, lambda edit: edit.when)] or [(when, [])]
+        if mode == "reconstruct" and len(runs) > 1:
+            raise EditError("mode='reconstruct' takes one gate for all edits of a site, or none")
+        steps: list[Step] = []
+        for gate, run in runs:
+            own = steps_of(self.saes.get(name), [edit.conditional(None) for edit in run], mode)
+            steps += own if gate is None else [Conditional(own, deciders[gate])]
+        return steps
 
     def _by_site(self, edits: tuple[Any, ...], site: str | None, mode: Mode) -> dict[str, list[Edit]]:
         # reconstruction without edits is a measurement of its own, at every site
@@ -326,6 +378,18 @@ class SteeredModel:
         from steer.tracing import trace
 
         return trace(self, fn, *args, **kwargs)
+
+
+def changed(change: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor | None:
+    """None where a change leaves the activation alone: then the module's own output is not even copied."""
+    new_BTD = change(x_BTD)
+    return None if new_BTD is x_BTD else new_BTD
+
+
+def noted(decider: Decider, change: Callable[[Tensor], Tensor] | None, x_BTD: Tensor) -> Tensor:
+    """What a change gives, once a gate has read the activation."""
+    decider.note(x_BTD)
+    return x_BTD if change is None else change(x_BTD)
 
 
 def in_trace() -> bool:

@@ -19,6 +19,8 @@ from hooks import ModelError, at_time
 from hooks.attach import unhooked
 from hooks.model import Codec
 from hooks.random_numbers import seeded
+from hooks.timing import saying
+from hooks.whole import Whole
 from steer.errors import EditError
 from steer.steered import SteeredModel
 
@@ -146,7 +148,9 @@ class Stream:
     later: a chunk of `block_s` and what the codec hears of the future (`lookahead_s`, measured where it is not given;
     less makes the latency shorter and the output an approximation). A causal codec hears nothing of it, and needs a
     frame for the cross-fade. With `keep_residual` the output is the input plus what the edits change in the round trip,
-    so that what the codec loses stays, at twice the cost. Time in edits (`during`) is from the stream's start.
+    so that what the codec loses stays, at twice the cost. Time in edits (`during`) is from the stream's start. A gate
+    (`when`) decides by block (scope window) or by seconds, for all channels together; the whole of a stream is not
+    known, so none decides by clip.
 
     Raises:
         ModelError: no codec, or one that hears the whole sound at once.
@@ -175,6 +179,7 @@ class Stream:
         # the running state of a codec that has one, on either path
         self._edited: dict[str, Any] = {}
         self._plain: dict[str, Any] = {}
+        self._whole = Whole()
 
     @property
     def latency_s(self) -> float:
@@ -202,7 +207,8 @@ class Stream:
         return torch.cat([torch.zeros(self.channels or self.codec.channels, 0), *self._chunks.finish()], dim=1)
 
     def _process(self, audio_CN: Tensor, at_s: float) -> Tensor:
-        edited_CN = round_trip(self.codec, audio_CN, at_s, self._edited)
+        with saying(wholes=(self._whole,)):
+            edited_CN = round_trip(self.codec, audio_CN, at_s, self._edited)
         if not torch.isfinite(edited_CN).all():
             raise EditError(f"the edit makes the sound overflow near {at_s:.1f} s: use smaller values")
         if not self.keep_residual:

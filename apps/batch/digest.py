@@ -12,6 +12,7 @@ from hooks import AudioFileError
 from hooks.files import Stamp, stamp_of
 from hooks.text import check_regular
 from steer.recipe import VECTORS, Recipe, path_in
+from steer.recipe_gates import moved_gate
 
 BLOCK = 2**20
 
@@ -64,6 +65,9 @@ def fingerprint(recipe: Recipe | None, *named: str, **options: Any) -> str:
         for edit in values.get("edits", []):
             if "shift" in edit:
                 edit["shift"] = content(recipe.located(edit["shift"]))
+        for one in [values, *values.get("edits", [])]:
+            if "when" in one:
+                one["when"] = moved_gate(one["when"], lambda path: content(recipe.located(path)))
     text = json.dumps([values, [content(name) for name in named if name], options], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

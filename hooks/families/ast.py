@@ -32,6 +32,7 @@ from hooks.family import Family
 from hooks.model import Encoder, Source
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
+from hooks.whole import taken_whole
 
 TRANSFORMERS = "transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer"
 EXTRA_TOKENS = 2
@@ -90,7 +91,10 @@ class SpectrogramTransformer(Encoder):
     def embed(self, source: Source) -> Tensor:
         """One embedding for each window [windows, D]: the mean of its class and distillation tokens."""
         base = self.module.base_model
-        return torch.cat(self._by_window(self.prepare(source), lambda values: base(values).pooler_output))
+        audio_BCN = self.prepare(source)
+        assert self.sample_rate is not None
+        with taken_whole(audio_BCN, self.sample_rate, self.run):
+            return torch.cat(self._by_window(audio_BCN, lambda values: base(values).pooler_output))
 
     def grid(self, x_BTD: Tensor) -> Tensor:
         """The patches at a site, without the two tokens, as a view [B, frequency, time, D]; 10 moments a second."""

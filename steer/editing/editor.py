@@ -22,8 +22,11 @@ from hooks.files import stamp_of
 from hooks.model import Codec
 from hooks.samples import far_above
 from hooks.sound_files import copy_file, kind_of
+from hooks.sound_info import AudioInfo
 from hooks.tags import read_tags
-from steer.editing.chunks import CHUNK_S
+from hooks.timing import saying
+from hooks.whole import Whole
+from steer.editing.chunks import CHUNK_S, resampled
 from steer.editing.excerpts import choose, read_stretches
 from steer.editing.kept import Kept, what_was_kept
 from steer.editing.outcome import Edited, Excerpts, Outcome
@@ -36,6 +39,7 @@ from steer.errors import EditError
 from steer.recipe import UNITS, Recipe
 from steer.sae import SAE
 from steer.steered import SteeredModel
+from steer.stream import round_trip
 from steer.vectors import ControlVector
 
 BLOCK_S = 1.0
@@ -144,7 +148,8 @@ class Editor:
             EditError: as `edit_file`.
         """
         try:
-            return self._edit(excerpts, force, report or (lambda stage, share: None))
+            with saying(wholes=(self._whole(excerpts.info),)):
+                return self._edit(excerpts, force, report or (lambda stage, share: None))
         except EditError as error:
             raise EditError(f"{excerpts.info.path}: {error}") from error
 
@@ -270,6 +275,18 @@ class Editor:
                     "voice.formants: the channels are separate sounds; edit each channel as a file of its own"
                 )
         return VoiceEdits(voice, self.codec, self.vectors, sae, self.recipe.during, passages)
+
+    def _whole(self, info: AudioInfo) -> Whole:
+        """The file, for gates that decide by clip: its channels share a decision."""
+
+        def again() -> None:
+            rate, start = info.sample_rate, 0
+            assert self.codec.sample_rate is not None
+            for block_CN in read_blocks(info, int(self.chunk_s * rate), "float64"):
+                round_trip(self.codec, resampled(block_CN, rate, self.codec.sample_rate), start / rate)
+                start += block_CN.shape[1]
+
+        return Whole(0.0, info.seconds, again)
 
     def write(self, edited: Edited, *, force: bool = False) -> Outcome:
         """The third step: what is in memory goes to the target, if it is not there yet.

@@ -134,7 +134,9 @@ class Renderer:
             return 0.0
         _, z_BTD = self.latent(x_CN, sample_rate, Manner("drop"), start_s)
         with torch.no_grad(), at_time(start_s):
-            changes = self.steered.changes(edits) if edits else {}
+            # as where every gate is open: this is the most
+            always = {site: [edit.conditional(None) for edit in some] for site, some in edits.items()}
+            changes = self.steered.changes(always) if edits else {}
             moved_BTD = changes["latent"](z_BTD) if "latent" in changes else z_BTD
         return float((self.codec.pitch(moved_BTD) - self.codec.pitch(z_BTD)).abs().max())
 
@@ -169,7 +171,8 @@ class Passage:
         self.memory, self.planned = memory, planned
         self.every = [edit for some in edits.values() for edit in some]
         self.carried: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-        self.reuses = self.codec.channels == 1 and all(map(self.codec.decode_passes, edits))
+        sites = {*edits, *(edit.when.site for edit in self.every if edit.when)}
+        self.reuses = self.codec.channels == 1 and all(map(self.codec.decode_passes, sites))
 
     def __call__(self, x_CN: Tensor, chunk_s: float) -> Tensor:
         at_s, manner = self.start_s + chunk_s, self.manner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,14 +16,19 @@ from hooks.families.whisper.options import language_code
 from hooks.model import Source, Transcriber
 from hooks.padding import frames_in, real_frames, sound_until
 from hooks.site import Site
+from hooks.timing import saying
+from hooks.whole import Whole, whole_sounds
 
 SAMPLE_RATE, MEL_RATE, FRAME_RATE = 16_000, 100, 50.0
 
 
 @contextmanager
-def window(start_s: float, end_s: float) -> Iterator[None]:
-    """What the model gets inside starts at `start_s`, and the sound in it ends at `end_s` seconds of the file."""
-    with at_time(start_s), sound_until(end_s):
+def window(start_s: float, end_s: float, wholes: tuple[Whole, ...] | None = None) -> Iterator[None]:
+    """What the model gets inside starts at `start_s`, and the sound in it ends at `end_s` seconds of the file.
+
+    `wholes` are the files; None leaves what is said of them.
+    """
+    with at_time(start_s), sound_until(end_s), saying(wholes=wholes) if wholes else nullcontext():
         yield
 
 
@@ -102,6 +107,10 @@ class Whisper(Transcriber):
                     outputs.append(encoded_BTD[:, : real_frames(encoded_BTD.shape[1], FRAME_RATE)])
         return torch.cat(outputs, dim=1)
 
+    def whole(self, audio_BCN: Tensor) -> Whole:
+        """The recording that a transcript is of, from prepared audio."""
+        return whole_sounds(audio_BCN, SAMPLE_RATE, self.run, current_time() or 0.0)[0]
+
     def logits(self, audio_BN: Tensor, tokens_BL: Tensor) -> Tensor:
         """What the decoder says after each token of a transcript of one window of sound, [B, L, V]; with gradients.
 
@@ -111,7 +120,8 @@ class Whisper(Transcriber):
         rest = self.window - audio_BN.shape[-1]
         if rest < 0:
             raise ValueError(f"{audio_BN.shape[-1]} samples are more than a window of {self.window}")
-        with window(0.0, audio_BN.shape[-1] / SAMPLE_RATE):
+        wholes = whole_sounds(audio_BN[:, None], SAMPLE_RATE, self.run)
+        with window(0.0, audio_BN.shape[-1] / SAMPLE_RATE, wholes):
             return self._decode(tokens_BL, self._encode(nn.functional.pad(audio_BN.float(), (0, rest))))
 
     def _encode(self, audio_BN: Tensor) -> Tensor:

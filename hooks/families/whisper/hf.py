@@ -58,7 +58,9 @@ class WhisperTransformers(Whisper):
         wants_segments, words = options.pop("return_segments", True), options.pop("word_timestamps", False)
         if words:
             options |= {"return_timestamps": True, "return_token_timestamps": True}
-        samples_N = self.prepare(source)[0, 0].cpu().numpy()
+        audio_BCN = self.prepare(source)
+        wholes = (self.whole(audio_BCN),)
+        samples_N = audio_BCN[0, 0].cpu().numpy()
         seconds = len(samples_N) / SAMPLE_RATE
         is_long = len(samples_N) > self.feature_extractor.n_samples
         inputs = self.feature_extractor(
@@ -74,12 +76,12 @@ class WhisperTransformers(Whisper):
 
             def at_window(frames_B2: Tensor) -> None:
                 stack.close()
-                stack.enter_context(window(start_s + int(frames_B2[0, 0]) / MEL_RATE, end_s))
+                stack.enter_context(window(start_s + int(frames_B2[0, 0]) / MEL_RATE, end_s, wholes))
                 if progress is not None:
                     progress(frames_B2)
 
             # the language is detected on the first window, before there is any progress
-            stack.enter_context(window(start_s, end_s))
+            stack.enter_context(window(start_s, end_s, wholes))
             if "language" not in options and self.is_multilingual:
                 options["language"] = self._detected(inputs.input_features)
             output = self.module.generate(**inputs, **options, return_segments=True, monitor_progress=at_window)

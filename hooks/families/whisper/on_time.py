@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from hooks.families.whisper.base import MEL_RATE, window
+from hooks.whole import Whole
 
 _turns: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
@@ -42,6 +43,9 @@ class CutOut(Tensor):
 class OnTime:
     """Stands in for the module inside `whisper.transcribe`: says when the window that it is given is."""
 
+    whole: Whole | None = None
+    """The recording, once it is known."""
+
     def __init__(self, module: Any, start_s: float) -> None:
         self.module, self.start_s = module, start_s
 
@@ -59,5 +63,6 @@ class OnTime:
 
     def _timed(self, call: Any, mel: CutOut, *rest: Any) -> Any:
         start, stop = mel.span
-        with turn_of(self.module), window(self.start_s + start / MEL_RATE, self.start_s + stop / MEL_RATE):
+        wholes = None if self.whole is None else (self.whole,)
+        with turn_of(self.module), window(self.start_s + start / MEL_RATE, self.start_s + stop / MEL_RATE, wholes):
             return call(mel.as_subclass(Tensor), *rest)

@@ -48,7 +48,9 @@ class WhisperPackage(Whisper):
         """`transcribe` with what stands in for the module."""
         whisper = require("whisper", "whisper")
         options = self.checked(options)
-        audio_N = self.prepare(source)[0, 0].cpu().as_subclass(CutOut)
+        audio_BCN = self.prepare(source)
+        module.whole = self.whole(audio_BCN)
+        audio_N = audio_BCN[0, 0].cpu().as_subclass(CutOut)
         audio_N.span = (0, len(audio_N) * MEL_RATE // SAMPLE_RATE)
         seconds = len(audio_N) / SAMPLE_RATE
         if "clip_timestamps" in options:

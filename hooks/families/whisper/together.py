@@ -26,6 +26,7 @@ from hooks.model import Source, Transcript
 from hooks.random_numbers import seeded
 from hooks.rows import rows_at
 from hooks.threads import be_single
+from hooks.whole import Whole
 
 
 @dataclass(eq=False)
@@ -36,6 +37,7 @@ class Request:
     mel: Tensor
     rest: tuple[Any, ...]
     time: tuple[float, float]
+    whole: Whole | None = None
     encoded: Tensor | None = None
     answer: Any = None
     error: Exception | None = None
@@ -161,7 +163,8 @@ def groups_of(asked: Mapping[int, Request]) -> list[dict[int, Request]]:
 
 def at_times(requests: Sequence[Request]) -> AbstractContextManager[None]:
     """Rows of these requests are at the times of theirs."""
-    return window(*requests[0].time) if len(requests) == 1 else rows_at([request.time for request in requests])
+    times, wholes = [request.time for request in requests], tuple(one.whole for one in requests if one.whole)
+    return window(*times[0], wholes) if len(requests) == 1 else rows_at(times, wholes or None)
 
 
 def answered(requests: Sequence[Request]) -> list[Any]:
@@ -185,7 +188,7 @@ class Asking(OnTime):
     def _timed(self, call: Any, mel: CutOut, *rest: Any) -> Any:
         start, stop = mel.span
         time = (self.start_s + start / MEL_RATE, self.start_s + stop / MEL_RATE)
-        return self.meeting.ask(self.number, Request(call, mel.as_subclass(Tensor), rest, time))
+        return self.meeting.ask(self.number, Request(call, mel.as_subclass(Tensor), rest, time, self.whole))
 
 
 def transcribe_together(
