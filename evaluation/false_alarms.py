@@ -207,9 +207,9 @@ def evaluate(
     }
     try:
         detect = detector()
-        tried = vad_trials(valid, valid_heard, detected(detect, valid, progress), grid(VAD_THRESHOLDS, candidates))
+        tried = vad_trials(valid, valid_heard, detected(detect, valid.all, progress), grid(VAD_THRESHOLDS, candidates))
         trials.extend(tried)
-        gate, speech = choose(tried, plain, limit).method, detected(detect, test, progress)
+        gate, speech = choose(tried, plain, limit).method, detected(detect, test.all, progress)
         heard[VAD] = gated(heard["baseline"], speech, Gate(OWN_THRESHOLD))
         chosen = gated(heard["baseline"], speech, gate) if isinstance(gate, Gate) else heard["baseline"]
         heard[f"{VAD}, chosen"] = chosen

@@ -83,25 +83,32 @@ def clips_of(
     return Clips([one for one in sounds if is_silent(one)], [one for one in sounds if is_speech(one)], split)
 
 
-def clip_sets(dataset: Dataset, limit: int, *kinds: Sequence[str]) -> tuple[Clips, Clips, Clips]:
-    """Clips to learn from (at most `limit` or `TRAIN_CLIPS` a subset), to choose by and to test on (at most `limit`).
+def clip_sets(
+    dataset: Dataset,
+    limit: int,
+    silent: Sequence[str] = (),
+    speech: Sequence[str] = (),
+    train_limit: int = TRAIN_CLIPS,
+) -> tuple[Clips, Clips, Clips]:
+    """Clips to learn from (at most `limit` or `train_limit` a subset), to choose by and to test on (at most `limit`).
 
     Raises:
         FalseAlarmError, AudioFileError: as `clips_of`.
     """
-    train = clips_of(dataset, "train", max(limit, TRAIN_CLIPS), *kinds)
-    return train, clips_of(dataset, "valid", limit, *kinds), clips_of(dataset, "test", limit, *kinds)
+    train = clips_of(dataset, "train", max(limit, train_limit), silent, speech)
+    return train, clips_of(dataset, "valid", limit, silent, speech), clips_of(dataset, "test", limit, silent, speech)
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What was written of a sound, its words, the lowest `no_speech_prob` of its windows where the library tells it,
-    and the sound's length."""
+    """What was written of a sound, its words, the lowest `no_speech_prob` of its windows and the mean log-probability
+    of the first one's tokens, where the library gives them, and the sound's length."""
 
     text: str
     words: tuple[str, ...]
     no_speech_prob: float | None
     seconds: float
+    logprob: float | None = None
 
 
 @cache
@@ -141,16 +148,23 @@ def listen(
         transcript = model.transcribe(audio_N, **options)
         told = [segment["no_speech_prob"] for segment in transcript.segments if "no_speech_prob" in segment]
         lowest = min(told) if told else None
-        heard.append(Heard(str(transcript), words_of(transcript), lowest, len(audio_N) / model.sample_rate))
+        logprob = transcript.segments[0].get("avg_logprob") if transcript.segments else None
+        seconds = len(audio_N) / model.sample_rate
+        heard.append(Heard(str(transcript), words_of(transcript), lowest, seconds, logprob))
     return heard
 
 
 def word_errors(reference: Sequence[str], words: Sequence[str]) -> int:
     """Substitutions, deletions and insertions. Raises MissingExtraError if jiwer is not installed."""
+    return sum(word_counts(reference, words))
+
+
+def word_counts(reference: Sequence[str], words: Sequence[str]) -> tuple[int, int, int]:
+    """The numbers of words that are substituted, deleted and inserted."""
     if not reference or not words:  # jiwer takes no empty reference
-        return len(reference) + len(words)
+        return 0, len(reference), len(words)
     counts = require("jiwer", "whisper").process_words(" ".join(reference), " ".join(words))
-    return counts.substitutions + counts.deletions + counts.insertions
+    return counts.substitutions, counts.deletions, counts.insertions
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from evaluation.ablation import Progress
+from evaluation.dataset import LabelledSound
 from evaluation.steering_search import Trial
 from evaluation.transcripts import Clips, Heard, Score
 from hooks.clip import as_clip
@@ -61,9 +62,11 @@ def silero() -> Detector:
     return highest
 
 
-def detected(detector: Detector, clips: Clips, progress: Progress = iter) -> list[float]:
-    """What the detector says of each of `clips.all`. Raises AudioFileError for a clip that cannot be read."""
-    return [detector(as_clip(sound.source, RATE).resampled(RATE).mixed(1).waveform[0]) for sound in progress(clips.all)]
+def detected(detector: Detector, sounds: Sequence[LabelledSound], progress: Progress = iter) -> list[float]:
+    """What the detector gives for each sound. Raises AudioFileError for one that cannot be read."""
+    return [
+        detector(as_clip(sound.source, RATE).resampled(RATE).mixed(1).waveform[0]) for sound in progress(list(sounds))
+    ]
 
 
 def gated(heard: Sequence[Heard], found: Sequence[float], gate: Gate) -> list[Heard]:

@@ -23,7 +23,7 @@ from hooks.capture import Recorder
 from hooks.errors import require
 from hooks.families.whisper import WhisperPackage
 from hooks.files import whole_file
-from training.nonspeech import Nonspeech
+from evaluation.nonspeech import Nonspeech
 from training.pitched import ESC_S, loudest, resampled
 from training.sounds import read_mono, read_rows
 

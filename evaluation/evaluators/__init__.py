@@ -9,6 +9,7 @@ from evaluation.evaluators.ablation import ABLATION
 from evaluation.evaluators.acoustics import ACOUSTICS
 from evaluation.evaluators.downstream import DOWNSTREAM
 from evaluation.evaluators.false_alarms import FALSE_ALARMS
+from evaluation.evaluators.gates import GATES
 from evaluation.evaluators.reconstruction import RECONSTRUCTION
 from evaluation.evaluators.residuals import RESIDUALS
 from evaluation.evaluators.stability import STABILITY
@@ -22,7 +23,7 @@ EVALUATORS: Registry[Evaluator[Any]] = Registry(
     {
         one.name: one
         for one in (
-            ACOUSTICS, RESIDUALS, RECONSTRUCTION, VECTORS, FALSE_ALARMS, ABLATION, STABILITY, DOWNSTREAM,
+            ACOUSTICS, RESIDUALS, RECONSTRUCTION, VECTORS, FALSE_ALARMS, GATES, ABLATION, STABILITY, DOWNSTREAM,
         )
     },
 )  # fmt: skip

@@ -17,7 +17,7 @@ from hooks.capture import capture
 from hooks.clip import Clip
 from steer.sae import SAE
 from training import whisper_saes
-from training.nonspeech import KINDS, Nonspeech
+from evaluation.nonspeech import KINDS, Nonspeech
 from training.whisper_frames import (
     PACK_HOP,
     PACK_RATE,

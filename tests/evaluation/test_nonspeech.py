@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.nonspeech import KINDS, LOWEST_DB, SAMPLE_RATE, SILENCE_DB, Nonspeech
+from evaluation.nonspeech import KINDS, LOWEST_DB, SAMPLE_RATE, SILENCE_DB, Nonspeech
 
 
 def test_each_kind_comes_equally_often_at_levels_in_range() -> None:

@@ -1,0 +1,121 @@
+"""`steer evaluate gates`: see `evaluation.gate_study`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from evaluation import figures, gate_fits, gate_rows, gate_study
+from evaluation.config import RECOGNISER, Config, Names
+from evaluation.evaluators.false_alarms import Counts, suits
+from evaluation.frame import Evaluator, Progress, digest_of_module
+from evaluation.headline import line
+from evaluation.report import Report, TableRow
+from evaluation.transcripts import clip_sets, defaults
+from steer.edits import AddDirection
+from steer.gates import Gate
+
+FAST = {"train": 40, "synthetic": 42, "draws": 1}
+FULL = {"train": 250, "synthetic": 140, "draws": 3}
+
+
+class GatesConfig(Config):
+    """Words that a recogniser invents where nobody speaks, and gates that take them away; with hard cases.
+
+    The gate on the largest number of features is saved as gates.gate.safetensors, the shift behind it as
+    gates.shift.safetensors.
+    Transcripts are kept in the folder as they come: the same command goes on where a stopped one was.
+    """
+
+    preset: Literal["fast", "full"] = Field(
+        default="full", description="fast: fewer clips to fit on, and only the case clean."
+    )
+    cases: Names = Field(default=(), description=f"Of {', '.join(gate_study.CASES)}, with commas. Default: all.")
+    ks: Counts = Field(default=gate_study.KS, description="Numbers of features of gates.")
+    no_speech: Names = Field(default=(), description="Subsets without speech; by default as the manifests say.")
+    speech: Names = Field(default=(), description="Subsets with speech, of them clips with a text.")
+    guarded: bool = Field(
+        default=False, description="openai-whisper's own defaults: temperatures and thresholds, instead of greedy."
+    )
+
+    default_model = RECOGNISER
+    divide = True
+
+
+def run(config: GatesConfig, progress: Progress = iter) -> Report:
+    preset = FAST if config.preset == "fast" else FULL
+    steered = config.steered()
+    train, valid, test = clip_sets(config.dataset, config.clips, config.no_speech, config.speech, preset["train"])
+    options: Mapping[str, Any] = {"language": "en"} if config.guarded else defaults(steered.model)
+    saes = [digest_of_module(sae) for sae in steered.saes.values()]  # type: ignore[arg-type]
+    settings = f"{digest_of_module(steered.model.module)} {saes} {dict(options)} {config.seed} {config.preset}"
+    default = ("clean",) if config.preset == "fast" else gate_study.CASES
+    report, gate, shift = gate_study.evaluate(
+        steered,
+        train,
+        valid,
+        test,
+        options,
+        site=config.site,
+        ks=config.ks,
+        cases=config.cases or default,
+        synthetic=preset["synthetic"],
+        draws=preset["draws"],
+        seed=config.seed,
+        out=config.out,
+        settings=settings,
+        progress=progress,
+    )
+    if config.out is not None:
+        report.about = {**report.about, "notes": keep(gate, shift, config.out)}
+    return report
+
+
+def keep(gate: Gate, shift: AddDirection, out: Path) -> list[str]:
+    from safetensors.torch import save_file
+
+    path = gate.save(out / "gates.gate.safetensors")
+    save_file({"vector": shift.vector.contiguous()}, out / "gates.shift.safetensors")
+    return [f"the gate is {path}", f"the shift is {out / 'gates.shift.safetensors'}"]
+
+
+def headline(report: Report) -> list[TableRow]:
+    rows: dict[Any, Any] = {row["method"]: row for row in report.rows if row["case"] == "clean"}
+    name = f"{gate_fits.ALL}, fitted shift"
+    if name not in rows:
+        return []
+    gated, vad = rows[name], rows.get(f"{gate_fits.VAD}, chosen", gate_rows.EMPTY)
+    return [
+        line("invented words gone by a gate", gated["gone"], Silero_VAD=vad["gone"]),
+        line("clips with speech that it changes", gated["changed"], Silero_VAD=vad["changed"]),
+    ]
+
+
+def figure(report: Report) -> Any:
+    rows = [row for row in report.rows if row["case"] == "clean"]
+    names = [str(row["method"]) for row in rows]
+    shown: Any = {column: [row[column] for row in rows] for column in ("alarms", "WER")}
+    titles = (("alarms", "Words where nobody speaks", "% of the clips"), ("WER", "Word errors", "WER in %"))
+    chosen = [name for name in names if name.endswith("fitted shift") and "random" not in name]
+    if not rows:
+        return None
+    return figures.figure(
+        [figures.bars(title, unit, names, {"": shown[column]}, result=chosen) for column, title, unit in titles],
+        report.title,
+    )
+
+
+GATES = Evaluator(
+    name="gates",
+    config=GatesConfig,
+    run=run,
+    figure=figure,
+    headline=headline,
+    tables=gate_rows.by_case,
+    suits=suits,
+    plan=lambda shared: "it takes long; run steer evaluate gates by itself",
+    extras=(("matplotlib", "eval"), ("sklearn", "eval"), ("jiwer", "whisper")),
+)
