@@ -109,7 +109,7 @@ def best_thresholds(valid: Clips, plain: Sequence[Heard], limit: Limit) -> tuple
             score = Score.of(valid, [thresholded(one, no_speech, logprob) for one in plain])
             if score.errors_M.sum() <= before.errors_M.sum() + limit.words:
                 found.append((float(score.alarms_N.sum()), -no_speech, (no_speech, logprob)))
-    return min(found)[2] if found else None
+    return min(found, key=lambda one: one[:2])[2] if found else None
 
 
 def case(

@@ -35,7 +35,7 @@ def level(audio_N: Tensor) -> float:
 
 
 def test_only_what_is_above_the_threshold_is_transcribed() -> None:
-    found = detected(level, CLIPS)
+    found = detected(level, CLIPS.all)
     assert found == pytest.approx([0.1, 0.3, 0.6, 0.5, 0.9], abs=1e-3)
     left = gated(HEARD, found, Gate(0.4))
     assert [one.text for one in left] == ["", "", "you", "hello", "good bye"]
@@ -43,7 +43,7 @@ def test_only_what_is_above_the_threshold_is_transcribed() -> None:
 
 
 def test_the_threshold_is_chosen_by_the_rule() -> None:
-    found = detected(level, CLIPS)
+    found = detected(level, CLIPS.all)
     tried = trials(CLIPS, HEARD, found, [0.05, 0.2, 0.4, 0.55, 0.7])
     # errors in three words; false alarms in three clips
     assert [round(3 * trial.wer) for trial in tried] == [0, 0, 0, 1, 1]
