@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import webbrowser
@@ -55,6 +54,7 @@ def demo(
 
     Exit codes: 0 ended, 2 wrong input, or the page cannot be opened.
     """
+    from apps.batch.signals import stopped_by_sigterm
     from apps.page.limits import Limits
     from apps.page.server import serve
     from apps.page.settings import Settings
@@ -74,13 +74,11 @@ def demo(
             webbrowser.open(address)
 
     # `kill` ends the command as Ctrl-C does, and with it the temporary folder
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        serve(build, settings, host=host, port=port, users=users, share=share, opened=opened)
-    except KeyboardInterrupt:
-        leave()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with stopped_by_sigterm():
+        try:
+            serve(build, settings, host=host, port=port, users=users, share=share, opened=opened)
+        except KeyboardInterrupt:
+            leave()
 
 
 def users_of(auth: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from apps.page.pictures import INK, on_any_ground
 from apps.page.words import NOTHING
-from apps.plot import require_plots
+from apps.plot import SHOWN_S, require_plots
 from apps.spectrogram import draw_spectrogram, spectrogram_db
 from hooks import capture
 from hooks.clip import Clip, as_clip
@@ -25,8 +25,6 @@ from hooks.model import Source, Transcript
 from steer.edits import Edit
 from steer.steered import SteeredModel
 
-SHOWN_S = 60.0
-"""Of longer sounds the start is drawn."""
 ROWS, COLUMNS = 20, 600
 WIDTH, FONT, LINE, ROW = 8.5, 9.0, 0.155, 0.21
 """The figure in inches, its letters in points, a line of words and a row of the heat map in inches."""
