@@ -37,7 +37,9 @@ Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite what exists.")]
 Device = Annotated[str, of_means(help="Where the model runs: cpu, cuda or cuda:1, in each worker.")]
 Layers = Annotated[str | None, of_where(help="all, or numbers such as 0,1: the sites encoder.N.")]
-Batch = Annotated[int, typer.Option(min=1, help="So many sounds of equal length run at once; each rounds as it likes.")]
+Batch = Annotated[
+    int, typer.Option(min=1, help="Maximum number of sounds of equal length that run at once; rounding may differ.")
+]
 Reports = Annotated[list[Path] | None, of_many("--report", help="File for a report, .html or .json. Repeatable.")]
 
 

@@ -29,7 +29,7 @@ def capture(
     layers: Layers = None,
     dtype: Annotated[str, of_store(help="float16 or float32.")] = "float16",
     shard_s: Annotated[float, of_store(min=1, help="Seconds of sound in a file of it, about.")] = 300.0,
-    check: Annotated[bool, of_store("--check", help="Read all of it, and tell what is damaged.")] = False,
+    check: Annotated[bool, of_store("--check", help="Read all of it, and report what is damaged.")] = False,
     device: Device = "cpu",
     batch: Batch = 1,
     many: Many,
