@@ -1,13 +1,12 @@
-"""From the options of a command to what they mean: recipes, edits, sites, numbers."""
+"""From the options of a command to what they mean: recipes, edits, spans, sites."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hooks import AudioModel, SiteError
 from hooks.model import Codec
@@ -19,7 +18,6 @@ RECOGNISER = "starter:asr"
 """For commands that need one, where none is named."""
 
 Values = dict[str, Any]
-Number = TypeVar("Number", int, float)
 
 
 def recipe_of(
@@ -137,17 +135,6 @@ def assignment(option: str, text: str) -> tuple[int, float]:
         return feature_of(option, feature), float(number)
     except ValueError:
         raise RecipeError(f"{option}: {text!r} is not of the form FEATURE=NUMBER, such as 5=2.0") from None
-
-
-def numbers_of(option: str, text: str, kind: type[Number]) -> list[Number]:
-    """Positive numbers with commas between them. Raises RecipeError."""
-    try:
-        numbers = [kind(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 < number < math.inf for number in numbers):
-        raise RecipeError(f"{option}: {text!r} is not a list of positive numbers, such as 1,2,4")
-    return numbers
 
 
 def span_of(text: str) -> list[float]:

@@ -18,21 +18,16 @@ if TYPE_CHECKING:  # loads torch: `steer --help` does not wait for it
     from apps.batch.run import How
     from steer.recipe import Recipe
 
-MEANS = "With what"
-
 
 def panel(title: str) -> Callable[..., Any]:
     """`typer.Option` for a panel of the help."""
     return partial(typer.Option, rich_help_panel=title)
 
 
-of_means, of_many, of_where = map(panel, (MEANS, "Many files", "Where"))
+of_means, of_many, of_where = map(panel, ("With what", "Many files", "Where"))
 
 SOUNDS = "Sound files, folders, quoted globs or manifests (.csv, .jsonl)."
 Sounds = Annotated[list[str], typer.Argument(help=SOUNDS, show_default=False)]
-Model = Annotated[str | None, of_means(help="Name or folder; see `steer models`.")]
-Sae = Annotated[str | None, of_means(help="Name or folder.")]
-SaeSite = Annotated[str | None, of_means(help="Where the SAE goes, if it does not say; or which of the model's own.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite what exists.")]
 Device = Annotated[str, of_means(help="Where the model runs: cpu, cuda or cuda:1, in each worker.")]
@@ -57,9 +52,11 @@ def sites_option(default: str) -> typer.models.OptionInfo:
 class Means:
     """A model with its SAE."""
 
-    model: Model = None
-    sae: Sae = None
-    site: SaeSite = None
+    model: Annotated[str | None, of_means(help="Name or folder; see `steer models`.")] = None
+    sae: Annotated[str | None, of_means(help="Name or folder.")] = None
+    site: Annotated[
+        str | None, of_means(help="Where the SAE goes, if it does not say; or which of the model's own.")
+    ] = None
 
     def recipe(self) -> Recipe:
         """Without goals and edits. Raises as `recipe_of`."""
