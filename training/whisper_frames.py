@@ -19,11 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from evaluation.nonspeech import Nonspeech
 from hooks.capture import Recorder
 from hooks.errors import require
 from hooks.families.whisper import WhisperPackage
 from hooks.files import whole_file
-from evaluation.nonspeech import Nonspeech
 from training.pitched import ESC_S, loudest, resampled
 from training.sounds import read_mono, read_rows
 

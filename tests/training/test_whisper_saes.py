@@ -12,12 +12,12 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from evaluation.nonspeech import KINDS, Nonspeech
 from hooks import open_model
 from hooks.capture import capture
 from hooks.clip import Clip
 from steer.sae import SAE
 from training import whisper_saes
-from evaluation.nonspeech import KINDS, Nonspeech
 from training.whisper_frames import (
     PACK_HOP,
     PACK_RATE,
