@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
-from apps import (
+from apps.commands import (
     capture,
     convert,
     demo,
     edit,
+    evaluate,
     export,
     features,
     models,
@@ -23,7 +24,8 @@ from apps import (
     train,
     transcribe,
 )
-from apps.commands import evaluate
+from apps.exit_codes import INTERRUPTED, WRONG_INPUT
+from apps.options import grouped
 
 app = typer.Typer(
     help="Edit sound, and study audio models, through sparse autoencoders.",
@@ -32,18 +34,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("capture")(capture.capture)
-app.command("convert")(convert.convert)
-app.command("demo")(demo.demo)
-app.command("edit")(edit.edit)
-app.command("export")(export.export)
-app.command("features")(features.features)
-app.command("models")(models.models)
-app.command("report")(report.report)
-app.command("sites")(sites.sites)
-app.command("train")(train.train)
-app.command("probe")(probe.probe)
-app.command("transcribe")(transcribe.transcribe)
+for command in (
+    capture.capture,
+    convert.convert,
+    demo.demo,
+    edit.edit,
+    export.export,
+    features.features,
+    models.models,
+    report.report,
+    sites.sites,
+    train.train,
+    probe.probe,
+    transcribe.transcribe,
+):
+    app.command()(grouped(command))
 app.add_typer(evaluate.app, name="evaluate")
 
 
@@ -82,14 +87,14 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         from hooks.errors import AudioSteerError  # loads torch, which is there by now
 
         if not isinstance(error, AudioSteerError):
             raise
         print(f"steer: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(WRONG_INPUT)
 
 
 if __name__ == "__main__":  # torchrun -m apps.cli

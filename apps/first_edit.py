@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from apps import cli
+from apps.options import output
 from apps.samples import sung_phrase
 from hooks import write_clip
 
@@ -20,7 +21,7 @@ def demo(
     sound: Annotated[
         Path | None, typer.Argument(help="A sound file; by default a recording or a synthetic voice.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for sound and pictures.")] = Path("demo"),
+    out: Annotated[Path, output("Folder for sound and pictures, by default demo.")] = Path("demo"),
 ) -> None:
     """Edit one sound in several ways; the commands are printed, so that they can be tried."""
     out.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,15 @@
-"""From the options of a command to a recipe."""
+"""From the options of a command to what they mean: recipes, edits, spans, sites."""
 
 from __future__ import annotations
 
-import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from hooks import AudioModel, SiteError
+from hooks.model import Codec
 from steer.errors import RecipeError
 from steer.recipe import DEFAULT_MODEL, Recipe, default_saes
 from steer.sae import SAE
@@ -16,18 +18,17 @@ RECOGNISER = "starter:asr"
 """For commands that need one, where none is named."""
 
 Values = dict[str, Any]
-Number = TypeVar("Number", int, float)
 
 
 def recipe_of(
-    recipe: Recipe | None,
-    goals: Mapping[str, str | None],
-    edits: Sequence[Values],
-    during: Sequence[str],
-    residual: str | None,
-    model: str | None,
-    sae: str | None,
-    site: str | None,
+    recipe: Recipe | None = None,
+    goals: Mapping[str, str | None] | None = None,
+    edits: Sequence[Values] = (),
+    during: Sequence[str] = (),
+    residual: str | None = None,
+    model: str | None = None,
+    sae: str | None = None,
+    site: str | None = None,
     limit: bool | None = None,
     voice: Mapping[str, str | None] | None = None,
 ) -> Recipe:
@@ -54,7 +55,7 @@ def recipe_of(
             there = f"{', '.join(saes)} have theirs, " if saes else ""
             raise RecipeError(f"--site {site}: {there}pass --sae for the SAE that goes there")
         values["saes"] = {site: saes.get(site) or next(iter(saes.values()))}
-    wanted = {name: goal for name, goal in goals.items() if goal is not None}
+    wanted = {name: goal for name, goal in (goals or {}).items() if goal is not None}
     if wanted:
         values["goals"] = {**values.get("goals", {}), **wanted}
     asked = {name: value for name, value in (voice or {}).items() if value is not None}
@@ -101,12 +102,19 @@ def anywhere(name: str) -> str:
     return str(Path(name).absolute()) if name and os.path.exists(name) else name
 
 
-def edits_of(ablate: Sequence[str], clamp: Sequence[str], scale: Sequence[str], shift: Sequence[str]) -> list[Values]:
+def edits_of(
+    ablate: Sequence[str] | None = None,
+    clamp: Sequence[str] | None = None,
+    scale: Sequence[str] | None = None,
+    shift: Sequence[str] | None = None,
+) -> list[Values]:
     """Entries of a recipe's `edits`. Raises RecipeError with the option that cannot be read."""
-    edits: list[Values] = [{"ablate": [feature_of("--ablate", part) for part in text.split(",")]} for text in ablate]
+    edits: list[Values] = [
+        {"ablate": [feature_of("--ablate", part) for part in text.split(",")]} for text in ablate or ()
+    ]
     for kind, texts in (("clamp", clamp), ("scale", scale)):
-        edits += [{kind: dict(assignment(f"--{kind}", part) for part in text.split(","))} for text in texts]
-    for text in shift:
+        edits += [{kind: dict(assignment(f"--{kind}", part) for part in text.split(","))} for text in texts or ()]
+    for text in shift or ():
         path, colon, strength = text.rpartition(":")
         try:
             edits.append({"shift": path, "strength": float(strength)} if colon else {"shift": text})
@@ -129,20 +137,36 @@ def assignment(option: str, text: str) -> tuple[int, float]:
         raise RecipeError(f"{option}: {text!r} is not of the form FEATURE=NUMBER, such as 5=2.0") from None
 
 
-def numbers_of(option: str, text: str, kind: type[Number]) -> list[Number]:
-    """Positive numbers with commas between them. Raises RecipeError."""
-    try:
-        numbers = [kind(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 < number < math.inf for number in numbers):
-        raise RecipeError(f"{option}: {text!r} is not a list of positive numbers, such as 1,2,4")
-    return numbers
-
-
 def span_of(text: str) -> list[float]:
     start, _, end = text.partition("-")
     try:
         return [float(start), float(end)]
     except ValueError:
         raise RecipeError(f"--during: {text!r} is not of the form START-END in seconds, such as 0.5-1.5") from None
+
+
+def sites_in(model: AudioModel, site: str | None, layers: str | None) -> list[str]:
+    """The sites that are meant.
+
+    Raises:
+        SiteError: one that the model does not have or that is given twice, or layers of a model without any.
+    """
+    names = [name.strip() for name in site.split(",")] if site else []
+    if layers is not None:
+        # a codec's stages have names like those, but rates of their own up to that of the sound
+        known = (
+            [] if isinstance(model, Codec) else [name for name in model.sites if re.fullmatch(r"encoder\.\d+", name)]
+        )
+        if not known:
+            raise SiteError(f"{model.name} has no encoder layers; name sites with --site (`steer models` lists them)")
+        wanted = known if layers == "all" else [f"encoder.{part.strip()}" for part in layers.split(",")]
+        if unknown := [name for name in wanted if name not in known]:
+            layer = unknown[0].removeprefix("encoder.")
+            raise SiteError(f"--layers: {model.name} has no layer {layer!r}; its layers are 0 to {len(known) - 1}")
+        names += wanted
+    names = names or ["latent"]
+    for name in names:
+        model.site(name)
+        if names.count(name) > 1:
+            raise SiteError(f"site {name!r} is given twice")
+    return names

@@ -1,14 +1,16 @@
-"""Tables for the terminal: one edited file, and the files of a batch."""
+"""Tables for the terminal: one edited file, the files of a batch, and rows of anything."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from apps.batch.jobs import Row
+from apps.files import to_json
 from apps.outcomes import drift, kept_lines, shown, verdict
 from steer.editing.outcome import Outcome
 from steer.recipe import UNITS
@@ -72,3 +74,22 @@ def batch_table(rows: Sequence[Row]) -> Table:
         result = Text(verdict(outcome), "" if outcome.met else "yellow")
         table.add_row(Text(row.source), *map(Text, cells), result)
     return table
+
+
+def show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print rows as a table, or as JSON."""
+    if as_json:
+        print(to_json(rows))
+        return
+    table = Table(title=Text(title))
+    for head in rows[0] if rows else ():
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(value)) for value in row.values()))
+    Console().print(table)
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None else ", ".join(value) if isinstance(value, list) else str(value)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hooks.errors import MissingExtraError, require
 from hooks.networks import source_filter
-from steer.acoustics import Acoustics, change, decibels, measure
+from steer.acoustics import Acoustics, change, measure
 
 RESOLUTIONS = ((512, 40), (1024, 80), (2048, 120))
 """FFT sizes of the mel distance, and how many mel bands each has."""
@@ -145,17 +145,11 @@ class PitchError:
     within_50: float
 
 
-def pitch_error_cents(x_N: Tensor, y_N: Tensor, sample_rate: int) -> PitchError | None:
-    """Difference of pitch as CREPE (arXiv 1802.06182) measures it.
-
-    None where the reference has fewer than five voiced frames, or without the extra `eval`.
-    """
-    before, after = (measure(wave[None], sample_rate, lufs=False) for wave in (x_N, y_N))
-    return pitch_error(before.pitch_track, after.pitch_track)
-
-
 def pitch_error(x_T: Tensor | None, y_T: Tensor | None) -> PitchError | None:
-    """As `pitch_error_cents`, of pitch tracks in MIDI notes (NaN where unvoiced)."""
+    """Difference of pitch tracks in MIDI notes (NaN where unvoiced), as CREPE (arXiv 1802.06182) measures them.
+
+    None where the reference has fewer than five voiced frames, or without a track (the extra `eval`).
+    """
     if x_T is None or y_T is None:
         return None
     frames = min(len(x_T), len(y_T))
@@ -168,24 +162,9 @@ def pitch_error(x_T: Tensor | None, y_T: Tensor | None) -> PitchError | None:
     return PitchError(median, float((both <= NEAR_CENTS).sum()) / voiced)
 
 
-def level_difference_db(x_N: Tensor, y_N: Tensor) -> float:
-    """By how many dB the RMS level of the output is higher; levels under -120 dB of full scale count as -120."""
-    before, after = (decibels(wave.square().mean().sqrt()) for wave in (x_N, y_N))
-    return after - before
-
-
-def lufs_difference(x_N: Tensor, y_N: Tensor, sample_rate: int) -> float | None:
-    """By how many LU the output is louder (integrated loudness, ITU-R BS.1770); None under 0.4 s and in silence."""
-    return lufs_change(*(measure(wave[None], sample_rate, pitch=False) for wave in (x_N, y_N)))
-
-
 def lufs_change(before: Acoustics, after: Acoustics) -> float | None:
+    """By how many LU it got louder (integrated loudness, ITU-R BS.1770); None under 0.4 s and in silence."""
     return None if before.lufs is None or after.lufs is None else after.lufs - before.lufs
-
-
-def centroid_error_percent(x_N: Tensor, y_N: Tensor, sample_rate: int) -> float | None:
-    """By how many % the spectral centroid of the output is higher (mean over audible frames); None for silence."""
-    return change(*(measure(wave[None], sample_rate, pitch=False, lufs=False) for wave in (x_N, y_N)))["brightness"]
 
 
 def scores(

@@ -86,6 +86,11 @@ class Edit(ByValue, ABC):
         return ()
 
     @property
+    def moved(self) -> tuple[int, ...]:
+        """All features that it is known to change, in whatever way."""
+        return self.touched
+
+    @property
     def learned(self) -> bool:
         """Whether what `among` and `push` give has to be looked at anew each time, with gradients."""
         return False
@@ -224,6 +229,11 @@ class Shift(Edit):
 
     def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
         return f_BTF + frames.value(self.strength, f_BTF) * self.vector.to(f_BTF)
+
+    @property
+    def moved(self) -> tuple[int, ...]:
+        """Those along which the vector points."""
+        return tuple(self.vector.nonzero()[:, 0].tolist())
 
     @property
     def learned(self) -> bool:

@@ -10,9 +10,9 @@ from threading import Lock
 
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
-from apps.batch.opened import Opened
 from apps.batch.worker import Done, Worker
 from apps.files import make_folder, told
+from apps.opened import Opened
 from steer.editing.editor import Edited, Editor, Excerpts
 from steer.recipe import Recipe
 
@@ -52,7 +52,7 @@ class EditWorker(Worker):
         key = str(recipe.to_dict(Path()))  # recipes of other folders may say the same of other files
         with self._lock:
             if key not in self._editors:
-                self._editors[key] = Editor(recipe, steered=self._opened.get(recipe), pitch=self.task.pitch)
+                self._editors[key] = Editor(recipe, steered=self._opened(recipe), pitch=self.task.pitch)
                 while len(self._editors) > EDITORS:
                     self._editors.popitem(last=False)
             self._editors.move_to_end(key)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apps.batch.jobs import BatchError, Row
+from apps.batch.run import Finished
 from apps.batch.watch import Work, clock
 from apps.files import make_folder, to_json, write_result
 from apps.outcomes import ABOVE_BAND, STOI, met, shown
@@ -80,6 +81,11 @@ class BatchReport:
     rows: Sequence[Row]
     this_call: Work | None = None
     warning: str = ""
+
+    @classmethod
+    def of(cls, title: str, finished: Finished) -> BatchReport:
+        """Of what `do_batch` gives."""
+        return cls(title, finished.rows, finished.this_call, finished.warning)
 
     @cached_property
     def done(self) -> list[Row]:
@@ -184,7 +190,6 @@ class BatchReport:
         """A line on stderr for each failure, which names the file."""
         for row in self.failures:
             print(row.complaint(), file=sys.stderr)
-        self.warn()
 
     def tell_notes(self) -> None:
         """A line on stderr for each thing that there is to know of a sound, such as a header that was wrong."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
-from apps.batch.opened import Opened
 from apps.batch.worker import Done, Worker
 from apps.files import make_folder, write_result
 from apps.formats import Format
+from apps.opened import Opened
 from apps.subtitles import written
 from apps.transcripts import edits_of, recogniser, said
 from hooks import Clip, open_model, read_clip
@@ -69,7 +69,7 @@ class TranscribeWorker(Worker):
             model = self._plain
         else:
             edits = edits_of(recipe)
-            steered = self._opened.get(recipe)
+            steered = self._opened(recipe)
             model, edited = recogniser(steered.model), steered.edit(edits, padding=recipe.padding)
         options = model.language_option(self.task.language)
         if self.task.format != Format.txt or self.task.words:

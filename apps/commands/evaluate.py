@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from apps.options import Json
+from apps.exit_codes import FAILED
+from apps.options import Json, output
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from pydantic.fields import FieldInfo
@@ -25,9 +26,8 @@ if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from evaluation.report import Report
 
 EVERYTHING = "all"
-FAILED = 1
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)]
+Out = Annotated[Path, output("Folder for the results.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again what is there.")]
 
 

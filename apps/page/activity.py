@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,16 +17,14 @@ from torch import Tensor
 
 from apps.page.pictures import INK, on_any_ground
 from apps.page.words import NOTHING
-from apps.plot import require_plots
+from apps.plot import SHOWN_S, require_plots
 from apps.spectrogram import draw_spectrogram, spectrogram_db
 from hooks import capture
 from hooks.clip import Clip, as_clip
 from hooks.model import Source, Transcript
-from steer.edits import Edit, FeatureEdit, Shift
+from steer.edits import Edit
 from steer.steered import SteeredModel
 
-SHOWN_S = 60.0
-"""Of longer sounds the start is drawn."""
 ROWS, COLUMNS = 20, 600
 WIDTH, FONT, LINE, ROW = 8.5, 9.0, 0.155, 0.21
 """The figure in inches, its letters in points, a line of words and a row of the heat map in inches."""
@@ -86,7 +85,7 @@ def activity_of(steered: SteeredModel, edits: Mapping[str, Sequence[Edit]], sour
     assert rate is not None
     whole = as_clip(source, rate).mixed(1).resampled(rate)
     clip = Clip(whole.waveform[:, : round(SHOWN_S * rate)], rate, whole.name)
-    chosen = {site: edited_features(some) for site, some in edits.items() if some}
+    chosen = {site: list(dict.fromkeys(chain(*(edit.moved for edit in some)))) for site, some in edits.items() if some}
     sites = [name for name in chosen or steered.saes if steered.sites[name].frame_rate]
     seen: dict[str, list[Tensor]] = {name: [] for name in sites}
     for captured in capture(steered.model, [clip], sites) if sites else ():
@@ -102,17 +101,6 @@ def activity_of(steered: SteeredModel, edits: Mapping[str, Sequence[Edit]], sour
             rows.append(Row(name, wanted[place], values_C, float(mean_W[place])))
     rows.sort(key=lambda row: -row.mean)
     return Activity(clip, tuple(row for row in rows[:ROWS] if row.peak > 0 or chosen), bool(chosen))
-
-
-def edited_features(edits: Sequence[Edit]) -> list[int]:
-    """The features that edits touch; a shift touches those along which its vector points."""
-    touched: dict[int, None] = {}
-    for edit in edits:
-        if isinstance(edit, FeatureEdit):
-            touched |= dict.fromkeys(edit.features)
-        elif isinstance(edit, Shift):
-            touched |= dict.fromkeys(edit.vector.nonzero()[:, 0].tolist())
-    return list(touched)
 
 
 def draw(activity: Activity, transcripts: Mapping[str, Transcript]) -> Any:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from apps.page.edit_tab import edit_tab
 from apps.page.features_tab import features_tab
 from apps.page.settings import Settings
 from apps.page.shared import Shared
-from apps.page.style import CSS, theme
 from apps.page.transcribe_tab import transcribe_tab
 
 HEAD = """
@@ -22,8 +19,7 @@ HEAD = """
 def page(settings: Settings) -> gr.Blocks:
     """The page for `apps.page.server`; `settings.folder` holds its files."""
     shared = Shared.of(settings)
-    blocks: Any = gr.Blocks(title="AudioSteer", analytics_enabled=False, fill_width=True)
-    with blocks:
+    with gr.Blocks(title="AudioSteer", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(HEAD)
         with gr.Tabs(overflow_behavior="wrap") as tabs:
             with gr.Tab("Edit sound", id="edit"):
@@ -33,6 +29,4 @@ def page(settings: Settings) -> gr.Blocks:
             with gr.Tab("Features", id="features"):
                 features_tab(shared, tabs, edit, transcribe)
         blocks.unload(shared.forget)
-    blocks.queue(max_size=None, default_concurrency_limit=4, api_open=False)
-    blocks.theme, blocks.css, blocks.js, blocks.head = theme(), CSS, None, None
-    return blocks
+    return blocks.queue(max_size=None, default_concurrency_limit=4, api_open=False)

@@ -3,7 +3,8 @@
 Gradio answers many more requests than a page makes (proxies, recordings, monitoring, code that it writes itself), and
 mounted in another application it takes any path of this machine as the file that a run shall read. So only what the
 page's own front end asks for comes through, and only files of the server's folder can be named, in an address or in a
-run.
+run. gradio's own `launch(auth=..., max_file_size=..., allowed_paths=...)` leaves more open: its login is a page among
+others, no origin is checked, a limit holds for each file of an upload, and runs are not limited at all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ class Gate:
             self._check_user(headers)
             self._check_origin(headers)
             self._check_route(scope["method"], scope["path"])
-            receive = await self._checked_body(scope["path"], headers, receive)
+            receive = await self._checked_body(scope, headers, receive)
         except HTTPException as refusal:
             response = PlainTextResponse(refusal.detail, refusal.status_code, refusal.headers)
             return await response(scope, receive, send_with_headers)
@@ -132,16 +134,16 @@ class Gate:
         elif not (reading and READ.fullmatch(path) and "/.." not in path) and not (method == "POST" and path in WRITE):
             raise HTTPException(404, "There is nothing here.")
 
-    async def _checked_body(self, path: str, headers: Headers, receive: Receive) -> Receive:
-        limit = self.max_bytes + FORM_BYTES if path == UPLOAD else RUN_BYTES
+    async def _checked_body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        limit = self.max_bytes + FORM_BYTES if scope["path"] == UPLOAD else RUN_BYTES
         if int(headers.get("content-length", 0)) > limit:
             raise too_large(limit)
         receive = counted(receive, limit)
-        if path != RUN:
+        if scope["path"] != RUN:
             return receive
         try:
-            data = json.loads(await whole_body(receive))
-        except (ValueError, RecursionError):
+            data = await Request(scope, receive).json()
+        except (ValueError, RecursionError, ClientDisconnect):
             raise HTTPException(400, "The request is not JSON.") from None
         if not all(own_file(name, self.folder) for name in named_files(data)):
             raise HTTPException(403, "A run can only use files that were uploaded here.")
@@ -188,15 +190,6 @@ def counted(receive: Receive, limit: int) -> Receive:
         return message
 
     return receive_counted
-
-
-async def whole_body(receive: Receive) -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:

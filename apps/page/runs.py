@@ -87,11 +87,6 @@ class Runs:
                 self._folders[session] = Path(tempfile.mkdtemp(prefix="session-", dir=self.folder))
             return Path(tempfile.mkdtemp(prefix="run-", dir=self._folders[session]))
 
-    def going(self) -> int:
-        """How many compute or wait."""
-        with self._changed:
-            return len(self._line)
-
     def stop(self, session: str) -> bool:
         """End what a session has going, at its next report; whether there was something."""
         with self._changed:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apps.page.errors import PageError
 from apps.page.settings import Settings
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
 LOCAL_HOST = "127.0.0.1"
-START_S, GRACE_S, STOP_S = 30.0, 1, 2.0
-"""Waited for the server to start, for open connections when it stops, and for its end."""
+START_S, STOP_S = 30.0, 2.0
+"""Waited for the server to start, and for its end."""
 KEPT_S, SWEEP_S = 3600, 300
 """How long an upload or a result is kept, and how often that is looked after."""
 
@@ -81,8 +81,7 @@ def running(
 ) -> Iterator[str]:
     """The page on a thread of its own while the context lasts; gives its address, by default on any free port.
 
-    `settings.folder` is the `own_folder` in which the blocks were built. The page looks as their `theme`, `css`, `js`
-    and `head` say.
+    `settings.folder` is the `own_folder` in which the blocks were built.
 
     Raises:
         PageError: the server does not start.
@@ -100,6 +99,8 @@ def running(
                 time.sleep(0.01)
             yield address_of(listener)
         finally:
+            # heartbeats of open pages and streams of results are cut off, which uvicorn would report at length
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             server.should_exit = True
             thread.join(STOP_S)
 
@@ -111,6 +112,7 @@ def server_of(blocks: Blocks, settings: Settings, users: Mapping[str, str], loca
     from gradio import mount_gradio_app
 
     from apps.page.gate import Gate
+    from apps.page.style import CSS, theme
 
     assert settings.folder is not None
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
@@ -126,21 +128,10 @@ def server_of(blocks: Blocks, settings: Settings, users: Mapping[str, str], loca
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        theme=blocks.theme,
-        css=blocks.css,
-        js=blocks.js,
-        head=blocks.head,
+        theme=theme(),
+        css=CSS,
     )
-    mounted: Any = app.routes[-1]
-
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # ends the heartbeats of open pages; streams of results are cut off, of which uvicorn would tell at length
-            mounted.app.stop_event.set()
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-            await super().shutdown(sockets)
-
-    return Server(
+    return uvicorn.Server(
         uvicorn.Config(
             Gate(app, settings.folder, settings.limits.max_bytes, users, local),
             log_config=None,
@@ -149,7 +140,7 @@ def server_of(blocks: Blocks, settings: Settings, users: Mapping[str, str], loca
             server_header=False,
             ws="none",
             lifespan="on",
-            timeout_graceful_shutdown=GRACE_S,
+            timeout_graceful_shutdown=0,
             callback_notify=sweeper(settings.folder),
             timeout_notify=SWEEP_S,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from apps.page.opened import Opened
+from apps.opened import Opened
 from apps.page.runs import Runs, Stopped
 from apps.page.settings import Settings
 from apps.page.style import note

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from apps.cli import main
-from apps.edit import exit_code
+from apps.commands.edit import exit_code
 from steer.sae import SAE, SAEInfo
 from steer.vectors import ControlVector, save_vectors
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from apps.probe import OTHERS, held_out, split
+from apps.commands.probe import OTHERS, held_out, split
 from steer.probes import load_probes
 
 Write = Callable[..., Path]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from evaluation import yardsticks
-from evaluation.quality import level_difference_db, sdr_db
+from evaluation.quality import sdr_db
 from evaluation.yardsticks import YARDSTICKS, Yardstick, YardstickError, round_trip, usable
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
@@ -73,7 +74,8 @@ def test_short_sounds_and_odd_rates(yardstick: Yardstick) -> None:
 @needs_ffmpeg
 def test_the_level_of_an_mp3_is_that_of_its_input() -> None:
     x_N = sound(24_000)
-    assert level_difference_db(x_N, round_trip(x_N, 24_000, YARDSTICKS[1])) == pytest.approx(0, abs=0.1)
+    y_N = round_trip(x_N, 24_000, YARDSTICKS[1])
+    assert 20 * math.log10(y_N.norm() / x_N.norm()) == pytest.approx(0, abs=0.1)
 
 
 @needs_ffmpeg

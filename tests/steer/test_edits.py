@@ -83,6 +83,7 @@ def test_an_edit_among_a_few_features_is_that_of_them(edit: Edit) -> None:
     whole = edit.applied(f, FRAMES)
     assert torch.equal(among.applied(f[..., some], FRAMES), whole[..., some])
     assert not torch.equal(whole, f)
+    assert sorted(edit.moved) == (whole != f).any(1).any(0).nonzero()[:, 0].tolist()
     own = list(edit.touched) or ...
     torch.testing.assert_close(edit.delta(f[..., own], FRAMES), (whole - f)[..., own])
 

@@ -83,7 +83,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
         with running(page(settings), settings) as address:
             yield Open(address, folder)
             # a process must not end while a thread computes
-            while made[0].going():
+            while made[0]._line:
                 time.sleep(0.1)
 
 

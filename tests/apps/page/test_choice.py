@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("gradio", reason="extra demo")
 
+from apps.opened import Opened
 from apps.page.choice import model_values, recipe_from, span_from
-from apps.page.opened import Opened
 from apps.page.runs import Runs
 from apps.page.settings import Settings
 from apps.page.shared import Shared

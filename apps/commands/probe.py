@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import Force, Json, Model, Sae, SaeSite, output
+from apps.options import Force, Json, Means, output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,15 +21,14 @@ if TYPE_CHECKING:
 
 
 def probe(
+    *,
     out: Annotated[Path, output("File of the probes (safetensors).")],
     inputs: Annotated[list[str] | None, typer.Argument(help="Sound files, folders or quoted globs.")] = None,
     attributes: Annotated[str, typer.Option(help="What to read, separated by commas.")] = "pitch,loudness,brightness",
     labels: Annotated[
         str | None, typer.Option(help="Instead: a column of a CSV that has a column path: sounds.csv:speaker.")
     ] = None,
-    model: Model = None,
-    sae: Sae = None,
-    site: SaeSite = None,
+    means: Means,
     frames: Annotated[int, typer.Option(min=100, help="At most this many frames are trained on.")] = 10_000,
     as_json: Json = False,
     force: Force = False,
@@ -40,7 +39,6 @@ def probe(
     """
     from apps.feature_lists import features_of
     from apps.files import to_json
-    from apps.flags import recipe_of
     from apps.inputs import sounds_of
     from apps.progress import track
     from hooks.clip import check_target
@@ -57,9 +55,9 @@ def probe(
         if unknown := set(wanted) - {"pitch", "loudness", "brightness"}:
             raise ProbeError(f"--attributes: {', '.join(sorted(unknown))} is not one of pitch, loudness, brightness")
         paths = sounds_of(inputs or [])
-    steered = recipe_of(None, {}, [], [], None, model, sae, site).open()
+    steered = means.recipe().open()
     if len(steered.sites) > 1:
-        raise ProbeError(f"{model} has SAEs at {', '.join(steered.sites)}: choose one with --site")
+        raise ProbeError(f"{means.model} has SAEs at {', '.join(steered.sites)}: choose one with --site")
     place = next(iter(steered.sites))
     sounds: list[tuple[Tensor, dict[str, Tensor]]] = []
     for path in track(paths, "features"):

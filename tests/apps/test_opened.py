@@ -12,7 +12,7 @@ from weakref import ref
 
 import pytest
 
-from apps.page.opened import KEPT, Opened
+from apps.opened import KEPT, Opened
 from hooks import ModelError
 from steer.recipe import Recipe
 
@@ -39,7 +39,7 @@ class Openings:
 @pytest.fixture
 def openings(monkeypatch: pytest.MonkeyPatch) -> Openings:
     openings = Openings()
-    monkeypatch.setattr(Recipe, "open", lambda recipe: openings(recipe))
+    monkeypatch.setattr(Recipe, "open", lambda recipe, device: openings(recipe))
     return openings
 
 
@@ -56,6 +56,14 @@ def test_a_model_is_opened_once_for_all_that_is_done_with_it(openings: Openings)
     assert opened(recipe("m", "b")) is not first
     assert opened(recipe("n")) is not first
     assert openings.names == ["m", "m", "n"]
+
+
+def test_the_same_words_in_another_folder_are_another_model(openings: Openings, tmp_path: Path) -> None:
+    opened = Opened()
+    for folder in ("1", "2", "1"):
+        (tmp_path / folder / "sae").mkdir(parents=True, exist_ok=True)
+        opened(Recipe.build({"model": "m", "saes": {"latent": "sae"}}, folder=tmp_path / folder))
+    assert openings.names == ["m", "m"]
 
 
 def test_opened_once_for_those_who_ask_while_it_is_being_opened(openings: Openings) -> None:
@@ -124,7 +132,7 @@ def test_the_one_used_least_recently_goes(openings: Openings) -> None:
 
 @pytest.mark.parametrize("kept", [1, 2, KEPT])
 def test_no_more_are_kept_than_it_says(openings: Openings, kept: int) -> None:
-    opened = Opened(kept)
+    opened = Opened(kept=kept)
     seen = []
     for number in range(5):
         seen.append(ref(opened(recipe(str(number)))))

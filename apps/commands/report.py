@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from apps.exit_codes import FAILED
 from apps.options import Json, Reports
-
-FAILED = 1
 
 
 def report(

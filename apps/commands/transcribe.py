@@ -8,35 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apps.formats import Format
-from apps.options import MEANS, Cluster, Device, Force, Journal, Json, Reports, RetryFailed, Sounds, Workers
+from apps.options import Device, Force, Json, Many, Sounds, of_means, output
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from steer.recipe import Recipe
 
-FAILED = 1
-
 
 def transcribe(
+    *,
     inputs: Sounds,
-    out: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for a text for each file.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, output("Folder for a text for each file.")] = None,
     format: Annotated[
         Format, typer.Option("--format", help="srt and vtt are subtitles; json has segments with their times.")
     ] = Format.txt,
     words: Annotated[bool, typer.Option("--words", help="Times of single words too, in json and vtt.")] = False,
     language: Annotated[str | None, typer.Option(help="Such as en; else the model finds it out.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Name or folder; by default the recipe's, or starter:asr.", rich_help_panel=MEANS),
-    ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="YAML or JSON; SAEs and edits.", rich_help_panel=MEANS)] = None,
+    model: Annotated[str | None, of_means(help="Name or folder; by default the recipe's, or starter:asr.")] = None,
+    recipe: Annotated[Path | None, of_means(help="YAML or JSON; SAEs and edits.")] = None,
     device: Device = "cpu",
-    journal: Journal = None,
-    workers: Workers = 0,
-    cluster: Cluster = "",
-    retry_failed: RetryFailed = False,
-    reports: Reports = None,
+    many: Many,
     as_json: Json = False,
     force: Force = False,
 ) -> None:
@@ -48,8 +38,8 @@ def transcribe(
     """
     from apps.batch.jobs import Row, plan
     from apps.batch.recipes import own_recipes
-    from apps.batch.report import BatchReport, check_names
-    from apps.batch.run import How, do_batch
+    from apps.batch.report import BatchReport
+    from apps.batch.run import do_batch
     from apps.batch.transcribe_work import TOGETHER, TOGETHER_S, TranscribeTask
     from apps.files import to_json
     from apps.flags import RECOGNISER, anywhere, recogniser_recipe
@@ -59,7 +49,7 @@ def transcribe(
     from steer.recipe import Recipe
 
     found, is_batch = inputs_of(inputs)
-    check_names(reports or [])
+    many.check()
     if words and not as_json and format not in (Format.json, Format.vtt):
         raise RecipeError(f"--words: {format} has no place for the times of words; use --format json or vtt")
 
@@ -75,27 +65,23 @@ def transcribe(
         lambda name: None,
         own_recipes(task.fingerprint, with_model, RECOGNISER),
     )
-    how = How(workers, cluster, force, retry_failed, journal=journal, alone=not is_batch)
-    finished = do_batch(task, jobs, out, how, files=TOGETHER, seconds=TOGETHER_S)
-    report = BatchReport("transcribed", finished.rows, finished.this_call, finished.warning)
+    how = many.how(force, alone=not is_batch)
+    report = BatchReport.of("transcribed", do_batch(task, jobs, out, how, files=TOGETHER, seconds=TOGETHER_S))
 
     def listed(row: Row) -> dict[str, Any]:
         return row.failure() if row.error else {"source": row.source, **row.result}
 
     if as_json:
         about = {"model": what.model if what else task.model, **({"recipe": what.to_dict()} if what else {})}
-        files = [listed(row) for row in finished.rows]
+        files = [listed(row) for row in report.rows]
         print(to_json({**about, "files": files, **({"report": report.to_dict()} if is_batch else {})}))
     else:
-        for row in finished.rows:
+        for row in report.rows:
             if row.error:
                 continue
             if format != Format.txt and not is_batch:
                 print(written(format, row.result), end="")
             else:
                 print(f"{row.source}: {row.result['text']}" if is_batch else row.result["text"])
-    for path in reports or []:
-        report.save(path)
     report.complain()
-    report.tell_notes()
-    raise typer.Exit(FAILED if report.failed else 0)
+    raise typer.Exit(many.end(report))

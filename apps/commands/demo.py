@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import webbrowser
@@ -11,59 +10,51 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from apps.options import panel
 
 if TYPE_CHECKING:  # `steer --help` shall not wait for them
     from gradio import Blocks
 
     from apps.page.settings import Settings
 
-SERVER, LIMITS, CONTENT = "Server", "Limits", "What it shows"
+of_server, of_limits, of_content = map(panel, ("Server", "Limits", "What it shows"))
 
 
 def demo(
-    host: Annotated[str, typer.Option(help="Where to listen.", rich_help_panel=SERVER)] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.", rich_help_panel=SERVER)] = 7860,
+    host: Annotated[str, of_server(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, of_server(min=0, max=65535, help="0 is any free one.")] = 7860,
     auth: Annotated[
         list[str] | None,
-        typer.Option(
+        of_server(
             metavar="USER:PASSWORD",
             envvar="STEER_AUTH",
             help="Who may come in; repeatable. The variable keeps it out of the list of processes.",
             show_default=False,
-            rich_help_panel=SERVER,
         ),
     ] = None,
-    share: Annotated[
-        bool, typer.Option("--share", help="A public address, through gradio's servers.", rich_help_panel=SERVER)
-    ] = False,
-    browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.", rich_help_panel=SERVER)] = False,
-    max_mb: Annotated[float, typer.Option(min=0.01, help="Size of an upload.", rich_help_panel=LIMITS)] = 50.0,
-    max_minutes: Annotated[float, typer.Option(min=0.01, help="Length of a sound.", rich_help_panel=LIMITS)] = 10.0,
-    queue: Annotated[int, typer.Option(min=1, help="Runs that may wait.", rich_help_panel=LIMITS)] = 10,
+    share: Annotated[bool, of_server("--share", help="A public address, through gradio's servers.")] = False,
+    browser: Annotated[bool, of_server("--open/--no-open", help="Open a browser.")] = False,
+    max_mb: Annotated[float, of_limits(min=0.01, help="Size of an upload.")] = 50.0,
+    max_minutes: Annotated[float, of_limits(min=0.01, help="Length of a sound.")] = 10.0,
+    queue: Annotated[int, of_limits(min=1, help="Runs that may wait.")] = 10,
     model: Annotated[
         list[str] | None,
-        typer.Option(
+        of_content(
             metavar="NAME=SAE",
             help="Offered besides the starters, with its SAE (several with commas between); repeatable.",
             show_default=False,
-            rich_help_panel=CONTENT,
         ),
     ] = None,
-    atlas: Annotated[
-        Path | None, typer.Option(help="An atlas of `steer features`.", show_default=False, rich_help_panel=CONTENT)
-    ] = None,
+    atlas: Annotated[Path | None, of_content(help="An atlas of `steer features`.", show_default=False)] = None,
     audio: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="The clips that the atlas names.", show_default=False, rich_help_panel=CONTENT
-        ),
+        Path | None, of_content(metavar="DIR", help="The clips that the atlas names.", show_default=False)
     ] = None,
 ) -> None:
     """Open the page: edit, transcribe and study sounds in a browser. Ctrl-C ends it.
 
     Exit codes: 0 ended, 2 wrong input, or the page cannot be opened.
     """
+    from apps.batch.signals import stopped_by_sigterm
     from apps.page.limits import Limits
     from apps.page.server import serve
     from apps.page.settings import Settings
@@ -83,13 +74,11 @@ def demo(
             webbrowser.open(address)
 
     # `kill` ends the command as Ctrl-C does, and with it the temporary folder
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        serve(build, settings, host=host, port=port, users=users, share=share, opened=opened)
-    except KeyboardInterrupt:
-        leave()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with stopped_by_sigterm():
+        try:
+            serve(build, settings, host=host, port=port, users=users, share=share, opened=opened)
+        except KeyboardInterrupt:
+            leave()
 
 
 def users_of(auth: Sequence[str]) -> dict[str, str]:

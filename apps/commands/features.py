@@ -3,79 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import (
-    SOUNDS,
-    Cluster,
-    Device,
-    Force,
-    Journal,
-    Json,
-    Model,
-    Reports,
-    RetryFailed,
-    Sae,
-    SaeSite,
-    Workers,
-)
+from apps.options import SOUNDS, Device, Force, Json, Many, Means, output, panel
 
 if TYPE_CHECKING:
     from apps.batch.features_work import FeaturesTask
     from apps.batch.jobs import Job
-    from apps.batch.run import How
     from apps.inputs import Input
 
-ATLAS = "Atlas: what features mean"
-FAILED = 1
+of_atlas = panel("Atlas: what features mean")
 ENDING = ".safetensors"
 
 
 def features(
+    *,
     inputs: Annotated[list[str] | None, typer.Argument(help=SOUNDS)] = None,
-    model: Model = None,
-    sae: Sae = None,
-    site: SaeSite = None,
+    means: Means,
     device: Device = "cpu",
     top: Annotated[int, typer.Option(min=1, help="How many features to list.")] = 10,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "--output",
-            "-o",
-            help="Save all features, \\[frames, d_sae] a site: a .safetensors file, or a folder.",
-        ),
+        Path | None, output("Save all features, \\[frames, d_sae] a site: a .safetensors file, or a folder.")
     ] = None,
     atlas: Annotated[
-        Path | None,
-        typer.Option(
-            help="File to read, or with --audio to build; starter:codec/latent for that SAE's.", rich_help_panel=ATLAS
-        ),
+        Path | None, of_atlas(help="File to read, or with --audio to build; starter:codec/latent for that SAE's.")
     ] = None,
     audio: Annotated[
-        Path | None,
-        typer.Option(
-            help="Build from this folder: subsets with a manifest.csv each, or sounds.", rich_help_panel=ATLAS
-        ),
+        Path | None, of_atlas(help="Build from this folder: subsets with a manifest.csv each, or sounds.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Build from train, valid or test clips.", rich_help_panel=ATLAS)] = "test",
-    clips: Annotated[
-        int | None, typer.Option(min=1, help="Build from at most this many clips of a subset.", rich_help_panel=ATLAS)
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="List the features that tell this label.", rich_help_panel=ATLAS)
-    ] = None,
-    feature: Annotated[int | None, typer.Option(help="Show this feature.", rich_help_panel=ATLAS)] = None,
-    journal: Journal = None,
-    workers: Workers = 0,
-    cluster: Cluster = "",
-    retry_failed: RetryFailed = False,
-    reports: Reports = None,
+    split: Annotated[str, of_atlas(help="Build from train, valid or test clips.")] = "test",
+    clips: Annotated[int | None, of_atlas(min=1, help="Build from at most this many clips of a subset.")] = None,
+    label: Annotated[str | None, of_atlas(help="List the features that tell this label.")] = None,
+    feature: Annotated[int | None, of_atlas(help="Show this feature.")] = None,
+    many: Many,
     as_json: Json = False,
     force: Force = False,
 ) -> None:
@@ -89,8 +52,7 @@ def features(
     """
     from apps.atlas import build_atlas, show_atlas
     from apps.batch.features_work import FeaturesTask
-    from apps.batch.run import How
-    from apps.flags import anywhere, recipe_of
+    from apps.flags import anywhere
     from evaluation.atlas import AtlasError
 
     if audio is not None and (atlas is None or inputs):
@@ -102,43 +64,39 @@ def features(
     if atlas is not None and not inputs and audio is None:
         show_atlas(atlas, top, label, feature, as_json)
         return
-    recipe = recipe_of(None, {}, [], [], None, model, sae, site)
+    recipe = means.recipe()
     if atlas is not None and audio is not None:
         build_atlas(atlas, recipe, device, audio, split, clips, force, as_json)
     else:
         task = FeaturesTask(recipe, top, anywhere(str(atlas)) if atlas else "", device)
-        how = How(workers, cluster, force, retry_failed, journal=journal)
-        raise typer.Exit(list_features(task, inputs or [], out, how, reports or [], as_json))
+        raise typer.Exit(list_features(task, inputs or [], out, many, force, as_json))
 
 
 def list_features(
-    task: FeaturesTask, inputs: list[str], out: Path | None, how: How, reports: list[Path], as_json: bool
+    task: FeaturesTask, inputs: list[str], out: Path | None, many: Many, force: bool, as_json: bool
 ) -> int:
-    """The strongest features of each sound, with their labels if there is an atlas; gives the exit code."""
+    """Print the strongest features of each sound, with their labels if there is an atlas; gives the exit code."""
     from rich.console import Console
 
     from apps.batch.features_work import TOGETHER, TOGETHER_S
-    from apps.batch.report import BatchReport, check_names
+    from apps.batch.report import BatchReport
     from apps.batch.run import do_batch
     from apps.files import to_json
     from apps.inputs import inputs_of
 
     found, is_batch = inputs_of(inputs)
-    check_names(reports)
-    jobs, folder = jobs_of(task.fingerprint(), found, out, is_batch, how.force)
-    finished = do_batch(task, jobs, folder, replace(how, alone=not is_batch), files=TOGETHER, seconds=TOGETHER_S)
-    report = BatchReport("read", finished.rows, finished.this_call, finished.warning)
-    lists = [entry for row in finished.rows if not row.error for entry in row.result["lists"]]
+    many.check()
+    jobs, folder = jobs_of(task.fingerprint(), found, out, is_batch, force)
+    how = many.how(force, alone=not is_batch)
+    report = BatchReport.of("read", do_batch(task, jobs, folder, how, files=TOGETHER, seconds=TOGETHER_S))
+    lists = [entry for row in report.rows if not row.error for entry in row.result["lists"]]
     if as_json:
         print(to_json(lists))
     else:
         for entry in lists:
             Console().print(table_of(entry))
-    for path in reports:
-        report.save(path)
     report.complain()
-    report.tell_notes()
-    return FAILED if report.failed else 0
+    return many.end(report)
 
 
 def jobs_of(

@@ -1,4 +1,4 @@
-"""`Opened`: models with their SAEs, opened once and shared by all who use the page."""
+"""`Opened`: models with their SAEs, opened once and shared by all who name them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from steer import SteeredModel
 from steer.recipe import Recipe
 
 KEPT = 3
-"""So many stay in memory, those used last."""
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Opened:
-    """Edits belong to the thread that makes them, so one model serves many at once; only opening takes turns."""
+    """The last `kept` models that were asked for, on a device.
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self.kept = kept
+    Edits belong to the thread that makes them, so one model serves many at once; only opening takes turns.
+    """
+
+    def __init__(self, device: str = "cpu", kept: int = KEPT) -> None:
+        self.device, self.kept = device, kept
         self._models: OrderedDict[Key, SteeredModel] = OrderedDict()
         self._table, self._opening = Lock(), Lock()
 
@@ -28,11 +30,13 @@ class Opened:
         Raises:
             ModelError, SAEError, SiteError: one of them cannot be opened, or they do not fit.
         """
-        key = (recipe.model, tuple(recipe.saes.items()))
+        # recipes of other folders may name other files by the same words
+        saes = tuple((site, recipe.located(source)) for site, source in recipe.saes.items())
+        key = (recipe.located(recipe.model), saes)
         found = self._known(key)
         if found is None:
             with self._opening:
-                found = self._known(key) or recipe.open()
+                found = self._known(key) or recipe.open(self.device)
                 with self._table:  # before the next one may look whether it is there
                     self._models[key] = found
                     while len(self._models) > self.kept:

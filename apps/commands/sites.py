@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apps.models import show
 from apps.options import Json
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ def sites(
     as_json: Json = False,
 ) -> None:
     """List the sites of a model: where its activations can be read and edited."""
+    from apps.tables import show
     from steer import open_model  # which knows the names starter:...
 
     opened = open_model(model)

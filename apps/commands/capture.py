@@ -8,45 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import SOUNDS, Cluster, Device, Journal, Json, Reports, RetryFailed, Workers
+from apps.exit_codes import FAILED
+from apps.options import SOUNDS, Batch, Device, Json, Layers, Many, of_where, output, panel, sites_option
 
 if TYPE_CHECKING:
     from apps.batch.report import BatchReport
     from hooks.store import ActivationStore
 
-FAILED = 1
-WHERE, STORE = "Where", "The store"
+of_store = panel("The store")
+FILES = 4096
+"""Maximum number of sounds in a file of the store."""
 
 
 def capture(
-    out: Annotated[Path, typer.Option("--out", "--output", "-o", help="Folder of the store.", show_default=False)],
+    *,
+    out: Annotated[Path, output("Folder of the store.")],
     inputs: Annotated[list[str] | None, typer.Argument(help=SOUNDS)] = None,
-    model: Annotated[
-        str, typer.Option(help="Name or folder; see `steer models`.", rich_help_panel=WHERE)
-    ] = "starter:codec",
-    site: Annotated[
-        str | None,
-        typer.Option("--site", "--sites", help="Sites, with commas. Default: latent.", rich_help_panel=WHERE),
-    ] = None,
-    layers: Annotated[
-        str | None, typer.Option(help="all, or numbers such as 0,1: the sites encoder.N.", rich_help_panel=WHERE)
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float16 or float32.", rich_help_panel=STORE)] = "float16",
-    shard_s: Annotated[
-        float, typer.Option(min=1, help="Seconds of sound in a file of it, about.", rich_help_panel=STORE)
-    ] = 300.0,
-    check: Annotated[
-        bool, typer.Option("--check", help="Read all of it, and tell what is damaged.", rich_help_panel=STORE)
-    ] = False,
+    model: Annotated[str, of_where(help="Name or folder; see `steer models`.")] = "starter:codec",
+    site: Annotated[str | None, sites_option("latent")] = None,
+    layers: Layers = None,
+    dtype: Annotated[str, of_store(help="float16 or float32.")] = "float16",
+    shard_s: Annotated[float, of_store(min=1, help="Seconds of sound in a file of it, about.")] = 300.0,
+    check: Annotated[bool, of_store("--check", help="Read all of it, and report what is damaged.")] = False,
     device: Device = "cpu",
-    batch: Annotated[
-        int, typer.Option(min=1, help="So many sounds of equal length run at once; each rounds as it likes.")
-    ] = 1,
-    journal: Journal = None,
-    workers: Workers = 0,
-    cluster: Cluster = "",
-    retry_failed: RetryFailed = False,
-    reports: Reports = None,
+    batch: Batch = 1,
+    many: Many,
     as_json: Json = False,
 ) -> None:
     """Capture the activations of sounds into a store, for `steer train --store`.
@@ -57,11 +43,10 @@ def capture(
     """
     from apps.batch.capture_work import CaptureTask
     from apps.batch.jobs import Job
-    from apps.batch.report import BatchReport, check_names
-    from apps.batch.run import How, do_batch
-    from apps.flags import anywhere
+    from apps.batch.report import BatchReport
+    from apps.batch.run import do_batch
+    from apps.flags import anywhere, sites_in
     from apps.inputs import inputs_of
-    from apps.train import sites_in
     from hooks.shards import HEAD, StoreError
     from hooks.store import ActivationStore, verify
     from hooks.store_writing import check_head, head_of
@@ -74,9 +59,9 @@ def capture(
         for line in wrong:
             print(line, file=sys.stderr)
         if not wrong:
-            tell(None, ActivationStore(out), as_json)
+            show(None, ActivationStore(out), as_json)
         raise typer.Exit(FAILED if wrong else 0)
-    check_names(reports or [])
+    many.check()
     found, _ = inputs_of(inputs or [])
     opened = open_model(model)
     sites = sites_in(opened, site, layers)
@@ -88,28 +73,19 @@ def capture(
         held = {name: str(out / file) for file, shard in store.shards.items() for name in shard.names}
     keys = dict.fromkeys(str(one.source) for one in found)
     jobs = [Job(Path(key), None, key, fingerprint=task.fingerprint()) for key in keys]
-    how = How(workers, cluster, retry_failed=retry_failed, journal=journal)
-    finished = do_batch(task, jobs, out, how, files=FILES, seconds=shard_s, held=held)
-    report = BatchReport("captured", finished.rows, finished.this_call, finished.warning)
+    finished = do_batch(task, jobs, out, many.how(), files=FILES, seconds=shard_s, held=held)
+    report = BatchReport.of("captured", finished)
     if (out / HEAD).exists():
         store = ActivationStore(out)
         store.save_index()
-        tell(report, store, as_json)
+        show(report, store, as_json)
     else:  # not one sound could be captured
         report.complain()
-    for path in reports or []:
-        report.save(path)
-    report.tell_notes()
-    report.warn()
-    raise typer.Exit(FAILED if report.failed else 0)
+    raise typer.Exit(many.end(report))
 
 
-FILES = 4096
-"""At most so many sounds in a file of the store."""
-
-
-def tell(report: BatchReport | None, store: ActivationStore, as_json: bool) -> None:
-    """What a store holds, and what a call did of it."""
+def show(report: BatchReport | None, store: ActivationStore, as_json: bool) -> None:
+    """Print what a store holds, and what this call did."""
     from rich.console import Console
 
     from apps.files import to_json

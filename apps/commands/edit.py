@@ -3,85 +3,72 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apps.options import (
-    MANY,
-    MEANS,
-    Cluster,
-    Device,
-    Force,
-    Journal,
-    Json,
-    Model,
-    Reports,
-    RetryFailed,
-    Sae,
-    SaeSite,
-    Sounds,
-    Workers,
-    output,
-)
+from apps.exit_codes import FAILED, UNMET
+from apps.options import Device, Force, Json, Many, Means, Sounds, of_many, of_means, output, panel
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from apps.batch.edit_work import EditTask
     from apps.batch.jobs import Job
-    from apps.batch.run import How
     from steer.editing.outcome import Outcome
     from steer.recipe import Recipe
 
-FAILED, UNMET = 1, 3
-GOALS, VOICE, FEATURES = "What it shall sound like", "Voice and pitch", "Feature by feature"
+goal, of_voice, of_features = map(panel, ("What it shall sound like", "Voice and pitch", "Feature by feature"))
+
+
+@dataclass(frozen=True)
+class Goals:
+    """A recipe's `goals`."""
+
+    loudness: Annotated[str | None, goal(help="Such as +6dB.")] = None
+    pitch: Annotated[str | None, goal(help="Such as -2st (semitones).")] = None
+    brightness: Annotated[str | None, goal(help="Such as +20% (of the centroid).")] = None
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A recipe's `voice`."""
+
+    pitch_curve: Annotated[str | None, of_voice(help="Semitones at seconds: 0:0,1.5:+3,3:0.")] = None
+    pitch_range: Annotated[str | None, of_voice(help="How far pitch moves: 1.5x livelier, 0 monotone.")] = None
+    vibrato: Annotated[str | None, of_voice(help="off takes it away.")] = None
+    key: Annotated[str | None, of_voice(help="Notes go to those of it: 'C major', 'a minor', chromatic.")] = None
+    note: Annotated[str | None, of_voice(help="Where the median pitch goes: A3, or 57 (MIDI).")] = None
+    whisper: Annotated[str | None, of_voice(help="The share of voicing taken away: 1 is a whisper.")] = None
+    formants: Annotated[
+        str | None, of_voice(help="Move the formants, such as +2st (a smaller head); they stay if left out.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Edits:
+    """A recipe's `edits`."""
+
+    ablate: Annotated[list[str] | None, of_features(help="Set to zero: 3,17.")] = None
+    clamp: Annotated[list[str] | None, of_features(help="Hold at a value: 5=2.0.")] = None
+    scale: Annotated[list[str] | None, of_features(help="Multiply: 4=1.5.")] = None
+    shift: Annotated[list[str] | None, of_features(help="Along a vector: file.safetensors#name:8.")] = None
 
 
 def edit(
+    *,
     inputs: Sounds,
     out: Annotated[Path, output("File to write; for several inputs a folder.")],
-    loudness: Annotated[str | None, typer.Option(help="Such as +6dB.", rich_help_panel=GOALS)] = None,
-    pitch: Annotated[str | None, typer.Option(help="Such as -2st (semitones).", rich_help_panel=GOALS)] = None,
-    brightness: Annotated[
-        str | None, typer.Option(help="Such as +20% (of the centroid).", rich_help_panel=GOALS)
-    ] = None,
-    pitch_curve: Annotated[
-        str | None, typer.Option(help="Semitones at seconds: 0:0,1.5:+3,3:0.", rich_help_panel=VOICE)
-    ] = None,
-    pitch_range: Annotated[
-        str | None, typer.Option(help="How far pitch moves: 1.5x livelier, 0 monotone.", rich_help_panel=VOICE)
-    ] = None,
-    vibrato: Annotated[str | None, typer.Option(help="off takes it away.", rich_help_panel=VOICE)] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(help="Notes go to those of it: 'C major', 'a minor', chromatic.", rich_help_panel=VOICE),
-    ] = None,
-    note: Annotated[
-        str | None, typer.Option(help="Where the median pitch goes: A3, or 57 (MIDI).", rich_help_panel=VOICE)
-    ] = None,
-    whisper: Annotated[
-        str | None, typer.Option(help="The share of voicing taken away: 1 is a whisper.", rich_help_panel=VOICE)
-    ] = None,
-    formants: Annotated[
-        str | None,
-        typer.Option(
-            help="Move the formants, such as +2st (a smaller head); they stay if left out.",
-            rich_help_panel=VOICE,
-        ),
-    ] = None,
-    ablate: Annotated[list[str] | None, typer.Option(help="Set to zero: 3,17.", rich_help_panel=FEATURES)] = None,
-    clamp: Annotated[list[str] | None, typer.Option(help="Hold at a value: 5=2.0.", rich_help_panel=FEATURES)] = None,
-    scale: Annotated[list[str] | None, typer.Option(help="Multiply: 4=1.5.", rich_help_panel=FEATURES)] = None,
-    shift: Annotated[
-        list[str] | None, typer.Option(help="Along a vector: file.safetensors#name:8.", rich_help_panel=FEATURES)
-    ] = None,
+    goals: Goals,
+    voice: Voice,
+    edits: Edits,
     during: Annotated[list[str] | None, typer.Option(help="Only between these seconds: 0.5-1.5. Repeatable.")] = None,
     residual: Annotated[
         str | None,
         typer.Option(
             help="How the change reaches the sound. ratio: as a gain on it, or with a moved pitch as the codec's "
             "output with its envelope. keep: the codec's change is added to it. drop: the codec's output alone. "
-            "[default: ratio for goals; for feature edits keep, or ratio with a codec that does not keep the phase]",
+            "\\[default: ratio for goals; for feature edits keep, or ratio with a codec that does not keep the phase]"
         ),
     ] = None,
     limit: Annotated[
@@ -89,33 +76,24 @@ def edit(
         typer.Option(
             "--limit/--no-limit",
             help="Turn true peaks above full scale down, in files of integer and lossy formats; without it samples "
-            "beyond full scale are clipped and counted. [default: limit]",
+            "beyond full scale are clipped and counted. \\[default: limit]",
         ),
     ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="YAML or JSON; other options add to it.", rich_help_panel=MEANS)
-    ] = None,
-    model: Model = None,
-    sae: Sae = None,
-    site: SaeSite = None,
+    recipe: Annotated[Path | None, of_means(help="YAML or JSON; other options add to it.")] = None,
+    means: Means,
     device: Device = "cpu",
     save_recipe: Annotated[Path | None, typer.Option(help="Write these options as a recipe.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of before and after; for several inputs a folder.")] = None,
     details: Annotated[
         bool,
-        typer.Option(
+        of_many(
             "--details",
             "--pitch-drift",
             help="Measure what else changed too, as for one file: pitch where it is no goal, the codec's round trip, "
             "STOI, channels. Takes longest.",
-            rich_help_panel=MANY,
         ),
     ] = False,
-    journal: Journal = None,
-    workers: Workers = 0,
-    cluster: Cluster = "",
-    retry_failed: RetryFailed = False,
-    reports: Reports = None,
+    many: Many,
     as_json: Json = False,
     force: Force = False,
 ) -> None:
@@ -128,27 +106,18 @@ def edit(
     from apps.batch.edit_work import EditTask
     from apps.batch.jobs import plan
     from apps.batch.recipes import own_recipes
-    from apps.batch.run import How
     from apps.flags import edits_of, recipe_of
     from apps.inputs import inputs_of, written_as
     from hooks.clip import check_target
     from steer.recipe import Recipe
 
     found, is_batch = inputs_of(inputs)
-    goals = {"loudness": loudness, "pitch": pitch, "brightness": brightness}
-    voice = {
-        "pitch_curve": pitch_curve,
-        "pitch_range": pitch_range,
-        "vibrato": vibrato,
-        "key": key,
-        "note": note,
-        "whisper": whisper,
-        "formants": formants,
-    }
-    edits = edits_of(ablate or [], clamp or [], scale or [], shift or [])
+    changes = edits_of(**asdict(edits))
 
     def with_options(base: Recipe | None) -> Recipe:
-        return recipe_of(base, goals, edits, during or [], residual, model, sae, site, limit, voice)
+        return recipe_of(
+            base, asdict(goals), changes, during or [], residual, **asdict(means), limit=limit, voice=asdict(voice)
+        )
 
     what = with_options(Recipe.load(recipe) if recipe else None)
     if plot is not None:
@@ -164,20 +133,17 @@ def edit(
             return plot / name.with_name(f"{name.name}.png") if plot else None
 
         jobs = plan(found, out, written_as, picture_of, own_recipes(task.fingerprint, with_options))
-        code = edit_many(
-            task, jobs, out, How(workers, cluster, force, retry_failed, journal=journal), reports or [], as_json
-        )
+        code = edit_many(task, jobs, out, many, force, as_json)
     else:
-        code = edit_one(
-            task, found[0].source, out / written_as(found[0].name) if out.is_dir() else out, plot, force, as_json
-        )
+        target = out / written_as(found[0].name) if out.is_dir() else out
+        code = edit_one(task, found[0].source, target, plot, force, as_json)
     if save_recipe is not None:
         what.save(save_recipe, force)
     raise typer.Exit(code)
 
 
 def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, force: bool, as_json: bool) -> int:
-    """Edit a file, with a bar, and tell what was measured; gives the exit code."""
+    """Edit a file, with a bar, and print what was measured; gives the exit code."""
     from rich.console import Console
 
     from apps.files import make_folder, to_json
@@ -186,7 +152,7 @@ def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, forc
     from hooks.clip import audio_info, check_target
     from steer.editing.editor import Editor
 
-    info = audio_info(source)  # told before a model is opened
+    info = audio_info(source)  # what is wrong with it is said before a model is opened
     for path in filter(None, (target, plot)):
         if path == plot:
             make_folder(path.parent)
@@ -212,31 +178,27 @@ def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, forc
     return exit_code([outcome], failed=False)
 
 
-def edit_many(task: EditTask, jobs: list[Job], out: Path, how: How, reports: list[Path], as_json: bool) -> int:
-    """Edit files into a folder and tell what came of it; gives the exit code."""
+def edit_many(task: EditTask, jobs: list[Job], out: Path, many: Many, force: bool, as_json: bool) -> int:
+    """Edit files into a folder and print what came of it; gives the exit code."""
     from rich.console import Console
 
-    from apps.batch.report import BatchReport, check_names
+    from apps.batch.report import BatchReport
     from apps.batch.run import do_batch
     from apps.files import to_json
     from apps.tables import FILES, batch_table
     from steer.editing.outcome import Outcome
 
-    check_names(reports)
-    finished = do_batch(task, jobs, out, how)
-    report = BatchReport("edited", finished.rows, finished.this_call, finished.warning)
+    many.check()
+    report = BatchReport.of("edited", do_batch(task, jobs, out, many.how(force)))
     if as_json:
-        files = [row.failure() if row.error else row.result for row in finished.rows]
+        files = [row.failure() if row.error else row.result for row in report.rows]
         print(to_json({"recipe": task.recipe.to_dict(), "files": files, "report": report.to_dict()}))
     else:
-        if len(finished.rows) <= FILES:
-            Console().print(batch_table(finished.rows))
+        if len(report.rows) <= FILES:
+            Console().print(batch_table(report.rows))
         report.show(Console())
-    for path in reports:
-        report.save(path)
-    report.tell_notes()
-    report.warn()
-    outcomes = [Outcome(**row.result) for row in finished.rows if row.result]
+    many.end(report)
+    outcomes = [Outcome(**row.result) for row in report.rows if row.result]
     return exit_code(outcomes, failed=report.failed)
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 def models(as_json: Json = False) -> None:
     """List models that can be opened, the extra that each needs, and whether it is installed here."""
+    from apps.tables import show
+
     rows = known_models()
     if as_json:
         show("models", rows, as_json)
@@ -25,31 +27,6 @@ def models(as_json: Json = False) -> None:
     show("models", brief, as_json)
     print("SAEs that ship:", ", ".join(sae for row in rows for sae in row["SAEs"]))
     print("An extra is installed by pip install 'audiosteer[EXTRA]'.")
-
-
-def show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print rows as a table, or as JSON."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from apps.files import to_json
-
-    if as_json:
-        print(to_json(rows))
-        return
-    table = Table(title=Text(title))
-    for head in rows[0] if rows else ():
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row.values()))
-    Console().print(table)
-
-
-def cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "–" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def known_models() -> list[dict[str, Any]]:
