@@ -101,8 +101,13 @@ def train(
         int, typer.Option(min=1, help="At most this many clips of a subset and split.", rich_help_panel=COST)
     ] = 40,
     batch: Annotated[
-        int, typer.Option(min=1, help="So many sounds of equal length run at once; each rounds as it likes.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of sounds of equal length that run at once; with 1 how a sound's activations are rounded does "
+            "not depend on the others. Default: 4.",
+        ),
+    ] = None,
     data: Annotated[str, typer.Option(help="What the sounds are, for the SAE's own notes.")] = "",
     license: Annotated[str, typer.Option(help="Licence of the SAE, for the same.")] = "",
     as_json: Json = False,
@@ -129,6 +134,7 @@ def train(
     from steer.parallel import own_device, process_group
     from steer.sae import SAEInfo
     from steer.training import TrainConfig, check_configs, train_saes
+    from steer.training_data import BATCH
 
     numbers = seeds_in(seeds)
     alone = store is not None and not inputs and audio is None
@@ -164,7 +170,7 @@ def train(
             sounds = [sound.source for sound in dataset.sounds(None, "train", leave_out=[IMPULSE_RESPONSE])]
         tells = audio is not None and downstream and opened.kind in ("transcriber", "encoder")
         sets = clip_sets(opened, Dataset(audio, divide=True), clips) if audio and tells else None
-        fill(stored, opened, track(sounds, "activations"), sites, batch=batch)
+        fill(stored, opened, track(sounds, "activations"), sites, batch=batch or BATCH)
         return opened, sets
 
     config = TrainConfig(
@@ -225,7 +231,9 @@ def train(
         report.print()
 
 
-def filled_store(folder: Path, model: str | None, site: str | None, layers: str | None, batch: int) -> ActivationStore:
+def filled_store(
+    folder: Path, model: str | None, site: str | None, layers: str | None, batch: int | None
+) -> ActivationStore:
     """The store that is trained on as it is, and which of its sites.
 
     Raises:
@@ -235,7 +243,7 @@ def filled_store(folder: Path, model: str | None, site: str | None, layers: str 
     from hooks.store import ActivationStore
     from steer.errors import TrainingError
 
-    if layers is not None or batch > 1:
+    if layers is not None or batch is not None:
         flag = "--batch" if layers is None else "--layers"
         raise TrainingError(f"{flag}: needs sounds and a model; --store alone is trained on as it is, by --site")
     store = ActivationStore(folder, [name.strip() for name in site.split(",")] if site else None)
