@@ -50,6 +50,9 @@ def demo(
             rich_help_panel=CONTENT,
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where models run: cpu, cuda or cuda:1.", rich_help_panel=CONTENT)
+    ] = "cpu",
     atlas: Annotated[
         Path | None, typer.Option(help="An atlas of `steer features`.", show_default=False, rich_help_panel=CONTENT)
     ] = None,
@@ -70,7 +73,7 @@ def demo(
 
     users = users_of(auth or ())
     check_content(atlas, audio)
-    settings = Settings(Limits(max_mb, max_minutes), queue, tuple(model or ()), audio, atlas)
+    settings = Settings(Limits(max_mb, max_minutes), queue, tuple(model or ()), audio, atlas, device=device)
 
     def build(settings: Settings) -> Blocks:
         from apps.page.build import page

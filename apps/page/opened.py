@@ -17,8 +17,8 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 class Opened:
     """Edits belong to the thread that makes them, so one model serves many at once; only opening takes turns."""
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self.kept = kept
+    def __init__(self, kept: int = KEPT, device: str = "cpu") -> None:
+        self.kept, self.device = kept, device
         self._models: OrderedDict[Key, SteeredModel] = OrderedDict()
         self._table, self._opening = Lock(), Lock()
 
@@ -32,7 +32,7 @@ class Opened:
         found = self._known(key)
         if found is None:
             with self._opening:
-                found = self._known(key) or recipe.open()
+                found = self._known(key) or recipe.open(self.device)
                 with self._table:  # before the next one may look whether it is there
                     self._models[key] = found
                     while len(self._models) > self.kept:
