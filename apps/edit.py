@@ -45,6 +45,10 @@ def edit(
     brightness: Annotated[
         str | None, typer.Option(help="Such as +20% (of the centroid).", rich_help_panel=GOALS)
     ] = None,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(help="One that an installed package adds: NAME=AMOUNT. Repeatable.", rich_help_panel=GOALS),
+    ] = None,
     pitch_curve: Annotated[
         str | None, typer.Option(help="Semitones at seconds: 0:0,1.5:+3,3:0.", rich_help_panel=VOICE)
     ] = None,
@@ -75,6 +79,18 @@ def edit(
     shift: Annotated[
         list[str] | None, typer.Option(help="Along a vector: file.safetensors#name:8.", rich_help_panel=FEATURES)
     ] = None,
+    add_direction: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Add directions to the activation itself, at the sites that they were fitted at: "
+            "file.safetensors:2, or one of them: file.safetensors#name:2.",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None,
+    keep_norm: Annotated[
+        bool,
+        typer.Option("--keep-norm", help="Then give each frame the length back that it had.", rich_help_panel=FEATURES),
+    ] = False,
     during: Annotated[list[str] | None, typer.Option(help="Only between these seconds: 0.5-1.5. Repeatable.")] = None,
     residual: Annotated[
         str | None,
@@ -129,13 +145,13 @@ def edit(
     from apps.batch.jobs import plan
     from apps.batch.recipes import own_recipes
     from apps.batch.run import How
-    from apps.flags import edits_of, recipe_of
+    from apps.flags import edits_of, goals_of, recipe_of
     from apps.inputs import inputs_of, written_as
     from hooks.clip import check_target
     from steer.recipe import Recipe
 
     found, is_batch = inputs_of(inputs)
-    goals = {"loudness": loudness, "pitch": pitch, "brightness": brightness}
+    goals = {"loudness": loudness, "pitch": pitch, "brightness": brightness, **goals_of(goal or [])}
     voice = {
         "pitch_curve": pitch_curve,
         "pitch_range": pitch_range,
@@ -145,7 +161,7 @@ def edit(
         "whisper": whisper,
         "formants": formants,
     }
-    edits = edits_of(ablate or [], clamp or [], scale or [], shift or [])
+    edits = edits_of(ablate or [], clamp or [], scale or [], shift or [], add_direction or [], keep_norm)
 
     def with_options(base: Recipe | None) -> Recipe:
         return recipe_of(base, goals, edits, during or [], residual, model, sae, site, limit, voice)

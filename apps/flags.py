@@ -101,18 +101,41 @@ def anywhere(name: str) -> str:
     return str(Path(name).absolute()) if name and os.path.exists(name) else name
 
 
-def edits_of(ablate: Sequence[str], clamp: Sequence[str], scale: Sequence[str], shift: Sequence[str]) -> list[Values]:
+def edits_of(
+    ablate: Sequence[str],
+    clamp: Sequence[str],
+    scale: Sequence[str],
+    shift: Sequence[str],
+    add_direction: Sequence[str] = (),
+    keep_norm: bool = False,
+) -> list[Values]:
     """Entries of a recipe's `edits`. Raises RecipeError with the option that cannot be read."""
     edits: list[Values] = [{"ablate": [feature_of("--ablate", part) for part in text.split(",")]} for text in ablate]
     for kind, texts in (("clamp", clamp), ("scale", scale)):
         edits += [{kind: dict(assignment(f"--{kind}", part) for part in text.split(","))} for text in texts]
-    for text in shift:
-        path, colon, strength = text.rpartition(":")
-        try:
-            edits.append({"shift": path, "strength": float(strength)} if colon else {"shift": text})
-        except ValueError:
-            edits.append({"shift": text})  # the colon belongs to the name
+    edits += [vector_edit("shift", text) for text in shift]
+    kept = {"keep_norm": True} if keep_norm else {}
+    edits += [{**vector_edit("add_direction", text), **kept} for text in add_direction]
+    if keep_norm and not add_direction:
+        raise RecipeError("--keep-norm: belongs to --add-direction")
     return edits
+
+
+def goals_of(texts: Sequence[str]) -> dict[str, str]:
+    """{name: amount} of the options --goal. Raises RecipeError where one cannot be read."""
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (_, mark, _) in zip(texts, pairs, strict=True) if not mark]:
+        raise RecipeError(f"--goal: {wrong[0]!r} is not of the form NAME=AMOUNT")
+    return {name.strip(): amount for name, _, amount in pairs}
+
+
+def vector_edit(kind: str, text: str) -> Values:
+    """FILE, FILE#NAME or either with :STRENGTH behind it."""
+    path, colon, strength = text.rpartition(":")
+    try:
+        return {kind: path, "strength": float(strength)} if colon else {kind: text}
+    except ValueError:
+        return {kind: text}  # the colon belongs to the name
 
 
 def feature_of(option: str, text: str) -> int:
