@@ -77,6 +77,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         {"limit": False},
         {"voice": {"pitch_range": 1.5}},
         {"padding": False},
+        {"when": "gate.safetensors"},
     ],
     ids=str,
 )
@@ -85,7 +86,7 @@ def test_every_key_of_a_recipe_counts(folder: Path, values: dict[str, Any]) -> N
 
 
 def test_every_key_is_tried_above() -> None:
-    keys = {"model", "saes", "goals", "edits", "voice", "during", "residual", "limit", "padding"}
+    keys = {"model", "saes", "goals", "edits", "voice", "during", "residual", "limit", "padding", "when"}
     assert set(Recipe.model_fields) == keys
 
 
