@@ -39,7 +39,7 @@ def busy_cores() -> float:
 
 
 def busy_notice() -> str:
-    """A line for people who start a long computation where other programs leave it less than a core for each thread."""
+    """A line for the user of a long computation, where other programs leave less than a core for each of its threads."""
     busy, count = busy_cores(), cores()
     if busy < 0.5 or busy + torch.get_num_threads() < count + 0.5:
         return ""

@@ -20,7 +20,7 @@ def inside(kind: Any, message: str, *place: int | str) -> PydanticCustomError:
 
 
 def amount_in(value: Any, unit: str) -> Any:
-    """ "+6dB" as 6.0; what is no text as it is. Raises ValueError."""
+    """The number of a text such as "+6dB"; other values as they are. Raises ValueError."""
     if not isinstance(value, str):
         return value
     found = re.fullmatch(rf"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*({re.escape(unit)})?\s*", value, re.IGNORECASE)

@@ -22,7 +22,7 @@ Data = ActivationStore | Frames | Mapping[str, Frames]
 
 ACTIVATIONS = "activations"
 BATCH = 4
-"""So many sounds of equal length run through the model at once."""
+"""Number of sounds of equal length that run through the model at once."""
 
 
 @contextmanager

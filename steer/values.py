@@ -133,8 +133,8 @@ def as_spans(during: Span | Sequence[Span] | None) -> tuple[Span, ...] | None:
 
 
 def checked(value: Any, what: str, features: int | None = None) -> Value:
-    """A value that is the same for all features, or of so many `features` one for each [j]. Where these are not chosen,
-    a tensor of several numbers is one for each row of the batch.
+    """A value that is the same for all features, or a tensor with one for each. `features` is their number; where it is
+    None, a tensor of several numbers has one for each row of the batch.
 
     Raises:
         EditError: it is no number, not finite, or of another length.
