@@ -39,7 +39,7 @@ def busy_cores() -> float:
 
 
 def busy_notice() -> str:
-    """A line for the user of a long computation, where other programs leave less than a core for each of its threads."""
+    """A line for the user of a long computation, where other programs leave its threads less than a core each."""
     busy, count = busy_cores(), cores()
     if busy < 0.5 or busy + torch.get_num_threads() < count + 0.5:
         return ""
