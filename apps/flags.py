@@ -107,6 +107,8 @@ def edits_of(
     clamp: Sequence[str] | None = None,
     scale: Sequence[str] | None = None,
     shift: Sequence[str] | None = None,
+    add_direction: Sequence[str] | None = None,
+    keep_norm: bool = False,
 ) -> list[Values]:
     """Entries of a recipe's `edits`. Raises RecipeError with the option that cannot be read."""
     edits: list[Values] = [
@@ -114,13 +116,29 @@ def edits_of(
     ]
     for kind, texts in (("clamp", clamp), ("scale", scale)):
         edits += [{kind: dict(assignment(f"--{kind}", part) for part in text.split(","))} for text in texts or ()]
-    for text in shift or ():
-        path, colon, strength = text.rpartition(":")
-        try:
-            edits.append({"shift": path, "strength": float(strength)} if colon else {"shift": text})
-        except ValueError:
-            edits.append({"shift": text})  # the colon belongs to the name
+    edits += [vector_edit("shift", text) for text in shift or ()]
+    kept = {"keep_norm": True} if keep_norm else {}
+    edits += [{**vector_edit("add_direction", text), **kept} for text in add_direction or ()]
+    if keep_norm and not add_direction:
+        raise RecipeError("--keep-norm: belongs to --add-direction")
     return edits
+
+
+def goals_of(texts: Sequence[str]) -> dict[str, str]:
+    """{name: amount} of the options --goal. Raises RecipeError where one cannot be read."""
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (_, mark, _) in zip(texts, pairs, strict=True) if not mark]:
+        raise RecipeError(f"--goal: {wrong[0]!r} is not of the form NAME=AMOUNT")
+    return {name.strip(): amount for name, _, amount in pairs}
+
+
+def vector_edit(kind: str, text: str) -> Values:
+    """FILE, FILE#NAME or either with :STRENGTH behind it."""
+    path, colon, strength = text.rpartition(":")
+    try:
+        return {kind: path, "strength": float(strength)} if colon else {kind: text}
+    except ValueError:
+        return {kind: text}  # the colon belongs to the name
 
 
 def feature_of(option: str, text: str) -> int:

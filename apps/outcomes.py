@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from steer.calibrate import error_of
 from steer.editing.outcome import Outcome
 from steer.editing.voice_measure import Heard
-from steer.recipe import UNITS
+from steer.goals import GOALS
 
 UNEQUAL = {"loudness": 0.1, "brightness": 1.0}
 """Channels are listed where their changes differ by more than this (dB, %)."""
@@ -20,8 +20,9 @@ def shown(name: str, value: float | None) -> str:
     """A change with its unit."""
     if value is None:
         return "–"
-    # no "-0.00"
-    return f"{round(value, 1) + 0.0:+.1f} %" if name == "brightness" else f"{round(value, 2) + 0.0:+.2f} {UNITS[name]}"
+    goal = GOALS[name]
+    digits = 1 if goal.relative else 2
+    return f"{round(value, digits) + 0.0:+.{digits}f} {goal.unit}"  # no "-0.00"
 
 
 def drift(name: str, value: float | None) -> str:

@@ -13,7 +13,7 @@ from apps.batch.jobs import Row
 from apps.files import to_json
 from apps.outcomes import drift, kept_lines, shown, verdict
 from steer.editing.outcome import Outcome
-from steer.recipe import UNITS
+from steer.goals import GOALS
 
 FILES = 30
 """Up to so many files a batch has a table with a line for each."""
@@ -36,7 +36,7 @@ def outcome_table(outcome: Outcome) -> Table:
     )
     if outcome.round_trip:
         table.add_column("round trip", justify="right")
-    for name in UNITS:
+    for name in outcome.measured:
         values = [outcome.measured[name], *([outcome.round_trip.get(name)] if outcome.round_trip else [])]
         if name in outcome.requested:
             cells = [shown(name, value) for value in values]
@@ -51,7 +51,8 @@ def batch_table(rows: Sequence[Row]) -> Table:
     outcomes = {row.key: Outcome(**row.result) for row in rows if not row.error}
     has_trip = any(outcome.round_trip for outcome in outcomes.values())
     has_kept = any(kept_lines(outcome) for outcome in outcomes.values())
-    heads = ["file", *UNITS, *(["round trip"] if has_trip else []), *(["what else"] if has_kept else []), "result"]
+    names = [name for name in GOALS if any(name in outcome.measured for outcome in outcomes.values())]
+    heads = ["file", *names, *(["round trip"] if has_trip else []), *(["what else"] if has_kept else []), "result"]
     table = Table()
     for head in heads:
         table.add_column(head, overflow="fold")
@@ -63,8 +64,8 @@ def batch_table(rows: Sequence[Row]) -> Table:
         cells = [
             f"{shown(name, outcome.requested[name])} → {shown(name, outcome.measured[name])}"
             if name in outcome.requested
-            else drift(name, outcome.measured[name])
-            for name in UNITS
+            else drift(name, outcome.measured.get(name))
+            for name in names
         ]
         if has_trip:
             trip = [shown(name, value) for name, value in outcome.round_trip.items() if value is not None]

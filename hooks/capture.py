@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hooks.attach import at_time, attach
 from hooks.errors import AudioSteerError, SiteError
+from hooks.gradients import gradients, gradients_kept
 from hooks.model import AudioModel, Source
 from hooks.padding import real_frames
 from hooks.registry import wrap_model
@@ -41,7 +42,8 @@ class Captured:
 class Recorder:
     """Collects what passes at sites while it is open; several passes at one site are put one behind the other.
 
-    Frames of padding, where the model says what they are, are left out. So rows that have different times (`rows_at`)
+    Frames of padding, where the model says what they are, are left out. Gradients are kept where `gradients` asks for
+    them. Rows that have different times (`rows_at`)
     cannot be one tensor, and raise a SiteError.
     """
 
@@ -67,9 +69,9 @@ class Recorder:
                 f"site {site.name!r}: rows that start or end at different seconds cannot be recorded as one tensor; "
                 "record the sounds one by one"
             )
-        # cloned: several models change their activations in place later on
         real_BTD = x_BTD[:, : real_frames(x_BTD.shape[1], site.frame_rate)]
-        self._seen[site.name].append(real_BTD.detach().clone())
+        # cloned: several models change their activations in place later on
+        self._seen[site.name].append(real_BTD.clone() if gradients_kept() else real_BTD.detach().clone())
 
     def take(self) -> dict[str, Tensor]:
         """What was seen since the last call, {site: [B, T, D]}.
@@ -113,6 +115,8 @@ def capture(
     sites: str | Sequence[str],
     max_s: float = 30.0,
     batch: int = 1,
+    *,
+    grad: bool = False,
 ) -> Iterator[Captured]:
     """Run sounds through a model and give what passes at `sites` (or at the only one), sound by sound.
 
@@ -120,14 +124,15 @@ def capture(
 
     Sounds longer than `max_s` seconds are cut into stretches of that length. With `batch` up to so many stretches of
     equal length run at once, to which end `AHEAD` times as many are read ahead; rows of a batch do not see each other,
-    but may round in another order than alone.
+    but may round in another order than alone. With `grad` the activations keep their gradients, as in `AudioModel.run`,
+    and with these all that the model computed for as long as they are held; stretches that ran at once have one graph.
 
     Raises:
         SiteError: an unknown site, or one that the model does not pass.
         AudioFileError: a sound cannot be read; those before it are given first.
     """
     with wrapped(model) as model:
-        yield from captured(model, sources, [model.site(name) for name in names_of(sites)], max_s, batch)
+        yield from captured(model, sources, [model.site(name) for name in names_of(sites)], max_s, batch, grad)
 
 
 @contextmanager
@@ -142,7 +147,7 @@ def wrapped(model: AudioModel | nn.Module) -> Iterator[AudioModel]:
 
 
 def captured(
-    model: AudioModel, sources: Iterable[Source], chosen: Sequence[Site], max_s: float, batch: int
+    model: AudioModel, sources: Iterable[Source], chosen: Sequence[Site], max_s: float, batch: int, grad: bool = False
 ) -> Iterator[Captured]:
     coming: Iterator[_Stretch] | None = stretches(model, sources, max_s)
     error: AudioSteerError | None = None
@@ -159,7 +164,7 @@ def captured(
             break
         if read[0].activations is None:
             alike = [one for one in read if one.activations is None and one.alike == read[0].alike]
-            run_beside(model, alike[:batch], chosen)
+            run_beside(model, alike[:batch], chosen, grad)
         first = read.popleft()
         assert first.activations is not None
         yield Captured(first.source, first.start_s, first.activations, first.last)
@@ -186,12 +191,11 @@ def row_whole(model: AudioModel, row: _Stretch) -> Whole:
     return whole_sounds(row.audio_BCN, model.sample_rate, model.run)[0]
 
 
-@torch.no_grad()
-def run_beside(model: AudioModel, rows: Sequence[_Stretch], sites: Sequence[Site]) -> None:
+def run_beside(model: AudioModel, rows: Sequence[_Stretch], sites: Sequence[Site], grad: bool) -> None:
     """Run stretches that are alike as one batch."""
     audio_BCN, start_s = torch.cat([row.audio_BCN for row in rows]), rows[0].start_s
     wholes = tuple(row_whole(model, row) for row in rows)
-    with Recorder(model.module, sites) as recorder, at_time(start_s), saying(wholes=wholes):
+    with gradients(grad), Recorder(model.module, sites) as recorder, at_time(start_s), saying(wholes=wholes):
         model.run(audio_BCN)
         taken = recorder.take()
     for number, row in enumerate(rows):

@@ -15,7 +15,8 @@ HUB_LIBRARIES = ("transformers", "diffusers")
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of models, how they are told and how they are opened. `hooks.registry` lists all.
+    """A kind of models, how they are told and how they are opened. `hooks.registry` lists ours, and packages add
+    theirs by entry points (`audiosteer.families`).
 
     `types` (by default the name) stand before the colon in `encodec:24khz`, and a folder's `config.json` names one of
     them as `architecture`, `model_type` or `_class_name`; where it names none, `knows(folder, config)` tells (config is

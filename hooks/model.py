@@ -5,35 +5,78 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from hooks.clip import Clip, Source, as_clip
 from hooks.errors import ModelError, SiteError
+from hooks.gradients import gradients
 from hooks.random_numbers import seeded
 from hooks.site import Site
-from hooks.whole import of_whole_sounds
+from hooks.whole import taken_whole
 
 CHAINED = {"to", "cpu", "cuda", "half", "float", "double", "bfloat16", "type", "eval", "train", "requires_grad_"}
 """Methods that change a module and give it back; what wraps the module gives itself back."""
 
 
-class AudioModel:
+if TYPE_CHECKING:
+
+    class AnyKind:
+        """What a type checker finds on a model of which it does not know the kind: the methods of all kinds, and those
+        of `nn.Module` that give the model back. Everything else that is the module's own is at `module`."""
+
+        name: str
+        kind: str
+        module: nn.Module
+        sample_rate: int | None
+        channels: int
+        quantize: bool
+
+        @property
+        def device(self) -> torch.device: ...
+        @property
+        def dtype(self) -> torch.dtype: ...
+
+        def site(self, name: str) -> Site: ...
+        def prepare(self, source: Source) -> Tensor: ...
+        def run(self, audio_BCN: Tensor, *, grad: bool = False) -> Any: ...
+        def embed(self, source: Source, *, grad: bool = False) -> Tensor: ...
+        def transcribe(self, source: Source, **options: Any) -> Transcript: ...
+        def transcribe_all(
+            self, sources: Sequence[Source], seed: int | None = None, **options: Any
+        ) -> list[Transcript]: ...
+        def encode(self, audio_BCN: Tensor) -> Tensor: ...
+        def decode(self, z_BTD: Tensor) -> Tensor: ...
+        def resynthesize(self, source: Source) -> Clip: ...
+
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...
+        def cpu(self) -> Self: ...
+        def cuda(self, device: int | torch.device | None = None) -> Self: ...
+        def half(self) -> Self: ...
+        def float(self) -> Self: ...
+        def double(self) -> Self: ...
+        def bfloat16(self) -> Self: ...
+        def type(self, dst_type: torch.dtype | str) -> Self: ...
+        def eval(self) -> Self: ...
+        def train(self, mode: bool = True) -> Self: ...
+        def requires_grad_(self, requires_grad: bool = True) -> Self: ...
+
+else:
+    AnyKind = object
+
+
+class AudioModel(AnyKind):
     """A module in evaluation mode, its sites by name, and its sampling rate (Hz) and channels where it takes audio.
 
     Calling it is the module's own forward, and attributes that are not here are read and set as the module's own.
     `to`, `half`, `eval` and the like give the model back.
+
+    A kind of models defines `_run`, and an `Encoder` `_embed`: `run` and `embed` keep gradients of them on request.
     """
 
     kind = "model"
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "run" in vars(cls):
-            cls.run = of_whole_sounds(cls.run)  # type: ignore[method-assign]
-
     envoy: Any = None
     """The nnsight wrapper in which the module was handed over."""
 
@@ -57,11 +100,13 @@ class AudioModel:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "module":  # not yet set: without this, copying an AudioModel would recurse
-            raise AttributeError(name)
-        value = getattr(self.module, name)
-        return chained(value, self) if name in CHAINED else value
+    if not TYPE_CHECKING:  # to a type checker every name would be right
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "module":  # not yet set: without this, copying an AudioModel would recurse
+                raise AttributeError(name)
+            value = getattr(self.module, name)
+            return chained(value, self) if name in CHAINED else value
 
     def __setattr__(self, name: str, value: Any) -> None:
         mine = "module" not in vars(self) or name in vars(self) or hasattr(type(self), name)
@@ -112,9 +157,16 @@ class AudioModel:
         clip = as_clip(source, self.sample_rate).resampled(self.sample_rate).mixed(self.channels)
         return clip.waveform[None].to(self.device, self.dtype)
 
-    @of_whole_sounds
-    def run(self, audio_BCN: Tensor) -> Any:
-        """One pass over prepared audio, through every site; rows are whole recordings where nobody says a time."""
+    def run(self, audio_BCN: Tensor, *, grad: bool = False) -> Any:
+        """One pass over prepared audio, through every site; rows are whole recordings where nobody says a time.
+
+        Without `grad` no gradients are kept. With it they reach the audio, edits and weights as far as the model lets
+        them: not through a quantiser, nor through a spectrogram that its library computes outside torch.
+        """
+        with gradients(grad), taken_whole(audio_BCN, self.sample_rate, self.run):
+            return self._run(audio_BCN)
+
+    def _run(self, audio_BCN: Tensor) -> Any:
         return self.module(audio_BCN)
 
 
@@ -134,9 +186,13 @@ class Encoder(AudioModel):
 
     kind = "encoder"
 
-    def embed(self, source: Source) -> Tensor:
-        """Embedding [T, D] of a whole sound: what the model's last layer gives."""
-        raise TypeError(f"{type(self).__name__} does not define embed")
+    def embed(self, source: Source, *, grad: bool = False) -> Tensor:
+        """Embedding [T, D] of a whole sound: what the model's last layer gives; with gradients as in `run`."""
+        with gradients(grad):
+            return self._embed(source)
+
+    def _embed(self, source: Source) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define _embed")
 
 
 class Transcript(str):
@@ -232,10 +288,13 @@ class Codec(AudioModel):
         """Audio [B, C, T * hop_length] of a latent."""
         raise TypeError(f"{type(self).__name__} does not define decode")
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
-        """The round trip [B, C, samples], through the quantiser if `self.quantize`."""
-        raise TypeError(f"{type(self).__name__} does not define run")
+    def run(self, audio_BCN: Tensor, *, grad: bool = False) -> Tensor:
+        """The round trip [B, C, samples], through the quantiser if `self.quantize`; with gradients as in `run` of any
+        model."""
+        return super().run(audio_BCN, grad=grad)
+
+    def _run(self, audio_BCN: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define _run")
 
     def decode_passes(self, site: str) -> bool:
         """Whether `run` is `decode` of `encode`, and `decode` passes this site: then an encoding serves many edits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,6 +19,7 @@ from torch.nn.modules.module import (
 )
 
 from hooks.errors import AudioSteerError, ModelError, one_line, shortened
+from hooks.extensions import Registry
 from hooks.families import (
     ast,
     bigcodec,
@@ -42,7 +43,7 @@ from hooks.site import Site
 from hooks.starter import model_folder
 from hooks.weights import check_finite, check_folder, refusal
 
-FAMILIES: tuple[Family, ...] = (
+OURS = (
     encodec.FAMILY,
     wavtokenizer.FAMILY,
     bigcodec.FAMILY,
@@ -58,11 +59,18 @@ FAMILIES: tuple[Family, ...] = (
     ast.FAMILY,
     crepe.FAMILY,
 )
+FAMILIES: Registry[Family] = Registry("family", ModelError, {one.name: one for one in OURS}, plural="families")
+
+
+def family_where(fits: Callable[[Family], bool]) -> Family | None:
+    """The first family that fits; those of installed packages are looked at where none of those at hand does."""
+    at_hand = next((one for one in FAMILIES.values() if fits(one)), None)
+    return at_hand or next((one for one in FAMILIES.all().values() if fits(one)), None)
 
 
 def family_of(kind: str | None) -> Family | None:
     """The family with a type of that name."""
-    return next((family for family in FAMILIES if kind in family.types), None)
+    return family_where(lambda family: kind in family.types)
 
 
 # what a library draws for weights that are then read from files stays without effect on the caller's numbers
@@ -118,7 +126,7 @@ def find_model(name: str | Path, revision: str | None) -> AudioModel:
     family = family_of(scheme)
     if family is not None and rest:
         return family.open_name(rest, text) if family.open_name else open_folder(Path(rest), text)
-    own = [family.types[0] for family in FAMILIES if family.open_name]
+    own = [family.types[0] for family in FAMILIES.values() if family.open_name]
     known = ", ".join([*(f"{name}:..." for name in (*own, "starter")), "hf:owner/name", "a folder"])
     raise ModelError(f"there is no model {shortened(text)!r}; a model is one of {known}")
 
@@ -132,7 +140,7 @@ def open_folder(folder: Path, name: str) -> AudioModel:
         kind = config.get("architecture") or config.get("model_type") or config.get("_class_name")
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{name}: {path} is not a JSON object ({error}); fetch it again") from error
-    family = family_of(kind) if kind else next((one for one in FAMILIES if one.knows(folder, config)), None)
+    family = family_of(kind) if kind else family_where(lambda one: one.knows(folder, config))
     if family is None and not has_config:
         hint = ""
         if folder.is_file():
@@ -141,7 +149,7 @@ def open_folder(folder: Path, name: str) -> AudioModel:
             hint = f"; the VAE of a pipeline opens as oobleck:{name.removeprefix('hf:')}"
         raise ModelError(f"{name}: {folder} has no config.json, so it is not known what model that is{hint}")
     if family is None or family.open_folder is None:
-        known = ", ".join(kind for one in FAMILIES for kind in one.types)
+        known = ", ".join(kind for one in FAMILIES.values() for kind in one.types)
         raise ModelError(f"{name}: models of type {kind!r} are not supported; there are {known}")
     if not family.own_format:
         check_folder(folder)
@@ -208,7 +216,7 @@ def wrap_model(
         model = AudioModel(module, sample_rate=sample_rate, channels=channels)
         # torch.package puts its own name before that of a module: <torch_package_0>.dac.model.dac
         parents = {f"{cls.__module__.rpartition('>.')[2]}.{cls.__qualname__}" for cls in type(module).__mro__}
-        family = next((one for one in FAMILIES if parents & set(one.classes)), None)
+        family = family_where(lambda one: bool(parents & set(one.classes)))
         if family is not None and family.wrap is not None:
             model = family.wrap(module)
     if envoy is not None:

@@ -42,7 +42,7 @@ from hooks.shards import (
 from hooks.site import names_of
 from hooks.store import ActivationStore
 
-SHARD_BYTES = 2**28
+SHARD_BYTES, SHARD_MINUTES = 2**28, 5.0
 LEFT_S = 3600.0
 """A file that was begun so many seconds ago and never finished belongs to a writer that was killed."""
 
@@ -192,14 +192,16 @@ def fill(
     *,
     dtype: str = "float16",
     shard_bytes: int = SHARD_BYTES,
+    shard_minutes: float = SHARD_MINUTES,
     max_s: float = 30.0,
     batch: int = 1,
 ) -> ActivationStore:
     """Run sounds through a model and store what passes at `sites`; sounds that are in the store are not done again.
 
-    `max_s` and `batch` are as in `capture`. Several processes may fill one store with the same sounds: what the others
-    wrote is looked at whenever a shard is written.
-    A sound is known by its path or its clip's name, samples and bytes by their content. Memory: as `ShardWriter`.
+    A shard is written when it holds `shard_bytes`, and `shard_minutes` after the last one: that much is lost where the
+    process is killed. `max_s` and `batch` are as in `capture`. Several processes may fill one store with the same
+    sounds: what the others wrote is looked at whenever a shard is written. A sound is known by its path or its clip's
+    name, samples and bytes by their content. Memory: as `ShardWriter`.
 
     Raises:
         StoreError: the folder holds a store of another model, other sites or another dtype, it is damaged or cannot be
@@ -231,12 +233,15 @@ def fill(
         try:
             writer = ShardWriter(folder, head, shard_bytes)
             try:
+                written = time.monotonic()
                 for piece in capture(model, new(), sites, max_s, batch):
                     writer.add(piece.activations)
                     if piece.last:
                         writer.finish(names.pop(id(piece.source)))
-                    if piece.last and writer.full:
+                    late = time.monotonic() - written >= 60 * shard_minutes
+                    if piece.last and (writer.full or late):
                         writer.flush()
+                        written = time.monotonic()
                         before, shards = shards, read_shards(folder, writer.head, shards)
                         done.update(name for key in shards.keys() - before.keys() for name in shards[key].names)
             finally:

@@ -1,10 +1,14 @@
-"""Threads of Python beside the one that runs the model."""
+"""Threads of Python beside the one that runs the model, and programs beside this one."""
 
 from __future__ import annotations
 
+import os
+import time
 from threading import Thread
 
 import torch
+
+BEGAN = time.monotonic()
 
 
 def be_single() -> None:
@@ -19,3 +23,24 @@ def be_single() -> None:
     other = Thread(target=torch.set_num_threads, args=(threads,))
     other.start()
     other.join()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def busy_cores() -> float:
+    """How many cores other programs kept busy over the last minute, about; 0 where the system does not say."""
+    if not hasattr(os, "getloadavg"):  # Windows
+        return 0.0
+    own = time.process_time() / max(60.0, time.monotonic() - BEGAN)
+    return max(0.0, os.getloadavg()[0] - own)
+
+
+def busy_notice() -> str:
+    """A line for the user of a long computation, where other programs leave its threads less than a core each."""
+    busy, count = busy_cores(), cores()
+    if busy < 0.5 or busy + torch.get_num_threads() < count + 0.5:
+        return ""
+    return f"other programs keep about {busy:.1f} of {count} cores busy: this takes longer than on an idle machine"

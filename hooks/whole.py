@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -40,24 +40,11 @@ def whole_sounds(
 
 
 @contextmanager
-def taken_whole(audio_BCN: Tensor, sample_rate: int, run: Callable[[Tensor], object]) -> Iterator[None]:
+def taken_whole(audio_BCN: Tensor, sample_rate: int | None, run: Callable[[Tensor], object]) -> Iterator[None]:
     """Say inside that the rows are whole recordings, unless somebody has said what they are, or when they start."""
     moment = now()
-    if moment.wholes is not None or moment.start_s is not None:
+    if moment.wholes is not None or moment.start_s is not None or sample_rate is None:
         yield
         return
     with saying(wholes=whole_sounds(audio_BCN, sample_rate, run)):
         yield
-
-
-def of_whole_sounds(run: Callable[..., Any]) -> Callable[..., Any]:
-    """A model's `run`, inside which its rows are `taken_whole`."""
-
-    @wraps(run)
-    def said(self: Any, audio_BCN: Tensor) -> Any:
-        if self.sample_rate is None:
-            return run(self, audio_BCN)
-        with taken_whole(audio_BCN, self.sample_rate, self.run):
-            return run(self, audio_BCN)
-
-    return said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hooks.errors import MissingExtraError, require
 from steer import frame_labels
+from steer.goals import GOALS
 
 GATE_DB = 40.0
 """Frames more than this below the loudest frame are not counted: what is not heard has no brightness and no pitch."""
@@ -23,7 +25,8 @@ class Acoustics:
     """Loudness (RMS in dB of full scale, and LUFS where it can be had), centroid (Hz), median pitch (MIDI notes).
 
     `pitch_track` holds the pitch every 10 ms, or of `pitch_frames` moments of a longer sound, NaN where unvoiced; None
-    if pitch was not measured. Tracks of sounds of equal length are of the same moments.
+    if pitch was not measured. Tracks of sounds of equal length are of the same moments. `others` are the values of
+    goals that are measured by themselves.
     """
 
     loudness_db: float
@@ -32,6 +35,7 @@ class Acoustics:
     pitch_midi: float | None
     voiced: float
     pitch_track: Tensor | None = field(default=None, repr=False, compare=False)
+    others: dict[str, float | None] = field(default_factory=dict)
 
 
 def measure(
@@ -41,11 +45,12 @@ def measure(
     lufs: bool = True,
     crepe: str = "tiny",
     pitch_frames: int = PITCH_FRAMES,
+    goals: Iterable[str] = (),
 ) -> Acoustics:
     """Measure a waveform [C, N]; channels count together, by power or magnitude, so that they do not cancel.
 
     Pitch (by CREPE, `tiny` or `full`, in at most `pitch_frames` frames) and LUFS need the extra `eval`, else they are
-    None.
+    None. Of the `goals` those are measured too that have a measure of their own.
     """
     waveform = waveform.detach().float().cpu()
     frame_rate = min(FRAME_RATE, pitch_frames * sample_rate / max(1, waveform.shape[1]))
@@ -58,11 +63,12 @@ def measure(
         pitch_midi=float(voiced.median()) if len(voiced) else None,
         voiced=len(voiced) / len(track) if track is not None and len(track) else 0.0,
         pitch_track=track,
+        others={name: own(waveform, sample_rate) for name in goals if (own := GOALS[name].measure)},
     )
 
 
 def change(before: Acoustics, after: Acoustics) -> dict[str, float | None]:
-    """What differs: loudness in dB, brightness in % of the centroid, pitch in semitones.
+    """What differs: loudness in dB, brightness in % of the centroid, pitch in semitones, others in their units.
 
     Pitch is the median difference over frames that are voiced in both; None with fewer than five of those.
     """
@@ -72,8 +78,9 @@ def change(before: Acoustics, after: Acoustics) -> dict[str, float | None]:
         difference = after.pitch_track[:frames] - before.pitch_track[:frames]
         difference = difference[~difference.isnan()]
         pitch = float(difference.median()) if len(difference) >= 5 else None
-    brightness = 100 * (after.centroid_hz / before.centroid_hz - 1) if before.centroid_hz > 0 else None
-    return {"loudness": after.loudness_db - before.loudness_db, "pitch": pitch, "brightness": brightness}
+    brightness = GOALS["brightness"].change(before.centroid_hz, after.centroid_hz)
+    others = {name: GOALS[name].change(value, after.others.get(name)) for name, value in before.others.items()}
+    return {"loudness": after.loudness_db - before.loudness_db, "pitch": pitch, "brightness": brightness, **others}
 
 
 def decibels(amplitude: Tensor | float) -> float:

@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hooks.extensions import Registry
 from steer.encoder import Encoder
 from steer.errors import SAEError
 from steer.kernels import encode_topk
 from steer.parallel import ALONE, Group
 from steer.picked import PickedTopK
-from steer.registry import Registry
 from steer.sparse_step import Pairs, batch_topk_pairs, topk_pairs
 
 BANDWIDTH = 0.1

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hooks import attach
 from hooks.errors import SiteError
+from hooks.gradients import gradients
 from steer.errors import EditError
 from steer.sae import EncodesAndDecodes, decoded
 from steer.steered import SteeredModel
@@ -21,15 +22,15 @@ def attribute(
 ) -> dict[str, Tensor]:
     """How much each feature adds to a score, frame by frame: {site: gradient x activation [B, T, d_sae]}.
 
-    `score` runs the model, in any way that keeps gradients, and gives one number: `lambda: steered(x)[0, -1, token]`.
-    It is called once. To first order an attribution is by how much the score would fall if that feature were ablated
-    there; sums over frames and features are those of ablations together. Where all that follows the site is linear this
-    is exact. `sites` are by default all with an SAE; a site that is passed several times has the passes one behind the
-    other. The model's output is the same, bit for bit, and edits that are active are in it; no gradients are left on
-    the model's weights.
+    `score` runs the model and gives one number: `lambda: steered(x)[0, -1, token]`, or `steered.embed(sound)[0, 3]`.
+    It is called once, and `run`, `embed` and `features` keep gradients in it. To first order an attribution is by how
+    much the score would fall if that feature were ablated there; sums over frames and features are those of ablations
+    together. Where all that follows the site is linear this is exact. `sites` are by default all with an SAE; a site
+    that is passed several times has the passes one behind the other. The model's output is the same, bit for bit, and
+    edits that are active are in it; no gradients are left on the model's weights.
 
     Raises:
-        EditError: the score is not one number, or has no gradient (`run` and `transcribe` keep none: call the model).
+        EditError: the score is not one number, or has no gradient (`transcribe` keeps none).
         SiteError: a site without an SAE, or one that `score` did not pass.
     """
     names = list(steered.saes) if sites is None else [sites] if isinstance(sites, str) else list(sites)
@@ -37,7 +38,7 @@ def attribute(
         if name not in steered.saes:
             raise SiteError(f"there is no SAE at {name!r}; there are SAEs at {', '.join(steered.saes) or 'no site'}")
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
-    with ExitStack() as stack, torch.enable_grad():
+    with ExitStack() as stack, gradients():
         for name in names:
             change = partial(through, steered.saes[name], seen[name])
             stack.enter_context(attach(steered.model.module, steered.sites[name], change))
@@ -51,12 +52,12 @@ def attribute(
     leaves = [f_BTF for passes in seen.values() for f_BTF in passes]
     if not value.requires_grad:
         raise EditError(
-            "the score has no gradient: run and transcribe keep none, so let it call the model, steered(...), and not "
-            "detach what comes out"
+            "the score has no gradient: transcribe and resynthesize keep none, so let it call the model, run or embed, "
+            "and not detach what comes out"
         )
-    gradients = iter(torch.autograd.grad(value.sum(), leaves, allow_unused=True, materialize_grads=True))
+    slopes = iter(torch.autograd.grad(value.sum(), leaves, allow_unused=True, materialize_grads=True))
     return {
-        name: torch.cat([f_BTF.detach() * next(gradients) for f_BTF in passes], dim=1) for name, passes in seen.items()
+        name: torch.cat([f_BTF.detach() * next(slopes) for f_BTF in passes], dim=1) for name, passes in seen.items()
     }
 
 

@@ -13,16 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from steer.errors import EditError
+from steer.goals import GOALS
 
 Changes = Mapping[str, float | None]
-"""Measured changes by attribute: loudness in dB, pitch in semitones, brightness in %; None where not measurable."""
+"""Measured changes by attribute, in the units of `steer.goals`; None where not measurable."""
 
-TOLERANCE = {"loudness": 0.5, "pitch": 0.5, "brightness": 5.0}
-"""How near counts as reached: dB, semitones, and % of the wanted centroid."""
-FINE = {"loudness": 0.2, "pitch": 0.3, "brightness": 0.2}
-"""The search goes on until the goals' errors are below these shares of their tolerance."""
 HELD = 0.6
-"""... and those of what is to be held below this share."""
+"""The search goes on until the errors of what is to be held are below this share of their tolerance."""
 DEAF, PATIENCE = 0.05, 3
 """The search ends after so many trials in which no goal came nearer by more than this share."""
 STEADY = ("loudness", "brightness")
@@ -33,7 +30,7 @@ STEADY = ("loudness", "brightness")
 class Calibration:
     """Strength per vector, and what was asked for and measured with these strengths.
 
-    `met` tells whether every goal was reached within `TOLERANCE`; where not, `reached` says how far it got.
+    `met` tells whether every goal was reached within its tolerance; where not, `reached` says how far it got.
     """
 
     strengths: dict[str, float]
@@ -44,19 +41,20 @@ class Calibration:
 
 
 def to_scale(attribute: str, change: float) -> float:
-    """Changes on a scale where they add up: percentages of brightness become 100 ln(1 + p / 100)."""
-    return 100 * math.log(max(1 + change / 100, 1e-3)) if attribute == "brightness" else change
+    """Changes on a scale where they add up: percentages become 100 ln(1 + p / 100)."""
+    return 100 * math.log(max(1 + change / 100, 1e-3)) if GOALS[attribute].relative else change
 
 
 def error_of(attribute: str, requested: float, reached: float | None) -> float:
     """Distance from the goal in units of the tolerance; infinite if it cannot be measured."""
     if reached is None or not math.isfinite(reached):
         return math.inf
-    if attribute == "brightness":
+    tolerance = GOALS[attribute].tolerance
+    if GOALS[attribute].relative:
         # a small request is not met by leaving things as they are
-        tolerance = min(TOLERANCE[attribute], abs(requested) / 2) if requested else TOLERANCE[attribute]
+        tolerance = min(tolerance, abs(requested) / 2) if requested else tolerance
         return 100 * abs((100 + reached) / (100 + requested) - 1) / tolerance
-    return abs(reached - requested) / TOLERANCE[attribute]
+    return abs(reached - requested) / tolerance
 
 
 def calibrate(
@@ -80,7 +78,7 @@ def calibrate(
         )
     names = [name for name in available if name in goals or name in STEADY]
     wanted = np.array([to_scale(name, goals.get(name, 0.0)) for name in names])
-    tolerance = np.array([TOLERANCE[name] for name in names])
+    tolerance = np.array([GOALS[name].tolerance for name in names])
     strengths, slope = wanted.copy(), np.eye(len(names))
     best: tuple[float, np.ndarray, Changes] | None = None
     previous: tuple[np.ndarray, np.ndarray] | None = None
@@ -95,7 +93,7 @@ def calibrate(
         )
         if best is None or score < best[0]:
             best = (score, strengths.copy(), measured)
-        if all(errors[name] < FINE[name] for name in goals) and all(
+        if all(errors[name] < GOALS[name].fine for name in goals) and all(
             errors[name] < HELD for name in names if name not in goals
         ):
             break

@@ -1,6 +1,8 @@
 """Directions of the activation [D] for `AddDirection`, fitted at one or several sites from pairs of sounds or from
 labelled ones, by difference of means or by principal component analysis (PCA).
 
+`save_vectors(directions, path)` keeps them for recipes (`add_direction`), with their sites and the model's name.
+
 A sound counts as the mean of its frames. A strength of +1 is the step from sounds without the attribute to those with
 it, as far as it goes along the direction.
 """
@@ -14,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hooks.capture import capture
+from hooks.capture import capture, wrapped
 from hooks.model import AudioModel, Source
 from hooks.site import names_of
 from steer.errors import EditError
@@ -40,9 +42,10 @@ def directions_from_pairs(
         SiteError, AudioFileError: as `capture`.
     """
     found = {}
-    for site, mean_ND in sound_means(model, chain.from_iterable(pairs), sites).items():
-        difference_ND = mean_ND[0::2] - mean_ND[1::2]
-        found[site] = direction(difference_ND.mean(0), difference_ND, by, name, site)
+    with wrapped(model) as model:
+        for site, mean_ND in sound_means(model, chain.from_iterable(pairs), sites).items():
+            difference_ND = mean_ND[0::2] - mean_ND[1::2]
+            found[site] = direction(difference_ND.mean(0), difference_ND, by, name, site, model.name)
     return found
 
 
@@ -67,11 +70,13 @@ def directions_from_labels(
     if not has_N.any() or has_N.all():
         raise EditError(f"{name}: a direction from labels needs sounds with the attribute and sounds without it")
     found = {}
-    for site, mean_ND in sound_means(model, sources, sites).items():
-        if len(mean_ND) != len(has_N):
-            raise EditError(f"{name}: there are {len(has_N)} labels for {len(mean_ND)} sounds")
-        with_D, without_D = mean_ND[has_N].mean(0), mean_ND[~has_N].mean(0)
-        found[site] = direction(with_D - without_D, mean_ND - (with_D + without_D) / 2, by, name, site)
+    with wrapped(model) as model:
+        for site, mean_ND in sound_means(model, sources, sites).items():
+            if len(mean_ND) != len(has_N):
+                raise EditError(f"{name}: there are {len(has_N)} labels for {len(mean_ND)} sounds")
+            with_D, without_D = mean_ND[has_N].mean(0), mean_ND[~has_N].mean(0)
+            offsets_ND = mean_ND - (with_D + without_D) / 2
+            found[site] = direction(with_D - without_D, offsets_ND, by, name, site, model.name)
     return found
 
 
@@ -99,7 +104,7 @@ def sound_means(
     return {site: torch.stack(some) for site, some in rows.items()}
 
 
-def direction(difference_D: Tensor, offsets_ND: Tensor, by: By, name: str, site: str) -> ControlVector:
+def direction(difference_D: Tensor, offsets_ND: Tensor, by: By, name: str, site: str, model: str = "") -> ControlVector:
     """`difference_D`, or by "pca" its part along the first principal axis of `offsets_ND`.
 
     Raises:
@@ -112,4 +117,4 @@ def direction(difference_D: Tensor, offsets_ND: Tensor, by: By, name: str, site:
         raise EditError(f"{name}: a direction is fitted by means or pca, not by {by!r}")
     if not difference_D.any():
         raise EditError(f"{name}: at {site!r} sounds with the attribute and without it do not differ")
-    return ControlVector(difference_D.float(), name, site=site)
+    return ControlVector(difference_D.float(), name, site=site, model=model)

@@ -24,7 +24,7 @@ from hooks.by_value import ByValue
 from steer.errors import EditError
 from steer.feature_ids import check_features
 from steer.gates import Gate
-from steer.values import Curve, Frames, PerRow, Span, Value, as_spans, checked, checked_each, vector_of
+from steer.values import Curve, Frames, PerRow, Span, Value, as_spans, checked, vector_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +190,7 @@ class Clamp(FeatureEdit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "value", checked_each(self.value, self.features, "the value of a clamp"))
+        object.__setattr__(self, "value", checked(self.value, "the value of a clamp", len(self.features)))
 
     def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
         return frames.value(self.value, f_BTS).expand_as(f_BTS)
@@ -205,7 +205,7 @@ class Scale(FeatureEdit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "factor", checked_each(self.factor, self.features, "the factor of a scaling"))
+        object.__setattr__(self, "factor", checked(self.factor, "the factor of a scaling", len(self.features)))
 
     def change(self, f_BTS: Tensor, frames: Frames) -> Tensor:
         return f_BTS * frames.value(self.factor, f_BTS)
@@ -215,15 +215,18 @@ class Scale(FeatureEdit):
 class Shift(Edit):
     """Add `strength` times a vector [d_sae] (or a `ControlVector`) to the features of every frame.
 
-    Gradients reach a vector that requires them, as they reach strengths, factors and values.
+    Gradients reach a vector that requires them, as they reach strengths, factors and values. `made_for` is the model
+    that a `ControlVector` names.
     """
 
     vector: Tensor
     strength: Value = 1.0
+    made_for: str = field(default="", kw_only=True, repr=False)
     kind: ClassVar[str] = "shift"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "made_for", self.made_for or getattr(self.vector, "model", ""))
         object.__setattr__(self, "vector", vector_of(self.vector, "a control vector is one finite number per feature"))
         object.__setattr__(self, "strength", checked(self.strength, "the strength of a shift"))
 
@@ -275,16 +278,18 @@ class AddDirection(ActivationEdit):
 
     The direction may be a `ControlVector` as `steer.directions` fits them. With `keep_norm` each frame then gets the
     length back that it had. Frames to which nothing is added stay what they were, bit for bit. Gradients reach a vector
-    that requires them.
+    that requires them. `made_for` is the model that a `ControlVector` names.
     """
 
     vector: Tensor
     strength: Value = 1.0
     keep_norm: bool = False
+    made_for: str = field(default="", kw_only=True, repr=False)
     kind: ClassVar[str] = "add_direction"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "made_for", self.made_for or getattr(self.vector, "model", ""))
         problem = "a direction is one finite number for each coordinate of the activation"
         object.__setattr__(self, "vector", vector_of(self.vector, problem))
         object.__setattr__(self, "strength", checked(self.strength, "the strength of a direction"))

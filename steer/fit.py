@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor
 from hooks import AudioModel, Site, SiteError, attach
 from hooks.capture import Recorder
 from hooks.random_numbers import seeded
-from steer.edits import Edit, FeatureEdit, Shift
-from steer.errors import SAEError
+from steer.delta import check
+from steer.edits import Edit
+from steer.errors import EditError, SAEError
 from steer.sae import EncodesAndDecodes
 
 
@@ -34,6 +36,12 @@ def differ(one: str, other: str) -> bool:
     return told and plain[0] != plain[1]
 
 
+def warn_of_foreign(what: str, made_for: str, model: AudioModel) -> None:
+    """Warn, with both names, of what was made for another model: its meaning may be lost there."""
+    if differ(made_for, model.name):
+        warnings.warn(f"{what} was made for {made_for}, not for {model.name}: it may mean nothing there", stacklevel=3)
+
+
 CODEC, RENAMED = "starter:codec", "starter:wavtokenizer"
 FORMER_WIDTH, FORMER_FEATURES = 128, 1024
 """Of the codec that `CODEC` was before it was called `RENAMED`, and of its SAE."""
@@ -50,12 +58,18 @@ def misfit(model: AudioModel, site: str, sae: EncodesAndDecodes, width: int) -> 
 
 def renamed(model: AudioModel, sae: EncodesAndDecodes | None, edits: Sequence[Edit]) -> str:
     """What to add to an error about edits that may have been made for the former `starter:codec`."""
-    features = (max(edit.features) + 1 for edit in edits if isinstance(edit, FeatureEdit))
-    lengths = (len(edit.vector) for edit in edits if isinstance(edit, Shift))
-    needed = max([*features, *lengths], default=0)
-    if model.name != CODEC or not getattr(sae, "d_sae", 0) < needed <= FORMER_FEATURES:
+    if model.name != CODEC or fit(edits, getattr(sae, "d_sae", 0)) or not fit(edits, FORMER_FEATURES):
         return ""
     return f"; if this was made for the codec that is called {RENAMED} now, name that as the model"
+
+
+def fit(edits: Sequence[Edit], d_sae: int) -> bool:
+    """Whether an SAE of so many features is one for the edits."""
+    try:
+        check(edits, d_sae)
+    except EditError:
+        return False
+    return True
 
 
 @torch.no_grad()

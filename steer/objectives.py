@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hooks.extensions import Registry
 from steer.errors import TrainingError
 from steer.passes import Pass
-from steer.registry import Registry
 
 Objective = Callable[[Pass, float], Tensor]
 

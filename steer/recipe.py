@@ -11,15 +11,19 @@
       - shift: vectors.safetensors#warm
         strength: 8
         when: gate.safetensors             # where a gate is open (`steer.gates`)
+      - add_direction: directions.safetensors   # added to the activation itself, at the sites that it was fitted at
+        strength: 2
+        keep_norm: true
     voice: {pitch_range: 1.5, note: A3}     # of codecs with a pitch coordinate, see `steer.voice`
     residual: keep
 
-YAML or JSON. A starter model brings its own SAEs where none are named. Goals are what shall be measured in the end,
-edits are done as they stand. Files and folders may be named relative to the recipe, in `whisper:model.pt` too. `during`
-at the top limits goals and all edits that have none of their own, in seconds, and so does `when` the edits, to where
-its gate is open; `{gate: gate.safetensors, threshold: 1, scope: clip}` says what takes the place of the file's own
-threshold and scope. `residual` (keep or drop what the codec cannot carry) is by default drop where there are goals,
-else keep. `padding: false` edits only the frames that hold sound, where a recogniser's window is longer than that.
+YAML or JSON. A starter model brings its own SAEs where none are named; directions need none. Goals are what shall be
+measured in the end, edits are done as they stand. Files and folders may be named relative to the recipe, in
+`whisper:model.pt` too. `during` at the top limits goals and all edits that have none of their own, in seconds, and so
+does `when` the edits, to where its gate is open; `{gate: gate.safetensors, threshold: 1, scope: clip}` says what takes
+the place of the file's own threshold and scope. `residual` (keep or drop what the codec cannot carry) is by default
+drop where there are goals, else keep. `padding: false` edits only the frames that hold sound, where a recogniser's
+window is longer than that.
 """
 
 from __future__ import annotations
@@ -29,11 +33,11 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from hooks import open_model
 from hooks.errors import one_line, shortened
@@ -42,10 +46,11 @@ from steer import starter
 from steer.edits import Edit, Shift
 from steer.errors import EditError, RecipeError
 from steer.formats import find_folder, load_sae
+from steer.goals import GOALS
 from steer.plain_yaml import UNREADABLE, read_yaml
 from steer.recipe_edits import RECIPE_EDITS, EditSpec, Said
 from steer.recipe_gates import GateSpec, When, moved_gate
-from steer.recipe_values import Spans, amount, value_of, written
+from steer.recipe_values import Goals, Spans, value_of
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector, load_vectors
 from steer.voice import Voice
@@ -53,7 +58,6 @@ from steer.voice import Voice
 DEFAULT_MODEL = "starter:codec"
 VECTORS = "vectors.safetensors"
 """Control vectors of an SAE lie beside it under this name; those called like a goal serve that goal."""
-UNITS = {"loudness": "dB", "pitch": "st", "brightness": "%"}
 
 
 def default_saes(model: str) -> dict[str, str]:
@@ -65,23 +69,12 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Goals(_Strict):
-    """Changes that shall be measured: loudness in dB, pitch in semitones, brightness in % of the spectral centroid."""
-
-    loudness: Annotated[FiniteFloat | None, amount("dB"), written("dB")] = None
-    pitch: Annotated[FiniteFloat | None, amount("st"), written("st")] = None
-    brightness: Annotated[FiniteFloat | None, amount("%"), written("%"), Field(gt=-100)] = None
-
-    def wanted(self) -> dict[str, float]:
-        return {name: value for name in UNITS if (value := getattr(self, name)) is not None}
-
-
 class Recipe(_Strict):
     """What to do, whole; see the module's head for the file. Paths in it are relative to `folder`."""
 
     model: str = DEFAULT_MODEL
     saes: dict[str, str] = Field(default_factory=dict, validate_default=True)
-    goals: Goals = Field(default_factory=Goals)
+    goals: Goals = Field(default_factory=dict)
     edits: list[EditSpec] = Field(default_factory=list)
     voice: Voice = Field(default_factory=Voice)
     during: Spans = None
@@ -100,7 +93,7 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _one_pitch(self) -> Recipe:
-        if self.voice.note is not None and self.goals.pitch is not None:
+        if self.voice.note is not None and "pitch" in self.goals:
             raise ValueError("voice.note says where the pitch goes: leave out goals.pitch, which says how far")
         return self
 
@@ -112,7 +105,8 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _needs_saes(self) -> Recipe:
-        if not self.saes:
+        directions = self.edits and not any(RECIPE_EDITS[spec.kind].needs_sae for spec in self.edits)
+        if not self.saes and (not directions or self.wanted or self.voice.active):
             raise ValueError(f"saes: say which SAE belongs to which site of {self.model}")
         return self
 
@@ -223,7 +217,7 @@ class Recipe(_Strict):
     @property
     def wanted(self) -> dict[str, float]:
         """The goals that are set, by name."""
-        return self.goals.wanted()
+        return dict(self.goals)
 
     def control_vectors(self) -> dict[str, ControlVector]:
         """The vectors that lie beside the SAEs, by name, each with its site; the first SAE that has one counts.
@@ -261,19 +255,21 @@ class Recipe(_Strict):
                 shift = Shift(vectors[name].vector, strength, during=self.during)
                 edits.setdefault(vectors[name].site, []).append(shift)
         for spec in self.edits:
-            site = spec.site or (next(iter(self.saes)) if len(self.saes) == 1 else None)
-            if site not in self.saes:
-                there = ", ".join(self.saes)
-                raise EditError(
-                    f"an edit names {'no site' if site is None else f'site {site!r}'}; there are SAEs at {there}"
-                )
             factor = 1.0 if spec.strength is None else value_of(spec.strength)
-            said = Said(spec.during or self.during, factor, self.located)
+            said = Said(spec.during or self.during, factor, self.located, spec.site, bool(spec.keep_norm))
             when = spec.when or self.when
             gate = when.load(self.located) if when else None
-            for edit in RECIPE_EDITS[spec.kind].edits(spec.what, said):
-                edits.setdefault(site, []).append(edit.conditional(gate))
+            made = RECIPE_EDITS[spec.kind].edits(spec.what, said)
+            for site, some in made.items() if isinstance(made, dict) else [(self._site_of(spec), made)]:
+                if site is None or (site not in self.saes and any(edit.of_features for edit in some)):
+                    named = "no site" if site is None else f"site {site!r}"
+                    there = ", ".join(self.saes) or "no site"
+                    raise EditError(f"an edit names {named}; there are SAEs at {there}")
+                edits.setdefault(site, []).extend(edit.conditional(gate) for edit in some)
         return edits
+
+    def _site_of(self, spec: EditSpec) -> str | None:
+        return spec.site or (next(iter(self.saes)) if len(self.saes) == 1 else None)
 
 
 def path_in(source: str) -> tuple[str, str, str]:
@@ -291,7 +287,7 @@ def first_problem(error: ValidationError) -> str:
     where = ".".join(str(part) for part in place if part not in ("float", "[key]") and "[" not in str(part))
     if problem["type"] == "extra_forbidden":
         inner = {
-            "goals": Goals.model_fields,
+            "goals": GOALS,
             "edits": [*RECIPE_EDITS, *EditSpec.model_fields],
             "voice": Voice.model_fields,
             "when": GateSpec.model_fields,
@@ -304,4 +300,4 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {text}" if where else text
 
 
-__all__ = ["EditSpec", "Goals", "Recipe"]
+__all__ = ["EditSpec", "Recipe"]

@@ -18,35 +18,40 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from steer.edits import Ablate, Clamp, Curve, Edit, Scale, Shift, Span
-from steer.errors import RecipeError
+from hooks.extensions import Registry
+from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, Scale, Shift, Span
+from steer.errors import EditError, RecipeError
 from steer.recipe_gates import When
-from steer.recipe_values import Number, Spans, each_feature
-from steer.registry import Registry
-from steer.vectors import load_vector
+from steer.recipe_values import Number, Spans, each_feature, inside
+from steer.vectors import load_vector, load_vectors
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a recipe says of an edit besides: when, how much, and how a path in it is found."""
+    """What a recipe says of an edit besides: when, how much, how a path in it is found, and where, if it says so."""
 
     during: list[Span] | None
     strength: float | Curve
     located: Callable[[str], str]
+    site: str | None = None
+    keep_norm: bool = False
 
 
 @dataclass(frozen=True)
 class RecipeEdit:
-    """A kind of edits. `what` is the type of what stands behind it, in pydantic's sense, and `edits` makes edits of it.
+    """A kind of edits. `what` is the type of what stands behind it, in pydantic's sense, and `edits` makes edits of it:
+    a list for the site that the recipe names (or the only one with an SAE), or {site: list}.
 
-    Of a `vector`, `what` is a file, which is found relative to the recipe, and there may be a strength.
+    Of a `vector`, `what` is a file, which is found relative to the recipe. `options` are those of strength and
+    keep_norm that there may be. A recipe whose edits have no need of an SAE (`needs_sae`) may name none.
     """
 
     what: Any
-    edits: Callable[[Any, Said], list[Edit]]
+    edits: Callable[[Any, Said], list[Edit] | dict[str, list[Edit]]]
     vector: bool = False
+    options: tuple[str, ...] = ()
+    needs_sae: bool = True
 
 
 def of_features(make: Callable[..., Edit]) -> RecipeEdit:
@@ -64,27 +69,60 @@ def of_values(make: Callable[..., Edit]) -> RecipeEdit:
 
 
 def of_vector(make: Callable[..., Edit]) -> RecipeEdit:
-    """`{KIND: vectors.safetensors#warm, strength: 8}`: make(vector, strength, during=...)."""
+    """`{KIND: vectors.safetensors#warm, strength: 8}`: make(ControlVector, strength, during=...)."""
 
     def edits(source: str, said: Said) -> list[Edit]:
-        return [make(load_vector(said.located(source)).vector, said.strength, during=said.during)]
+        return [make(load_vector(said.located(source)), said.strength, during=said.during)]
 
-    return RecipeEdit(str, edits, vector=True)
+    return RecipeEdit(str, edits, vector=True, options=("strength",))
+
+
+def directions(source: str, said: Said) -> dict[str, list[Edit]]:
+    """The directions of a file at the sites that they were fitted at, or one of them at the site that the recipe names.
+
+    Raises:
+        EditError: no such file or direction, one that has no site, or several for one site.
+    """
+    path = said.located(source)
+    named = [load_vector(path)] if "#" in source else list(load_vectors(path).values())
+    if said.site is not None and len(named) > 1:
+        named = [vector for vector in named if vector.site == said.site]
+    found: dict[str, list[Edit]] = {}
+    for vector in named:
+        site = said.site or vector.site
+        if not site:
+            raise EditError(f"{source}: {vector.name} does not say at which site it was fitted; name one: site: NAME")
+        if site in found:
+            raise EditError(f"{source}: holds several directions for {site!r}; name one as {source}#NAME")
+        found[site] = [
+            AddDirection(vector.vector, said.strength, said.keep_norm, during=said.during, made_for=vector.model)
+        ]
+    if not found:
+        raise EditError(f"{source}: holds no direction for {said.site!r}; name one as {source}#NAME")
+    return found
 
 
 RECIPE_EDITS: Registry[RecipeEdit] = Registry(
     "recipe edit",
     RecipeError,
-    {"ablate": of_features(Ablate), "clamp": of_values(Clamp), "scale": of_values(Scale), "shift": of_vector(Shift)},
+    {
+        "ablate": of_features(Ablate),
+        "clamp": of_values(Clamp),
+        "scale": of_values(Scale),
+        "shift": of_vector(Shift),
+        "add_direction": RecipeEdit(str, directions, True, ("strength", "keep_norm"), needs_sae=False),
+    },
 )
 
 
 class EditSpec(BaseModel):
-    """One edit, `{KIND: what}`, of a kind in `RECIPE_EDITS`. `site` may be left out where there is one SAE."""
+    """One edit, `{KIND: what}`, of a kind in `RECIPE_EDITS`. `site` may be left out where there is one SAE, and for
+    directions that say where they were fitted."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     strength: Number | None = None
+    keep_norm: bool | None = None
     site: str | None = None
     during: Spans = None
     when: When = None
@@ -100,8 +138,10 @@ class EditSpec(BaseModel):
             *names, last = RECIPE_EDITS
             raise ValueError(f"an edit is exactly one of {', '.join(names)} and {last}, and names features or a vector")
         ((key, what),) = [(key, given[key]) for key in given if given[key]]
-        if values.get("strength") is not None and not kinds[key].vector:
-            raise ValueError("strength belongs to a shift")
+        for option in ("strength", "keep_norm"):
+            if values.get(option) is not None and option not in kinds[key].options:
+                takers = [name for name, kind in RECIPE_EDITS.items() if option in kind.options]
+                raise ValueError(f"{option} belongs to {' and '.join(takers)}")
         try:
             what = TypeAdapter(kinds[key].what).validate_python(what)
         except ValidationError as error:
@@ -128,8 +168,3 @@ def kind_of(key: str) -> RecipeEdit:
         return RECIPE_EDITS[key]
     except RecipeError:
         raise inside("extra_forbidden", "there is no such edit", key) from None
-
-
-def inside(kind: Any, message: str, *place: int | str) -> PydanticCustomError:
-    """An error of a kind of pydantic's at a place inside what is validated."""
-    return PydanticCustomError(kind, "{message}", {"message": message, "place": place})

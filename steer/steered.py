@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,16 +12,17 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
-from hooks import AudioModel, Clip, Handle, Site, attach, wrap_model
+from hooks import AudioModel, Handle, Site, attach, wrap_model
 from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.errors import require
-from hooks.model import CHAINED, Source, Transcript
+from hooks.gradients import gradients
+from hooks.model import CHAINED, AnyKind, Source
 from hooks.padding import real_frames
 from steer.delta import Mode, Step, steps_of
 from steer.edits import Edit, Frames
 from steer.errors import EditError, SAEError
-from steer.fit import differ, misfit, prove, renamed, width_of
+from steer.fit import misfit, prove, renamed, warn_of_foreign, width_of
 from steer.gates import Gate
 from steer.gating import Conditional, Decider
 from steer.sae import SAE, EncodesAndDecodes
@@ -44,7 +44,7 @@ class EditHandle:
             handle.remove()
 
 
-class SteeredModel:
+class SteeredModel(AnyKind):
     """A model and an SAE for one of its sites, or {site: SAE}; or none, for edits that need none (`AddDirection`).
 
     Calling it is the model's own forward, and every attribute that is not here is read and set as the model's own;
@@ -82,13 +82,7 @@ class SteeredModel:
         self.saes: dict[str, EncodesAndDecodes] = dict(sae)
         self.sites = {name: self.model.site(name) for name in self.saes}
         for name, one in self.saes.items():
-            made_for = getattr(getattr(one, "info", None), "model", "")
-            if differ(made_for, self.model.name):
-                warnings.warn(
-                    f"the SAE at {name!r} was made for {made_for}, not for {self.model.name}: its features may mean "
-                    "nothing there",
-                    stacklevel=2,
-                )
+            warn_of_foreign(f"the SAE at {name!r}", getattr(getattr(one, "info", None), "model", ""), self.model)
             if isinstance(one, nn.Module):
                 one.to(self.model.device)
         if check and self.sites and self.model.sample_rate is not None:
@@ -97,35 +91,7 @@ class SteeredModel:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, **kwargs)
 
-    if TYPE_CHECKING:  # the model's, of every kind, so that a misspelt one is found; what is not here is `module`'s
-        name: str
-        kind: str
-        module: nn.Module
-        sample_rate: int | None
-        channels: int
-        device: torch.device
-        dtype: torch.dtype
-        quantize: bool
-        eval: Callable[..., SteeredModel]
-        train: Callable[..., SteeredModel]
-        cpu: Callable[..., SteeredModel]
-        cuda: Callable[..., SteeredModel]
-        half: Callable[..., SteeredModel]
-        bfloat16: Callable[..., SteeredModel]
-
-        def site(self, name: str) -> Site: ...
-        def prepare(self, source: Source) -> Tensor: ...
-        def run(self, audio_BCN: Tensor) -> Any: ...
-        def transcribe(self, source: Source, **options: Any) -> Transcript: ...
-        def transcribe_all(
-            self, sources: Sequence[Source], seed: int | None = None, **options: Any
-        ) -> list[Transcript]: ...
-        def embed(self, source: Source) -> Tensor: ...
-        def encode(self, audio_BCN: Tensor) -> Tensor: ...
-        def decode(self, z_BTD: Tensor) -> Tensor: ...
-        def resynthesize(self, source: Source) -> Clip: ...
-
-    else:
+    if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             if name == "model":
@@ -239,6 +205,8 @@ class SteeredModel:
         deciders = self._deciders(chosen, when)
         changes = {}
         for name, some in chosen.items():
+            for edit in some:
+                warn_of_foreign(f"the vector of an edit at {name!r}", getattr(edit, "made_for", ""), self.model)
             try:
                 steps = self._steps(name, some, mode, when, deciders)
             except EditError as error:
@@ -257,12 +225,7 @@ class SteeredModel:
                 if gate is not None:
                     asked.setdefault(gate, []).append(name)
         for gate in asked:
-            if differ(gate.probe.model, self.model.name):
-                warnings.warn(
-                    f"the gate at {gate.site!r} was made for {gate.probe.model}, not for {self.model.name}: what it "
-                    "decides may mean nothing there",
-                    stacklevel=4,
-                )
+            warn_of_foreign(f"the gate at {gate.site!r}", gate.probe.model, self.model)
         return {gate: Decider(gate, self.model, self.saes.get(gate.site), names) for gate, names in asked.items()}
 
     def _steps(
@@ -335,24 +298,26 @@ class SteeredModel:
     # --- reading ---
 
     @overload
-    def features(self, source: Source) -> dict[str, Tensor]: ...
+    def features(self, source: Source, *, grad: bool = False) -> dict[str, Tensor]: ...
     @overload
-    def features(self, source: list[Source]) -> list[dict[str, Tensor]]: ...
-    @torch.no_grad()
-    def features(self, source: Source | list[Source]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+    def features(self, source: list[Source], *, grad: bool = False) -> list[dict[str, Tensor]]: ...
+    def features(
+        self, source: Source | list[Source], *, grad: bool = False
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Features of a sound at every site, {site: [1, T, d_sae]}; of a list of sounds a list of these.
 
-        Edits that are active in this context are in what later sites see.
+        Edits that are active in this context are in what later sites see. With `grad` gradients are kept, as in `run`.
 
         Raises:
             AudioFileError: a sound that cannot be read, or something else than a sound.
         """
         if isinstance(source, list):
-            return [self.features(one) for one in source]
+            return [self.features(one, grad=grad) for one in source]
         audio_BCN = self.model.prepare(source)
-        with Recorder(self.model.module, list(self.sites.values())) as recorder:
-            self.model.run(audio_BCN)
-        return {name: self.saes[name].encode(x_BTD) for name, x_BTD in recorder.take().items()}
+        with gradients(grad):
+            with Recorder(self.model.module, list(self.sites.values())) as recorder:
+                self.model.run(audio_BCN)
+            return {name: self.saes[name].encode(x_BTD) for name, x_BTD in recorder.take().items()}
 
     # --- nnsight ---
 

@@ -28,6 +28,7 @@ from hooks.precision import widest
 from hooks.shuffle import Span, random_blocks, shuffled
 from hooks.site import names_of
 from hooks.store import ActivationStore
+from hooks.threads import busy_notice
 from steer.activations import ACTIVATIONS
 from steer.checkpoints import Run
 from steer.errors import SAEError, TrainingError
@@ -228,6 +229,8 @@ def trained(
     quiet = not manner.progress or group.rank > 0
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar, noted as asked:
         schedule = Schedule(group, shared.steps, manner.every, manner.minutes, asked)
+        if not quiet and device.type == "cpu" and (notice := busy_notice()):
+            bar.console.print(notice)
         task = bar.add_task("training", total=shared.steps, completed=first)
         for step in range(first, shared.steps):
             batches = {site: group.rows(next(stream)).to(device, torch.float32) for site, stream in streams.items()}

@@ -21,6 +21,8 @@ Frames = Tensor | SiteFrames
 Data = ActivationStore | Frames | Mapping[str, Frames]
 
 ACTIVATIONS = "activations"
+BATCH = 4
+"""Number of sounds of equal length that run through the model at once."""
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def captured(
     with ExitStack() as stack:
         root = stack.enter_context(TemporaryDirectory()) if folder is None else folder
         store = Path(root, ACTIVATIONS)
-        group.once(lambda: fill(store, model, sounds, sites))
+        group.once(lambda: fill(store, model, sounds, sites, batch=BATCH))
         yield ActivationStore(store)
 
 

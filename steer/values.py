@@ -132,37 +132,28 @@ def as_spans(during: Span | Sequence[Span] | None) -> tuple[Span, ...] | None:
     return spans
 
 
-def checked(value: Any, what: str) -> Value:
-    """A value that is the same for all features; a tensor of several numbers is one for each row of the batch.
+def checked(value: Any, what: str, features: int | None = None) -> Value:
+    """A value that is the same for all features, or a tensor with one for each. `features` is their number; where it is
+    None, a tensor of several numbers has one for each row of the batch.
 
     Raises:
-        EditError: it is not finite, or no number.
+        EditError: it is no number, not finite, or of another length.
     """
     if isinstance(value, Curve | PerRow):
         return value
     number = value if isinstance(value, Tensor) else torch.as_tensor(value)
     if not torch.isfinite(number).all():
         raise EditError(f"{what} has to be finite, not {value}")
-    return PerRow(number) if number.ndim else value
-
-
-def checked_each(value: Any, features: Sequence[int], what: str) -> Value:
-    """A value of chosen features: the same for all, or one for each [j].
-
-    Raises:
-        EditError: it is not finite, or of another length.
-    """
-    if isinstance(value, Curve | PerRow):
+    if not number.ndim:
         return value
-    number = value if isinstance(value, Tensor) else torch.as_tensor(value)
-    if not torch.isfinite(number).all():
-        raise EditError(f"{what} has to be finite, not {value}")
-    if number.ndim and number.shape != (len(features),):
+    if features is None:
+        return PerRow(number)
+    if number.shape != (features,):
         raise EditError(
-            f"{what} is one number or one for each of the {len(features)} features, not {list(number.shape)} numbers; "
+            f"{what} is one number or one for each of the {features} features, not {list(number.shape)} numbers; "
             "one for each row of the batch is PerRow(numbers)"
         )
-    return number if number.ndim else value
+    return number
 
 
 def vector_of(vector: Any, problem: str) -> Tensor:

@@ -29,13 +29,14 @@ from steer.errors import EditError
 class ControlVector(ByValue):
     """`vector` [d_sae], or [D] where it is a direction of the activation (`steer.directions`).
 
-    `unit` says what a strength of +1 does ("1 dB louder"), as far as that is known.
+    `unit` says what a strength of +1 does ("1 dB louder"), and `model` what it was made for, as far as that is known.
     """
 
     vector: Tensor
     name: str = "vector"
     unit: str = ""
     site: str = ""
+    model: str = ""
 
     def __add__(self, other: ControlVector) -> ControlVector:
         return replace(self, vector=self.vector + other.vector, name=f"{self.name} + {other.name}", unit="")
@@ -98,12 +99,12 @@ def from_direction(direction_D: Tensor, W_dec: Tensor, name: str = "vector", **f
 
 
 def save_vectors(vectors: Mapping[str, ControlVector], path: str | Path) -> None:
-    """Several vectors in one safetensors file, with names, units and sites as its metadata.
+    """Several vectors in one safetensors file, with names, units, sites and models as its metadata.
 
     Raises:
         EditError: the file cannot be written.
     """
-    about = {key: {"name": v.name, "unit": v.unit, "site": v.site} for key, v in vectors.items()}
+    about = {key: {"name": v.name, "unit": v.unit, "site": v.site, "model": v.model} for key, v in vectors.items()}
     try:
         with whole_file(path) as partial:
             save_file(

@@ -12,6 +12,7 @@ from hooks import AudioFileError
 from hooks.files import Stamp, stamp_of
 from hooks.text import check_regular
 from steer.recipe import VECTORS, Recipe, path_in
+from steer.recipe_edits import RECIPE_EDITS
 from steer.recipe_gates import moved_gate
 
 BLOCK = 2**20
@@ -62,9 +63,9 @@ def fingerprint(recipe: Recipe | None, *named: str, **options: Any) -> str:
         values = recipe.to_dict()
         values["model"] = content(recipe.located(recipe.model))
         values["saes"] = {site: content(recipe.located(source), VECTORS) for site, source in recipe.saes.items()}
-        for edit in values.get("edits", []):
-            if "shift" in edit:
-                edit["shift"] = content(recipe.located(edit["shift"]))
+        for spec, edit in zip(recipe.edits, values.get("edits", []), strict=False):
+            if RECIPE_EDITS[spec.kind].vector:
+                edit[spec.kind] = content(recipe.located(spec.what))
         for one in [values, *values.get("edits", [])]:
             if "when" in one:
                 one["when"] = moved_gate(one["when"], lambda path: content(recipe.located(path)))

@@ -20,7 +20,7 @@ from apps.batch.run import Finished
 from apps.batch.watch import Work, clock
 from apps.files import make_folder, to_json, write_result
 from apps.outcomes import ABOVE_BAND, STOI, met, shown
-from steer.recipe import UNITS
+from steer.goals import GOALS
 
 SHOWN = 20
 """So many failures are shown."""
@@ -233,7 +233,7 @@ def check_names(paths: Iterable[Path]) -> None:
 
 def changes_of(rows: Iterable[Row]) -> Iterable[Change]:
     outcomes = [row.result for row in rows if "measured" in row.result]
-    for name in UNITS:
+    for name in GOALS:
         values = [one["measured"][name] for one in outcomes if one["measured"].get(name) is not None]
         asked = [one for one in outcomes if name in one["requested"]]
         if values:

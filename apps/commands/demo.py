@@ -45,6 +45,7 @@ def demo(
             show_default=False,
         ),
     ] = None,
+    device: Annotated[str, of_content(help="Where models run: cpu, cuda or cuda:1.")] = "cpu",
     atlas: Annotated[Path | None, of_content(help="An atlas of `steer features`.", show_default=False)] = None,
     audio: Annotated[
         Path | None, of_content(metavar="DIR", help="The clips that the atlas names.", show_default=False)
@@ -61,7 +62,7 @@ def demo(
 
     users = users_of(auth or ())
     check_content(atlas, audio)
-    settings = Settings(Limits(max_mb, max_minutes), queue, tuple(model or ()), audio, atlas)
+    settings = Settings(Limits(max_mb, max_minutes), queue, tuple(model or ()), audio, atlas, device=device)
 
     def build(settings: Settings) -> Blocks:
         from apps.page.build import page

@@ -18,16 +18,19 @@ if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from steer.editing.outcome import Outcome
     from steer.recipe import Recipe
 
-goal, of_voice, of_features = map(panel, ("What it shall sound like", "Voice and pitch", "Feature by feature"))
+of_goals, of_voice, of_features = map(panel, ("What it shall sound like", "Voice and pitch", "Feature by feature"))
 
 
 @dataclass(frozen=True)
 class Goals:
     """A recipe's `goals`."""
 
-    loudness: Annotated[str | None, goal(help="Such as +6dB.")] = None
-    pitch: Annotated[str | None, goal(help="Such as -2st (semitones).")] = None
-    brightness: Annotated[str | None, goal(help="Such as +20% (of the centroid).")] = None
+    loudness: Annotated[str | None, of_goals(help="Such as +6dB.")] = None
+    pitch: Annotated[str | None, of_goals(help="Such as -2st (semitones).")] = None
+    brightness: Annotated[str | None, of_goals(help="Such as +20% (of the centroid).")] = None
+    goal: Annotated[list[str] | None, of_goals(help="One that an installed package adds: NAME=AMOUNT. Repeatable.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ class Edits:
     clamp: Annotated[list[str] | None, of_features(help="Hold at a value: 5=2.0.")] = None
     scale: Annotated[list[str] | None, of_features(help="Multiply: 4=1.5.")] = None
     shift: Annotated[list[str] | None, of_features(help="Along a vector: file.safetensors#name:8.")] = None
+    add_direction: Annotated[
+        list[str] | None,
+        of_features(
+            help="Add directions to the activation itself, at the sites that they were fitted at: file.safetensors:2, "
+            "or one of them: file.safetensors#name:2."
+        ),
+    ] = None
+    keep_norm: Annotated[bool, of_features("--keep-norm", help="Then give each frame the length back that it had.")] = (
+        False
+    )
 
 
 def edit(
@@ -106,17 +119,19 @@ def edit(
     from apps.batch.edit_work import EditTask
     from apps.batch.jobs import plan
     from apps.batch.recipes import own_recipes
-    from apps.flags import edits_of, recipe_of
+    from apps.flags import edits_of, goals_of, recipe_of
     from apps.inputs import inputs_of, written_as
     from hooks.clip import check_target
     from steer.recipe import Recipe
 
     found, is_batch = inputs_of(inputs)
     changes = edits_of(**asdict(edits))
+    wanted = {**asdict(goals), **goals_of(goals.goal or [])}
+    del wanted["goal"]
 
     def with_options(base: Recipe | None) -> Recipe:
         return recipe_of(
-            base, asdict(goals), changes, during or [], residual, **asdict(means), limit=limit, voice=asdict(voice)
+            base, wanted, changes, during or [], residual, **asdict(means), limit=limit, voice=asdict(voice)
         )
 
     what = with_options(Recipe.load(recipe) if recipe else None)

@@ -39,7 +39,7 @@ def known_models() -> list[dict[str, Any]]:
         config = json.loads((starter.model_folder(name.removeprefix("starter:")) / "config.json").read_text())
         family = family_of(config.get("architecture") or config["model_type"])
         rows.append({"model": name, "family": "starter", **needed(family, name), "SAEs": starter.saes(name)})
-    for family in FAMILIES:
+    for family in FAMILIES.all().values():
         names = [*family.names, *([f"a folder ({', '.join(family.types)})"] if family.open_folder else [])]
         rows += [{"model": name, "family": family.name, **needed(family, name), "SAEs": []} for name in names]
     return rows

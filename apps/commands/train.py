@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import Batch, Json, Layers, of_where, output, panel, sites_option
+from apps.options import Json, Layers, of_where, output, panel, sites_option
 
 if TYPE_CHECKING:  # loads torch: `steer --help` does not wait for it
     from evaluation.downstream import Sets
@@ -95,7 +95,7 @@ class Where:
 
         return open_model(self.called, device=own_device(self.device))
 
-    def in_store(self, folder: Path, batch: int) -> ActivationStore:
+    def in_store(self, folder: Path, batch: int | None) -> ActivationStore:
         """A filled store, which is trained on as it is, and which of its sites.
 
         Raises:
@@ -105,7 +105,7 @@ class Where:
         from hooks.store import ActivationStore
         from steer.errors import TrainingError
 
-        if self.layers is not None or batch > 1:
+        if self.layers is not None or batch is not None:
             flag = "--batch" if self.layers is None else "--layers"
             raise TrainingError(f"{flag}: needs sounds and a model; --store alone is trained on as it is, by --site")
         store = ActivationStore(folder, [name.strip() for name in self.site.split(",")] if self.site else None)
@@ -186,7 +186,14 @@ def train(
     where: Where,
     how: How,
     cost: Cost,
-    batch: Batch = 1,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of sounds of equal length that run at once; with 1 how a sound's activations are rounded does "
+            "not depend on the others. Default: 4.",
+        ),
+    ] = None,
     data: Annotated[str, typer.Option(help="What the sounds are, for the SAE's own notes.")] = "",
     license: Annotated[str, typer.Option(help="Licence of the SAE, for the same.")] = "",
     as_json: Json = False,
@@ -208,6 +215,7 @@ def train(
     from steer.parallel import process_group
     from steer.sae import SAEInfo
     from steer.training import train_saes
+    from steer.training_data import BATCH
 
     seeds = seeds_in(how.seeds)
     frames.check()
@@ -223,7 +231,7 @@ def train(
         sites = sites_in(model, where.site, where.layers)
         check_folders(out, folders_of(out, sites, seeds).values())
         sounds, sets = frames.sounds(), cost.sets(model, frames.audio)
-        fill(folder, model, track(sounds, "activations"), sites, batch=batch)
+        fill(folder, model, track(sounds, "activations"), sites, batch=batch or BATCH)
         return model, sets
 
     with process_group(where.device) as group:

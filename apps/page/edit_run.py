@@ -16,7 +16,7 @@ from hooks.tags import read_tags
 from steer.acoustics import decibels
 from steer.editing.editor import BLOCK_S, Editor, Outcome, Report
 from steer.edits import Span
-from steer.recipe import UNITS
+from steer.goals import GOALS
 
 MISSING = "not measured"
 SILENT_DB = -100.0
@@ -104,7 +104,7 @@ def loudness_db(sound: Path) -> float:
 def measured_rows(outcome: Outcome) -> list[list[str]]:
     """What was asked for, and what was measured against the file and against the codec's round trip, by attribute."""
     names = {"loudness": "Loudness", "pitch": "Pitch", "brightness": "Brightness"}
-    units = {**UNITS, "pitch": "semitones"}
+    units = {name: "semitones" if name == "pitch" else GOALS[name].unit for name in names}
     return [
         [
             title,

@@ -42,7 +42,8 @@ def edit_in(line: str) -> dict[str, Any]:
     what, during, span = rest.partition(" during ")
     if kind.lower() not in KINDS or not what:
         raise RecipeError(f"{line!r} is not an edit such as: ablate 3, 17 / clamp 5 = 2.0 / scale 4 = 1.5")
-    (edit,) = edits_of(**{kind.lower(): [what]})
+    option: dict[str, Any] = {kind.lower(): [what]}
+    (edit,) = edits_of(**option)
     return {**edit, **({"during": [span_of(span)]} if during else {}), **({"site": site} if site else {})}
 
 

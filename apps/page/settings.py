@@ -14,7 +14,7 @@ class Settings:
 
     `queue` is how many runs may wait; `models` are names that are offered besides the starters; `atlas` is a file of
     `steer features`, and `audio` the folder with the clips that it names; `folder` holds uploads and results while the
-    server is up. A `private` page is for those at this machine: there any model may be named.
+    server is up. A `private` page is for those at this machine: there any model may be named. Models run on `device`.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -24,3 +24,4 @@ class Settings:
     atlas: Path | None = None
     folder: Path | None = None
     private: bool = False
+    device: str = "cpu"

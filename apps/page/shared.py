@@ -44,7 +44,7 @@ class Shared:
             path = place / f"{name.lower().replace(' ', '-')}.wav"
             write_clip(make(), path, force=True)
             samples[name] = str(path)
-        return cls(settings, Opened(), Runs(settings.folder, settings.queue), samples)
+        return cls(settings, Opened(device=settings.device), Runs(settings.folder, settings.queue), samples)
 
     def models(self) -> list[str]:
         """Names that are offered: nothing else is opened for those who use the page."""

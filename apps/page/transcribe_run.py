@@ -83,11 +83,12 @@ def transcribe_three(
         pass  # edits that cannot be done are refused here, before any work
     clip = as_clip(source, model.sample_rate)
     sites = tuple(site for site in recipe.saes if edits.get(site) or not edits)
-    # SAEs are trained without padding
-    through = SteeredModel(model, {site: steered.saes[site] for site in sites}, check=False).edit(
-        mode="reconstruct", padding=False
-    )
-    steps: dict[str, AbstractContextManager[Any]] = {"baseline": nullcontext(), "reconstruction only": through}
+    first = next(iter((*sites, *edits)))  # a direction may be where there is no SAE
+    steps: dict[str, AbstractContextManager[Any]] = {"baseline": nullcontext()}
+    if sites:
+        through = SteeredModel(model, {site: steered.saes[site] for site in sites}, check=False)
+        # SAEs are trained without padding
+        steps["reconstruction only"] = through.edit(mode="reconstruct", padding=False)
     if edits:
         steps["edited"] = steered.edit(edits, padding=recipe.padding)
 
@@ -97,12 +98,13 @@ def transcribe_three(
             report(stage, (number + done) / len(steps))
 
         report(stage, number / len(steps))
-        with as_edited, attach(model.module, steered.sites[sites[0]], at_window):
+        with as_edited, attach(model.module, model.site(first), at_window):
             return Heard.of(model.transcribe(clip, **options))
 
-    heard = [hear(number, *step) for number, step in enumerate(steps.items())]
+    heard = {stage: hear(number, stage, context) for number, (stage, context) in enumerate(steps.items())}
     report("done", 1.0)
-    baseline, reconstruction, edited = heard if edits else [*heard, heard[0]]
+    baseline = heard["baseline"]
+    reconstruction, edited = heard.get("reconstruction only", baseline), heard.get("edited", baseline)
     return Transcribed(baseline, reconstruction, edited, sites, clip.seconds, "" if edits else NO_EDITS)
 
 

@@ -15,7 +15,7 @@ from evaluation.evaluators.residuals import RESIDUALS
 from evaluation.evaluators.stability import STABILITY
 from evaluation.evaluators.vectors import VECTORS
 from evaluation.frame import Evaluator
-from steer.registry import Registry
+from hooks.extensions import Registry
 
 EVALUATORS: Registry[Evaluator[Any]] = Registry(
     "evaluator",

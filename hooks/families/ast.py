@@ -81,14 +81,12 @@ class SpectrogramTransformer(Encoder):
         clip = as_clip(source, self.sample_rate).resampled(self.sample_rate).mixed(1)
         return clip.waveform[None].to(self.device)
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         """The class logits of each window [B, windows, classes]; without a head its tokens [B, windows * T, D]."""
         outputs = self._by_window(audio_BCN, lambda values: self.module(values)[0])
         return torch.cat([output[:, None] if output.ndim == 2 else output for output in outputs], dim=1)
 
-    @torch.no_grad()
-    def embed(self, source: Source) -> Tensor:
+    def _embed(self, source: Source) -> Tensor:
         """One embedding for each window [windows, D]: the mean of its class and distillation tokens."""
         base = self.module.base_model
         audio_BCN = self.prepare(source)

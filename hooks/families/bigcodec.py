@@ -14,7 +14,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line
@@ -53,8 +52,7 @@ class BigCodecCodec(Codec):
     def decode(self, z_BTD: Tensor) -> Tensor:
         return self.module.decode(z_BTD.transpose(1, 2))[:, None]
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         return self.module(audio_BCN[:, 0], quantize=self.quantize)[:, None]
 
 

@@ -114,8 +114,7 @@ class CrepeEncoder(Encoder):
         """Audio [1, 1, samples], in float32 for models of any dtype: frames are brought to the same level in it."""
         return as_clip(source, SAMPLE_RATE).resampled(SAMPLE_RATE).mixed(1).waveform[None].to(self.device)
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         """Probabilities of the pitch bins [B, T, 360], T = 1 + samples // hop_length, a second or so at a time."""
         start_s, batch, outputs = current_time() or 0.0, len(audio_BCN), []
         audio_BN = audio_BCN[:, 0].float()
@@ -127,7 +126,7 @@ class CrepeEncoder(Encoder):
                 outputs.append(self.module(frames.to(self.dtype)).unflatten(0, (batch, -1)))
         return torch.cat(outputs, dim=1)
 
-    def embed(self, source: Source) -> Tensor:
+    def _embed(self, source: Source) -> Tensor:
         """`encoder.4` [T, D], which is the package's embedding."""
         seen: list[Tensor] = []
         with attach(self.module, self.sites["encoder.4"], seen.append):

@@ -16,7 +16,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hooks.errors import ModelError, one_line, require
@@ -69,8 +68,7 @@ class _Dac(Codec):
     def decode(self, z_BTD: Tensor) -> Tensor:
         return fitted(self.module.decoder(z_BTD.transpose(1, 2)), z_BTD.shape[1] * self.hop_length)
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         """The round trip.
 
         Raises:

@@ -116,8 +116,7 @@ class DiffRhythmVAE(Codec):
         with at_time(current_time() or 0.0):
             return self.module.decode_export(z_BTD.transpose(1, 2))
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         samples = audio_BCN.shape[-1]
         with sound_until((current_time() or 0.0) + samples / SAMPLE_RATE):
             return self.decode(self.encode(audio_BCN))[..., :samples]

@@ -66,8 +66,7 @@ class _Encodec(Codec):
         if self.chunk_stride is not None:
             raise ModelError(f"{self.name}: every second is normalised by itself; use run or resynthesize, not {verb}")
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         samples = audio_BCN.shape[-1]
         round_trip = self._coded if self.quantize else self._continuous
         if self.chunk_length is None or self.chunk_stride is None:

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hooks.errors import ModelError, require
@@ -102,8 +101,7 @@ class MimiCodec(Codec):
         x_BTD = transformer(upsample(z_BTD.transpose(1, 2)).transpose(1, 2))[0]
         return decoder(x_BTD.transpose(1, 2))
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         samples = audio_BCN.shape[-1]
         if not self.quantize:
             return self.decode(self.encode(audio_BCN))[..., :samples]

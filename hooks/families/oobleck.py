@@ -114,8 +114,7 @@ class OobleckVAE(Codec):
             tile = (module.tile_latent_min_length, module.tile_latent_overlap)
         return in_tiles(module.decoder, z_BTD.transpose(1, 2), self.frame_rate, tile)
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         samples = audio_BCN.shape[-1]
         assert self.sample_rate is not None
         with sound_until((current_time() or 0.0) + samples / self.sample_rate):

@@ -78,8 +78,7 @@ class SnacCodec(Codec):
         with self._same_noise():
             return self.module.decoder(z_BTD.transpose(1, 2))
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         samples = audio_BCN.shape[-1]
         assert self.sample_rate is not None
         with self._same_noise(), sound_until((current_time() or 0.0) + samples / self.sample_rate):

@@ -78,8 +78,7 @@ class SourceFilterCodec(Codec):
     def decode_passes(self, site: str) -> bool:
         return site == "latent" or site.startswith("decoder.")
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         return self.decode(self.encode(audio_BCN))[..., : audio_BCN.shape[-1]]
 
 

@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line, require
@@ -59,8 +58,7 @@ class SpeechTokenizerCodec(Codec):
     def decode(self, z_BTD: Tensor) -> Tensor:
         return self.module.decoder(z_BTD.transpose(1, 2))
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         if self.quantize:
             output_BCN, _, _ = self.module(audio_BCN, n_q=self.num_quantizers)
         else:

@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hooks.clip import as_clip
@@ -88,13 +87,11 @@ class SpeechEncoder(Encoder):
             x_BCN = (x_BCN - x_BCN.mean()) / (x_BCN.var(correction=0) + 1e-7).sqrt()
         return x_BCN.to(self.device, self.dtype)
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Any:
+    def _run(self, audio_BCN: Tensor) -> Any:
         """The library's own output. A sound shorter than one frame (25 ms) is filled up with silence."""
         return self.module(self._filled(audio_BCN))
 
-    @torch.no_grad()
-    def embed(self, source: Source) -> Tensor:
+    def _embed(self, source: Source) -> Tensor:
         """`last_hidden_state` [T, D], also where there is a CTC head."""
         return self.module.base_model(self._filled(self.prepare(source)))[0][0]
 

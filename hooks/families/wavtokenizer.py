@@ -69,8 +69,7 @@ class WavTokenizerCodec(Codec):
     def decode(self, z_BTD: Tensor) -> Tensor:
         return self.module.decode(z_BTD.transpose(1, 2))[:, None]
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         return self.module(audio_BCN[:, 0], quantize=self.quantize)[:, None]
 
 

@@ -36,7 +36,8 @@ from steer.editing.voice_edits import FORMANT_SITE, VoiceEdits, check_codec
 from steer.editing.voice_measure import measured_voice
 from steer.edits import Edit, Span, as_spans
 from steer.errors import EditError
-from steer.recipe import UNITS, Recipe
+from steer.goals import GOALS
+from steer.recipe import Recipe
 from steer.sae import SAE
 from steer.steered import SteeredModel
 from steer.stream import round_trip
@@ -170,7 +171,7 @@ class Editor:
             renderer.begin()  # of this pass alone
             return renderer.render(blocks, rate, edits, manner, start_s, memory, planned)
 
-        names = [name for name in UNITS if name in self.vectors]
+        names = [name for name in GOALS if name in self.vectors]
         planned = self.voice_edits(renderer, excerpts, manner) if self.recipe.voice.active else None
 
         def trials_with(manner: Manner) -> Trials:
@@ -203,7 +204,7 @@ class Editor:
             clipped, unchanged = self._stream(renderer, excerpts, edits, planned, manner, force, report)
             limited_db, unmoved = renderer.turned_down_db, renderer.unmoved
         report("measuring", 1.0)
-        measured: Changes = dict.fromkeys(UNITS, 0.0) if unchanged else trials.changes(strengths)
+        measured: Changes = dict.fromkeys(GOALS, 0.0) if unchanged else trials.changes(strengths)
         kept = Kept()
         if self.details and not unchanged and stretches:
             kept = what_was_kept(trials.original, trials.written(strengths), rate, self.codec)

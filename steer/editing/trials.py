@@ -16,7 +16,8 @@ from steer.editing.excerpts import Stretch
 from steer.editing.render import Manner, Memory, Planned, SiteEdits
 from steer.edits import Span
 from steer.errors import EditError
-from steer.recipe import UNITS, Recipe
+from steer.goals import GOALS
+from steer.recipe import Recipe
 
 FEWEST_VOICED = 5
 """With fewer voiced frames of 10 ms a sound has no pitch to move."""
@@ -30,7 +31,7 @@ ROUND_TRIP_FRAMES = 40
 """Frames that the pitch of the round trip is read in: it decides nothing, and CREPE takes most of an edit's time."""
 
 Changes = dict[str, float | None]
-"""By attribute: dB, semitones, %; None where it cannot be measured."""
+"""By attribute, in the units of `steer.goals`; None where it cannot be measured."""
 
 
 class Render(Protocol):
@@ -124,7 +125,7 @@ class Trials:
     def measured(self, samples_CN: Tensor, pitch: bool, pitch_frames: int = 0) -> Acoustics:
         """With the pitch read in so many frames, by default in as many as the search."""
         frames = pitch_frames or self.pitch_frames
-        return measure(samples_CN, self.sample_rate, pitch, lufs=False, crepe=self.crepe, pitch_frames=frames)
+        return measure(samples_CN, self.sample_rate, pitch, False, self.crepe, frames, self.recipe.wanted)
 
     def changes(self, strengths: Mapping[str, float], pitch: bool = True) -> Changes:
         """What these strengths change against the file; all None where nothing of the file is measured.
@@ -132,7 +133,7 @@ class Trials:
         What was tried once is not tried again.
         """
         if not self.stretches:
-            return dict.fromkeys(UNITS)
+            return dict.fromkeys(GOALS)
         pitch = pitch and self.pitch
         key = (pitch, *sorted(strengths.items()))
         if key not in self._known:
@@ -149,7 +150,7 @@ class Trials:
     def against_round_trip(self, strengths: Mapping[str, float]) -> Changes:
         """What the codec's output alone changes against its plain round trip, both without the input's detail."""
         if not self.stretches:
-            return dict.fromkeys(UNITS)
+            return dict.fromkeys(GOALS)
         manner = replace(self.manner, residual="drop", spans=None, limit=False)
         ways: list[tuple[SiteEdits, Planned | None]] = [({}, None), (self.edits_for(strengths), self.planned)]
         before, after = (

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hooks.extensions import Registry
 from steer.errors import SAEError
 from steer.formats import dictionary_learning, openai, sae_lens, sparsify
 from steer.formats.audio_saes import Freud, WhisperSAE
 from steer.formats.checkpoint import Checkpoint
-from steer.registry import Registry
 from steer.sae import SAE
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,13 @@ import torch
 
 from apps.cli import main
 from apps.commands.edit import exit_code
+from hooks import Clip, open_model, read_clip
+from steer import edit_sound
+from steer.directions import directions_from_pairs
+from steer.errors import EditError
+from steer.recipe import Recipe
 from steer.sae import SAE, SAEInfo
-from steer.vectors import ControlVector, save_vectors
+from steer.vectors import ControlVector, load_vector, save_vectors
 
 Write = Callable[..., Path]
 LOUDER = ("--clamp", "0=1.0")
@@ -182,6 +187,34 @@ def test_recipe_does_what_the_flags_do(
     )
     assert json.loads(ran.out)["recipe"]["during"] == [[7.0, 8.0]]
     assert (tmp_path / "o.wav").read_bytes() == source.read_bytes()
+
+
+def test_a_direction_by_flag_recipe_and_python_are_one(
+    steer: Callable[..., Ran], codec_folder: Path, sound: Write, tmp_path: Path
+) -> None:
+    """Without an SAE, for a file and for a batch."""
+    source, recipe, file = sound("in/a.wav", 0.5), tmp_path / "r.yaml", tmp_path / "d.safetensors"
+    model = open_model(codec_folder)
+    loud = read_clip(source)
+    pairs = [(loud, Clip(0.3 * loud.waveform, loud.sample_rate))]
+    save_vectors(directions_from_pairs(model, pairs, "latent"), file)
+    flags = ("--model", codec_folder, "--residual", "drop", "--add-direction", f"{file}:0.5", "--keep-norm")
+    assert steer("edit", source, "-o", tmp_path / "flag.wav", *flags, "--save-recipe", recipe).code == 0
+    saved = Recipe.load(recipe)
+    assert saved.saes == {} and saved.to_dict()["edits"][0]["keep_norm"] is True
+    assert steer("edit", tmp_path / "in", "-o", tmp_path / "out", "--recipe", recipe).code == 0
+    direction = {"add_direction": str(file), "strength": 0.5, "keep_norm": True}
+    in_python = edit_sound(source, str(codec_folder), edits=[direction], residual="drop")
+    flagged = (tmp_path / "flag.wav").read_bytes()
+    assert flagged == (tmp_path / "out" / "a.wav").read_bytes() == in_python.data
+    assert steer("edit", source, "-o", tmp_path / "more.wav", "--recipe", recipe, *flags[4:]).code == 0
+    assert flagged not in (source.read_bytes(), (tmp_path / "more.wav").read_bytes())
+    ran = steer("edit", source, "-o", tmp_path / "no.wav", *flags[:2], "--ablate", "3", "--keep-norm")
+    assert ran.code == 2 and "--keep-norm: belongs to --add-direction" in ran.err
+    # another model is noticed
+    save_vectors({"latent": replace(load_vector(file), model="encodec:24khz")}, file)
+    with pytest.warns(UserWarning, match="made for encodec:24khz, not for starter:codec"), pytest.raises(EditError):
+        edit_sound(source, edits=[direction])
 
 
 def test_batch_goes_on_past_bad_files(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:

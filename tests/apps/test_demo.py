@@ -53,9 +53,11 @@ def test_what_the_server_is_told(served: list[dict[str, Any]], steer: Run, tmp_p
     atlas.write_text("{}")
     options = ["--host", "::1", "--port", "0", "--auth", "ann:a:b", "--auth", "bob:c", "--share", "--max-mb", "5"]
     options += ["--max-minutes", "1.5", "--queue", "3", "--model", "dac:24khz", "--model", "snac:24khz"]
-    assert steer("demo", *options, "--audio", tmp_path, "--atlas", atlas)[0] == 0
+    assert steer("demo", *options, "--audio", tmp_path, "--atlas", atlas, "--device", "cuda:1")[0] == 0
     told = served.pop()
-    assert told["settings"] == Settings(Limits(5.0, 1.5), 3, ("dac:24khz", "snac:24khz"), tmp_path, atlas)
+    assert told["settings"] == Settings(
+        Limits(5.0, 1.5), 3, ("dac:24khz", "snac:24khz"), tmp_path, atlas, device="cuda:1"
+    )
     assert (told["host"], told["port"], told["share"]) == ("::1", 0, True)
     assert told["users"] == {"ann": "a:b", "bob": "c"}
 

@@ -1,11 +1,12 @@
-"""An activation, an edit, a format, an objective and an evaluator of one's own: a class or function and a line, then
-used in Python, in a recipe and by the commands."""
+"""An activation, an edit, a format, an objective, a family, a goal and an evaluator of one's own: a class or function
+and a line, then used in Python, in a recipe and by the commands."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -24,19 +25,27 @@ from evaluation.evaluators import EVALUATORS
 from evaluation.everything import EverythingConfig, plan, summarise
 from evaluation.frame import Evaluator, Progress
 from evaluation.report import Report
-from steer import SAE, FeatureEdit, Recipe, Scale, TrainConfig, train_sae
+from hooks import AudioModel, capture, open_model, wrap_model
+from hooks.extensions import Registry
+from hooks.family import Family
+from hooks.registry import FAMILIES
+from hooks.store import ActivationStore
+from steer import SAE, FeatureEdit, Recipe, Scale, TrainConfig, edit_sound, train_sae
 from steer.activations import ACTIVATIONS, Activation
 from steer.delta import FullEdit, PickedEdit, site_edit
 from steer.edits import Frames
 from steer.encoder import Encoder
 from steer.errors import RecipeError, SAEError, TrainingError
-from steer.formats import FORMATS, Format, load_sae, writable, write_sae
+from steer.formats import FORMATS, Format, find_folder, load_sae, writable, write_sae
 from steer.formats.assemble import assemble
 from steer.formats.checkpoint import Checkpoint
+from steer.goals import GOALS, Goal
 from steer.objectives import OBJECTIVES
 from steer.passes import Pass
+from steer.recipe import VECTORS
 from steer.recipe_edits import RECIPE_EDITS, of_features
-from steer.registry import Registry
+from steer.vectors import ControlVector, load_vectors, save_vectors
+from tests.hooks.tiny import SITES, Tiny, tiny_model
 
 Run = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -184,6 +193,80 @@ def test_an_objective(steer: Run, sound: Write, codec_folder: Path, tmp_path: Pa
     assert not (tmp_path / "no").exists()
 
 
+TINY = Family(
+    "tinies",
+    names=("tinies:one",),
+    classes=(f"{Tiny.__module__}.{Tiny.__qualname__}",),
+    wrap=lambda module: AudioModel(module, tiny_model().sites.values(), name="tinies:wrapped", sample_rate=8000),
+    open_name=lambda rest, name: tiny_model(name),
+)
+
+
+@pytest.fixture(params=["line", "entry point"])
+def family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The family, added by a line or by an installed package."""
+    if request.param == "line":
+        monkeypatch.setitem(FAMILIES, "tinies", TINY)
+        yield
+        return
+    entry = SimpleNamespace(name="tinies", load=lambda: TINY)
+    found = lambda group: [entry] * (group == "audiosteer.families")  # noqa: E731
+    monkeypatch.setattr("hooks.extensions.entry_points", found)
+    yield
+    del FAMILIES["tinies"]
+
+
+def test_a_family(family: None, steer: Run, sound: Write, tmp_path: Path) -> None:
+    # Python: by name and by class
+    assert open_model("tinies:one").name == "tinies:one"
+    module = tiny_model().module
+    assert (wrap_model(module).name, list(wrap_model(module).sites)) == ("tinies:wrapped", SITES)
+    # the commands, and a recipe with a direction for it
+    code, shown, told = steer("models", "--json")
+    assert code == 0 and "tinies:one" in [row["model"] for row in json.loads(shown)], told
+    source = sound("a.wav", 1.0)
+    code, _, told = steer("capture", source, "-o", tmp_path / "store", "--model", "tinies:one", "--site", "coarse")
+    assert code == 0, told
+    (captured,) = capture(open_model("tinies:one"), [source], "coarse")
+    stored = ActivationStore(tmp_path / "store").frames("coarse")[:]
+    assert torch.equal(stored, captured.activations["coarse"][0].half())
+    save_vectors({"coarse": ControlVector(torch.ones(3), site="coarse")}, tmp_path / "d.safetensors")
+    recipe = Recipe.build({"model": "tinies:one", "edits": [{"add_direction": str(tmp_path / "d.safetensors")}]})
+    steered = recipe.open()
+    with steered.edit(recipe.edits_for()):
+        (moved,) = capture(steered.model, [source], "coarse")
+    torch.testing.assert_close(moved.activations["coarse"], captured.activations["coarse"] + 1)
+
+
+def peak_db(waveform_CN: Tensor, sample_rate: int) -> float:
+    return 20 * math.log10(float(waveform_CN.abs().max()))
+
+
+def test_a_goal(steer: Run, sound: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, sae = sound("a.wav", 1.0), shutil.copytree(find_folder("starter:codec/latent"), tmp_path / "latent")
+    vectors = {"peak": load_vectors(sae / VECTORS)["loudness"]}
+    save_vectors(vectors, sae / VECTORS)
+    flags = ("--model", "starter:codec", "--sae", sae, "--goal", "peak=-3 dB", "--force")
+    with monkeypatch.context() as added:
+        added.setitem(GOALS, "peak", Goal("dB", 0.5, peak_db))
+        # Python
+        edited = edit_sound(source, goals={"peak": "-3dB"}, vectors=vectors)
+        before, after = (peak_db(torch.from_numpy(x), 0) for x in (soundfile.read(source)[0], edited.samples.numpy()))
+        # 16 bits round a peak by up to 0.003 dB
+        assert edited.met and edited.outcome.measured["peak"] == pytest.approx(after - before, abs=0.005)
+        assert after - before == pytest.approx(-3, abs=0.5)
+        # the command, and its recipe
+        recipe = tmp_path / "r.yaml"
+        code, shown, told = steer("edit", source, "-o", tmp_path / "o.wav", *flags, "--save-recipe", recipe)
+        assert code == 0 and "peak" in shown, told
+        assert (tmp_path / "o.wav").read_bytes() == edited.data
+        assert Recipe.load(recipe).to_dict()["goals"] == {"peak": "-3dB"}
+        with pytest.raises(RecipeError, match=r"goals.peak: '-3st' is not an amount such as \+2dB"):
+            Recipe.build({"goals": {"peak": "-3st"}})
+    code, _, told = steer("edit", source, "-o", tmp_path / "o.wav", *flags)
+    assert (code, "there is no key 'goals.peak'" in told) == (2, True)
+
+
 def test_installed_packages_add_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, str]] = []
 
@@ -198,7 +281,7 @@ def test_installed_packages_add_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(wanted)
         return [Entry(name) for name in ("a", "b", "d") if wanted.get("name", name) == name]
 
-    monkeypatch.setattr("steer.registry.entry_points", entry_points)
+    monkeypatch.setattr("hooks.extensions.entry_points", entry_points)
     registry = Registry("recipe edit", TrainingError, {"a": "our a"})
     assert [registry["a"], registry["b"], registry["b"]] == ["our a", "their b", "their b"]
     assert asked == [{"group": "audiosteer.recipe_edits", "name": "b"}]
@@ -207,12 +290,26 @@ def test_installed_packages_add_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dict(registry) == {"a": "our a", "b": "their b", "d": "their d"}
 
 
+def test_what_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> None:
+        raise ImportError("no module named nothing")
+
+    entry = SimpleNamespace(name="odd", value="odd.package:it", load=load)
+    monkeypatch.setattr("hooks.extensions.entry_points", lambda group, name="odd": [entry] * (name == "odd"))
+    registry = Registry("goal", TrainingError, {"a": 1})
+    told = r"goal 'odd': the installed odd.package:it \(audiosteer.goals\) cannot be loaded \(no module named nothing\)"
+    with pytest.raises(TrainingError, match=told):
+        registry["odd"]
+    with pytest.warns(UserWarning, match=told), pytest.raises(TrainingError, match="unknown goal 'b'; there are a"):
+        registry["b"]
+
+
 def test_files_are_read_by_an_installed_packages_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Format(lambda checkpoint: "odd" in checkpoint.state, lambda checkpoint: SAE(2, 4, "relu"), None, "odd.pt")
     entry = SimpleNamespace(name="odd", load=lambda: known)
     with pytest.raises(SAEError, match="no SAE in"):
         load_sae(tmp_path)
-    monkeypatch.setattr("steer.registry.entry_points", lambda group: [entry] * (group == "audiosteer.formats"))
+    monkeypatch.setattr("hooks.extensions.entry_points", lambda group: [entry] * (group == "audiosteer.formats"))
     torch.save({"odd": torch.ones(1)}, tmp_path / "odd.pt")
     try:
         assert load_sae(tmp_path).d_sae == 4
@@ -239,7 +336,7 @@ def test_an_evaluator_of_an_installed_package(
 ) -> None:
     one = Evaluator("loudest", LoudestConfig, loudest, headline=lambda report: [{"number": "peak", **report.rows[0]}])
     entry = SimpleNamespace(name="loudest", load=lambda: one)
-    monkeypatch.setattr("steer.registry.entry_points", lambda group: [entry] * (group == "audiosteer.evaluators"))
+    monkeypatch.setattr("hooks.extensions.entry_points", lambda group: [entry] * (group == "audiosteer.evaluators"))
     for name, level in (("a", 0.25), ("b", 0.5)):
         soundfile.write(tmp_path / f"{name}.wav", np.full(4800, level), 24_000)
     (tmp_path / "manifest.csv").write_text("path\na.wav\nb.wav\n")

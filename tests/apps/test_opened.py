@@ -28,10 +28,12 @@ class Openings:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.devices: set[str] = set()
         self.on_open: Callable[[str], None] = lambda name: None
 
-    def __call__(self, recipe: Recipe) -> Any:
+    def __call__(self, recipe: Recipe, device: str) -> Any:
         self.names.append(recipe.model)
+        self.devices.add(device)
         self.on_open(recipe.model)
         return Model()
 
@@ -39,7 +41,7 @@ class Openings:
 @pytest.fixture
 def openings(monkeypatch: pytest.MonkeyPatch) -> Openings:
     openings = Openings()
-    monkeypatch.setattr(Recipe, "open", lambda recipe, device: openings(recipe))
+    monkeypatch.setattr(Recipe, "open", lambda recipe, device: openings(recipe, device))
     return openings
 
 
@@ -55,7 +57,9 @@ def test_a_model_is_opened_once_for_all_that_is_done_with_it(openings: Openings)
     assert openings.names == ["m"]
     assert opened(recipe("m", "b")) is not first
     assert opened(recipe("n")) is not first
-    assert openings.names == ["m", "m", "n"]
+    assert openings.names == ["m", "m", "n"] and openings.devices == {"cpu"}
+    Opened(device="cuda:1")(recipe("m"))
+    assert openings.devices == {"cpu", "cuda:1"}
 
 
 def test_the_same_words_in_another_folder_are_another_model(openings: Openings, tmp_path: Path) -> None:

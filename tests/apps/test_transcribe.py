@@ -18,6 +18,7 @@ import torch
 import hooks
 from hooks import Transcriber, Transcript
 from steer.sae import SAE, SAEInfo
+from steer.vectors import ControlVector, save_vectors
 from tests.hard_sounds import case
 
 Run = Callable[..., tuple[int, str, str]]
@@ -70,6 +71,25 @@ def test_a_file_as_the_model_is_and_by_a_recipe(run: Run, tmp_path: Path, recipe
     assert run("transcribe", noise, "--model", "listener") == (0, "hello\n", "")
     assert run("transcribe", noise, "--recipe", recipe) == (0, "\n", "")
     assert run("transcribe", speech, "--recipe", recipe) == (0, "hello\n", "")
+
+
+def test_a_recipe_of_directions_needs_no_sae(run: Run, tmp_path: Path) -> None:
+    noise, speech = write(tmp_path / "in" / "noise.wav", -0.25), write(tmp_path / "in" / "speech.wav", 0.5)
+    ways = {
+        site: ControlVector(torch.tensor([0.0, 1, 0, 0]), site=site, model="listener") for site in ("ear.0", "ear.1")
+    }
+    save_vectors(ways, tmp_path / "ways.safetensors")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: listener\nedits: [{add_direction: ways.safetensors, strength: 0.3}]\n")
+    assert run("transcribe", noise, "--recipe", recipe) == (0, "\n", "")  # 0.25 and twice 0.3 are more than 0.8
+    recipe.write_text("model: listener\nedits: [{add_direction: ways.safetensors#ear.0, strength: 0.3}]\n")
+    assert run("transcribe", noise, "--recipe", recipe) == (0, "hello\n", "")
+    # a batch, where another file of directions is done anew
+    out, told = tmp_path / "out", f"{noise}: hello\n{speech}: hello\n"
+    for _ in range(2):
+        assert run("transcribe", tmp_path / "in", "--recipe", recipe, "-o", out)[:2] == (0, told)
+    save_vectors({"ear.0": 5 * ways["ear.0"]}, tmp_path / "ways.safetensors")
+    assert run("transcribe", noise, "--recipe", recipe, "-o", out)[:2] == (0, "\n")
 
 
 def test_a_bad_file_does_not_stop_the_rest(run: Run, tmp_path: Path, recipe: Path) -> None:

@@ -9,7 +9,7 @@ from hooks.family import Family
 from hooks.registry import FAMILIES
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
 def test_what_a_family_needs_is_an_extra_of_the_package(family: Family) -> None:
     extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
         "optional-dependencies"

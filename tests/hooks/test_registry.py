@@ -226,8 +226,7 @@ class TestPackagesOwnCaches:
 
 def replaced(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Changes what the family of WavTokenizer does."""
-    changed = tuple(replace(one, **changes) if one.name == "wavtokenizer" else one for one in FAMILIES)
-    monkeypatch.setattr("hooks.registry.FAMILIES", changed)
+    monkeypatch.setitem(FAMILIES, "wavtokenizer", replace(FAMILIES["wavtokenizer"], **changes))
 
 
 def test_numbers_that_are_not_finite_are_refused_whatever_the_family(
@@ -269,7 +268,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_names_and_types_are_of_one_family_each() -> None:
     for of in (lambda family: [family.name], lambda family: family.types, lambda family: family.classes):
-        all_of_them = [one for family in FAMILIES for one in of(family)]
+        all_of_them = [one for family in FAMILIES.values() for one in of(family)]
         assert len(all_of_them) == len(set(all_of_them))
 
 

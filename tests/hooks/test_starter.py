@@ -19,7 +19,7 @@ def test_folders_of_models_that_ship() -> None:
 
 
 def test_hooks_alone_open_what_ships_and_load_no_models_library() -> None:
-    libraries = {library for family in FAMILIES for library in family.libraries}
+    libraries = {library for family in FAMILIES.values() for library in family.libraries}
     code = f"""
 import sys
 from hooks import open_model

@@ -50,6 +50,21 @@ def test_a_long_sound_stays_in_one_shard_and_comes_back_whole(tmp_path: Path) ->
     assert torch.equal(store.source_frames("clip001", "fine"), torch.cat(expected))
 
 
+@pytest.mark.parametrize(("minutes", "shards"), [(0.0, 3), (60.0, 1)])
+def test_shards_are_written_as_time_passes(tmp_path: Path, minutes: float, shards: int) -> None:
+    """So that a process that is killed in the third sound has two."""
+    there: list[int] = []
+
+    def sounds() -> Iterator[Clip]:
+        for clip in clips(3):
+            there.append(len(list(tmp_path.glob("*.safetensors"))))
+            yield clip
+
+    store = fill(tmp_path, tiny_model(), sounds(), ["fine"], shard_minutes=minutes)
+    assert there == ([0, 1, 2] if shards == 3 else [0, 0, 0])
+    assert len(store.shards) == shards and len(store.sources) == 3
+
+
 def test_memory_is_that_of_two_shards_however_long_a_sound(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, head_of(tiny_model(), ["fine"], "float32"), shard_bytes=100_000)
     pieces = [torch.full((1, 2000, 6), float(number)) for number in range(60)]  # 48,000 bytes each

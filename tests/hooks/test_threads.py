@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hooks.threads import be_single
+from hooks import threads
+from hooks.threads import be_single, busy_cores, busy_notice
 
 TASKS = Path("/proc/self/task")
 
@@ -48,3 +49,23 @@ def test_other_threads_keep_theirs() -> None:
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == 3
         assert pool.submit(torch.get_num_threads).result() == 1
+
+
+@pytest.mark.parametrize(
+    ("load", "own_s", "busy"), [(2.5, 0.0, 2.5), (2.5, 60.0, 1.5), (0.5, 60.0, 0.0), (0.0, 0.0, 0.0)]
+)
+def test_the_load_of_other_programs(load: float, own_s: float, busy: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "BEGAN", threads.time.monotonic())
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 9.0, 9.0))
+    monkeypatch.setattr("time.process_time", lambda: own_s)
+    assert busy_cores() == pytest.approx(busy)
+
+
+@pytest.mark.parametrize(("busy", "count", "told"), [(1.2, 3, True), (1.2, 5, False), (0.3, 3, False)])
+def test_a_notice_where_three_threads_have_less_than_three_cores(
+    busy: float, count: int, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "busy_cores", lambda: busy)
+    monkeypatch.setattr(threads, "cores", lambda: count)
+    assert busy_notice().startswith("other programs keep about 1.2 of 3 cores busy" if told else "")
+    assert bool(busy_notice()) == told

@@ -98,6 +98,16 @@ def test_the_output_is_the_models_own_and_nothing_is_left(random_sae: MakeSAE) -
     assert torch.equal(attribute(steered, score, "first")["first"], found["first"])
 
 
+def test_run_and_features_keep_gradients_in_a_score(random_sae: MakeSAE) -> None:
+    steered = SteeredModel(model(), {"first": random_sae("relu"), "middle": random_sae("relu", d_sae=24)})
+    called = attribute(steered, score_of(steered), "first")["first"]
+    assert torch.equal(attribute(steered, lambda: steered.run(X)[..., 2].sum(), "first")["first"], called)
+    steered.model.sample_rate = 8000
+    steered.model.prepare = lambda source: X  # type: ignore[method-assign]
+    one_of_later = attribute(steered, lambda: steered.features("")["middle"][..., 3].sum(), "first")["first"]
+    assert one_of_later.any()
+
+
 def test_edits_are_in_it_and_passes_lie_one_behind_the_other(random_sae: MakeSAE) -> None:
     steered = SteeredModel(model(), random_sae("relu"), "first")
     plain = attribute(steered, score_of(steered))["first"]

@@ -39,7 +39,7 @@ def test_pairs_give_what_was_done_to_the_sounds(by: By, model: AudioModel) -> No
     fine_D = 1.5 * STEP * fine.weight.sum((1, 2))
     torch.testing.assert_close(found["fine"].vector, fine_D, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(found["coarse"].vector, coarse.weight.sum(2) @ fine_D, atol=1e-5, rtol=1e-3)
-    assert [(one.site, one.name) for one in found.values()] == [(site, "raised") for site in SITES]
+    assert [(one.site, one.name, one.model) for one in found.values()] == [(site, "raised", "tiny") for site in SITES]
 
 
 def test_pca_is_the_part_along_the_first_axis() -> None:

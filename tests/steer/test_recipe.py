@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steer import starter
-from steer.edits import Ablate, Clamp, Curve, Scale, Shift
+from steer.edits import Ablate, AddDirection, Clamp, Curve, Scale, Shift
 from steer.errors import EditError, RecipeError, SAEError
 from steer.recipe import Recipe
 from steer.sae import SAE
@@ -82,7 +82,7 @@ def test_file_says_the_same(tmp_path: Path, name: str) -> None:
         ({"goals": {"brightness": -100}}, "goals.brightness: .*greater than -100"),
         ({"edits": [{"ablate": [1], "clamp": {1: 2}}]}, "edits.0: an edit is exactly one of"),
         ({"edits": [{}]}, "edits.0: an edit is exactly one of"),
-        ({"edits": [{"ablate": [1], "strength": 2}]}, "edits.0: strength belongs to a shift"),
+        ({"edits": [{"ablate": [1], "strength": 2}]}, "edits.0: strength belongs to shift and add_direction"),
         ({"edits": [{"ablate": [1], "during": [2, 1]}]}, "edits.0.during: a span of 2 to 1 s is empty"),
         ({"edits": [{"clamp": {1: "x"}}]}, "edits.0.clamp.1: .*number"),
         ({"edits": [{"clamp": {1: [[1, 2], [0, 3]]}}]}, "edits.0.clamp.1: a curve needs points whose times rise"),
@@ -192,6 +192,68 @@ def test_site_may_be_left_out_only_where_there_is_one_sae() -> None:
     with pytest.raises(EditError, match="site 'c'"):
         Recipe.build({**two, "edits": [{"ablate": [1], "site": "c"}]}).edits_for()
     assert Recipe.build({**two, "edits": [{"ablate": [1], "site": "b"}]}).edits_for() == {"b": [Ablate([1])]}
+
+
+# --- directions ---
+
+DIRECTIONS = {
+    site: ControlVector(torch.randn(3, generator=torch.Generator().manual_seed(1)), "noise", site=site, model="m:one")
+    for site in ("a", "c")
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    save_vectors(DIRECTIONS, tmp_path / "d.safetensors")
+    return str(tmp_path / "d.safetensors")
+
+
+def test_directions_go_where_they_were_fitted_with_no_sae(file: str, tmp_path: Path) -> None:
+    recipe = Recipe.build({"model": "m:one", "edits": [{"add_direction": file, "strength": 2, "keep_norm": True}]})
+    edits = {site: [AddDirection(vector, 2.0, True, made_for="m:one")] for site, vector in DIRECTIONS.items()}
+    assert recipe.edits_for() == edits
+    assert Recipe.load(recipe.save(tmp_path / "r.yaml")).edits_for() == edits
+    spanned = {"during": [1, 2], "add_direction": f"{file}#c", "strength": [[0, 1], [1, 3]]}
+    curve = Curve(((0.0, 1.0), (1.0, 3.0)))
+    assert Recipe.build({"model": "m:one", "edits": [spanned]}).edits_for() == {
+        "c": [AddDirection(DIRECTIONS["c"], curve, during=(1.0, 2.0))]
+    }
+
+
+def test_a_direction_may_be_put_elsewhere_and_stands_beside_edits_of_features(file: str) -> None:
+    edits = [{"ablate": [1], "site": "b"}, {"add_direction": f"{file}#a", "site": "b"}, {"add_direction": file}]
+    found = Recipe.build({"model": "m:one", "saes": {"b": "x", "c": "y"}, "edits": edits}).edits_for()
+    assert found == {
+        "b": [Ablate([1]), AddDirection(DIRECTIONS["a"])],
+        "a": [AddDirection(DIRECTIONS["a"])],
+        "c": [AddDirection(DIRECTIONS["c"])],
+    }
+    chosen = [{"add_direction": file, "site": "c"}]
+    assert Recipe.build({"model": "m:one", "edits": chosen}).edits_for() == {"c": [AddDirection(DIRECTIONS["c"])]}
+
+
+def test_what_is_wrong_with_directions(file: str, tmp_path: Path) -> None:
+    def edits_for(**edit: object) -> object:
+        return Recipe.build({"model": "m:one", "edits": [edit]}).edits_for()
+
+    with pytest.raises(EditError, match=r"holds no direction for 'b'; name one as .*#NAME"):
+        edits_for(add_direction=file, site="b")
+    with pytest.raises(EditError, match="no such file"):
+        edits_for(add_direction=str(tmp_path / "none.safetensors"))
+    save_vectors({"x": ControlVector(torch.ones(3), "x")}, tmp_path / "bare.safetensors")
+    with pytest.raises(EditError, match="x does not say at which site"):
+        edits_for(add_direction=str(tmp_path / "bare.safetensors"))
+    two = {name: ControlVector(torch.ones(3), name, site="a") for name in ("x", "y")}
+    save_vectors(two, tmp_path / "two.safetensors")
+    with pytest.raises(EditError, match="holds several directions for 'a'"):
+        edits_for(add_direction=str(tmp_path / "two.safetensors"))
+    for values, message in (
+        ({"edits": [{"ablate": [1], "keep_norm": True}]}, "edits.0: keep_norm belongs to add_direction"),
+        ({"model": "m", "goals": {"loudness": 3}, "edits": [{"add_direction": file}]}, "saes: say which SAE"),
+        ({"model": "m", "edits": [{"add_direction": file}, {"ablate": [1]}]}, "saes: say which SAE"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            Recipe.build(values)
 
 
 @pytest.mark.parametrize(

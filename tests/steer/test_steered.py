@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hooks import AudioFileError, AudioModel, Clip, Site, SiteError, at_time
+from hooks import AudioFileError, AudioModel, Clip, Site, SiteError, at_time, open_model
 from hooks.capture import Recorder
 from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
@@ -17,6 +17,7 @@ from steer.edits import Ablate, AddDirection, Clamp, Curve, PerRow, Scale, Shift
 from steer.errors import EditError, SAEError
 from steer.sae import SAE, SAEInfo
 from steer.steered import EditHandle, SteeredModel
+from steer.vectors import ControlVector
 
 MakeSAE = Callable[..., SAE]
 RANDOM = torch.Generator().manual_seed(4)
@@ -456,6 +457,35 @@ def test_gradients_reach_a_shift_through_the_model(random_sae: MakeSAE) -> None:
     torch.testing.assert_close(vector.grad, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_the_gradient_of_an_embedding_is_that_of_finite_differences() -> None:
+    model, sites = open_model("starter:ssl"), ["encoder.0", "encoder.2"]
+    steered = SteeredModel(model, {site: SAE.load(f"starter:ssl/{site}") for site in sites}).to(torch.float64)
+    generator = torch.Generator().manual_seed(7)
+    sound = Clip(0.1 * torch.randn(1, 4000, generator=generator), 16_000)
+    d_sae = steered.saes["encoder.0"].d_sae  # type: ignore[attr-defined]
+    vector, direction = (0.01 * torch.randn(d_sae, generator=generator, dtype=torch.float64) for _ in range(2))
+    weights = torch.randn(steered.embed(sound).shape, generator=generator, dtype=torch.float64)
+
+    def score(shift: Tensor, grad: bool = False) -> Tensor:
+        with steered.edit(Shift(shift, 2.0), site="encoder.0"):
+            return (weights * steered.embed(sound, grad=grad)).sum()
+
+    vector.requires_grad_()
+    (slope_F,) = torch.autograd.grad(score(vector, grad=True), vector)
+    with torch.no_grad():
+        step = 1e-4 * direction
+        difference = (score(vector + step) - score(vector - step)) / 2e-4
+    assert abs(difference) > 1e-3
+    # the error of a central difference falls with the square of the step
+    assert float(slope_F @ direction) == pytest.approx(float(difference), rel=1e-5)
+    # features of the later site have the gradient too, and none where nobody asks
+    with steered.edit(Shift(vector, 2.0), site="encoder.0"):
+        kept, plain = steered.features(sound, grad=True), steered.features(sound)
+    assert not any(f_BTF.requires_grad for f_BTF in plain.values())
+    assert all(torch.equal(kept[site], plain[site]) for site in sites)
+    assert torch.autograd.grad(kept["encoder.2"].sum(), vector)[0].any()
+
+
 def test_the_sae_may_say_where_it_belongs(codec: AudioModel, random_sae: MakeSAE) -> None:
     sae = random_sae("relu")
     with pytest.raises(SAEError, match="pass site"):
@@ -473,11 +503,22 @@ def test_an_sae_of_another_model_is_warned_of(codec: AudioModel, random_sae: Mak
     sae.info = SAEInfo(model="hf:facebook/encodec_32khz@main", site="latent")
     with pytest.warns(UserWarning, match="made for hf:facebook/encodec_32khz@main, not for encodec:24khz"):
         SteeredModel(codec, sae)
+    one = SteeredModel(codec, random_sae("relu"), "latent")
+    for edit in (
+        Shift(ControlVector(VECTOR, model="mimi:mimi")),
+        AddDirection(ControlVector(VECTOR[:12], model="mimi:mimi")),
+    ):
+        with (
+            pytest.warns(UserWarning, match="an edit at 'latent' was made for mimi:mimi, not for encodec:24khz"),
+            one.edit(edit),
+        ):
+            pass
     for same in ("hf:facebook/encodec_24khz@main", "encodec:24khz", "", "EncodecModel", "encodec:/my/24k"):
         sae.info.model = same
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            SteeredModel(codec, sae)
+            with SteeredModel(codec, sae).edit(Shift(ControlVector(VECTOR, model=same))):
+                pass
 
 
 def test_a_site_that_does_not_fit_is_refused(codec: AudioModel, random_sae: MakeSAE) -> None:

@@ -120,6 +120,13 @@ def test_interrupts_are_the_main_threads(tmp_path: Path) -> None:
     assert sae.d_sae == 32 and (tmp_path / STATE).exists()
 
 
+def test_busy_cores_are_told_to_people(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("steer.training.busy_notice", lambda: "the cores are busy")
+    for progress in (True, False):
+        train_sae(DATA, CONFIG, progress=progress, device="cpu")
+        assert ("the cores are busy" in capfd.readouterr().err) == progress
+
+
 # --- from sounds ---
 
 
@@ -142,12 +149,12 @@ def test_from_sounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Counting, "runs", 0)
     model, generator = Counting(), torch.Generator().manual_seed(3)
     clips = [Clip(torch.rand(8000, generator=generator) - 0.5, 8000, str(i)) for i in range(4)]
-    from_store = quietly(fill(tmp_path / "store", model, clips, "conv"), CONFIG)
+    from_store = quietly(fill(tmp_path / "store", model, clips, "conv", batch=4), CONFIG)
     direct = quietly(clips, CONFIG, model=model, sites="conv")
     kept = quietly(clips, CONFIG, tmp_path / "out", model=model, sites=["conv"])
-    assert Counting.runs == 12
+    assert Counting.runs == 3  # four sounds of equal length at once
     again = quietly(clips, CONFIG, tmp_path / "out", model=model, sites="conv")  # what is stored is not run again
-    assert Counting.runs == 12
+    assert Counting.runs == 3
     for sae in (direct, kept, again):
         assert torch.equal(sae.W_enc, from_store.W_enc) and sae.info == from_store.info
     assert (direct.info.model, direct.info.site, direct.info.frame_rate) == ("conv", "conv", 800.0)

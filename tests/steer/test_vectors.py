@@ -15,7 +15,7 @@ from steer.vectors import (
     save_vectors,
 )
 
-A = ControlVector(torch.tensor([1.0, 2.0, 0.0]), "a", "1 dB", "latent")
+A = ControlVector(torch.tensor([1.0, 2.0, 0.0]), "a", "1 dB", "latent", "starter:codec")
 B = ControlVector(torch.tensor([0.0, 1.0, 1.0]), "b")
 
 

@@ -85,8 +85,7 @@ class Whisper(Transcriber):
         """How many frames of an encoder site a sound of that length fills; the rest of its last window is padding."""
         return frames_in(seconds, FRAME_RATE)
 
-    @torch.no_grad()
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         """Through the encoder, window by window: what the decoder reads [B, T, D], without the padding.
 
         Only where this context has attached something to the decoder, that is run too, on the token that starts every

@@ -14,6 +14,7 @@ from apps.batch import digest as module
 from apps.batch.digest import BLOCK, digest, fingerprint, size_and_time
 from hooks import AudioFileError
 from steer.recipe import Recipe
+from steer.recipe_edits import RECIPE_EDITS
 
 EDITS = [{"ablate": [3]}, {"shift": "warm.safetensors#warm", "strength": 2.0}]
 
@@ -76,6 +77,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         {"limit": False},
         {"voice": {"pitch_range": 1.5}},
         {"padding": False},
+        {"when": "gate.safetensors"},
     ],
     ids=str,
 )
@@ -84,7 +86,7 @@ def test_every_key_of_a_recipe_counts(folder: Path, values: dict[str, Any]) -> N
 
 
 def test_every_key_is_tried_above() -> None:
-    keys = {"model", "saes", "goals", "edits", "voice", "during", "residual", "limit", "padding"}
+    keys = {"model", "saes", "goals", "edits", "voice", "during", "residual", "limit", "padding", "when"}
     assert set(Recipe.model_fields) == keys
 
 
@@ -93,6 +95,16 @@ def test_the_content_of_what_it_names_counts_also_where_the_path_stays(folder: P
     before = fingerprint(recipe_in(folder))
     (folder / name).write_text("trained for longer")
     assert fingerprint(recipe_in(folder)) != before
+
+
+@pytest.mark.parametrize("kind", [kind for kind, edit in RECIPE_EDITS.items() if edit.vector])
+def test_the_content_of_every_kind_of_vector_counts(folder: Path, kind: str) -> None:
+    def now() -> str:
+        return fingerprint(recipe_in(folder, edits=[{kind: "warm.safetensors"}]))
+
+    before = now()
+    (folder / "warm.safetensors").write_text("others")
+    assert now() != before
 
 
 def test_the_vectors_beside_an_sae_that_is_a_single_file_count(folder: Path) -> None:

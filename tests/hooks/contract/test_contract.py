@@ -137,7 +137,7 @@ def listened(case: Case, model: AudioModel, way: Way) -> tuple[Any, dict[str, li
     return output, passed
 
 
-def push(x_BTD: Tensor, sizes: float = 3.0) -> Tensor:
+def push(x_BTD: Tensor, sizes: float | Tensor = 3.0) -> Tensor:
     """Three times as far as the activation is wide, not the same for all channels (layer norms would not see that)."""
     direction_D = torch.randn(x_BTD.shape[2], generator=torch.Generator().manual_seed(2)).to(x_BTD)
     return x_BTD + sizes * x_BTD.float().std().clamp(min=0.01).to(x_BTD.dtype) * direction_D
@@ -289,6 +289,20 @@ def test_half_precision(case: Case, dtype: torch.dtype) -> None:
         for one, other in zip(tensors(edited), tensors(plain), strict=True):
             assert one.dtype == other.dtype
             assert torch.isfinite(one).all(), name
+
+
+def test_gradients_on_request(case: Case, model: AudioModel) -> None:
+    """Of the output with respect to how far the last site is pushed, with nothing behind it that stops them."""
+    site = model.sites[list(model.sites)[-1]]
+    sizes = torch.ones(1, requires_grad=True)
+    with attach(model.module, site, lambda x_BTD: push(x_BTD, sizes.to(x_BTD))):
+        plain, kept = (seeded(partial(model.run, grad=grad), case.audio(model)) for grad in (False, True))
+    # with gradients some libraries take other kernels (attention, LSTM)
+    assert equal(plain_types(kept), plain_types(plain), rounding=1e-4)
+    assert not any(x.requires_grad for x in tensors(plain))
+    score = sum((x * x).sum() for x in tensors(kept) if x.requires_grad)
+    (slope,) = torch.autograd.grad(score, sizes)  # type: ignore[arg-type]
+    assert slope.isfinite() and slope != 0
 
 
 # --- the module stays the user's own ---

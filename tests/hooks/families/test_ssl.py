@@ -281,7 +281,7 @@ def test_embed_is_the_last_hidden_state(model: SpeechEncoder) -> None:
 
 
 def test_an_encoder_has_to_say_how_it_embeds() -> None:
-    with pytest.raises(TypeError, match="Encoder does not define embed"):
+    with pytest.raises(TypeError, match="Encoder does not define _embed"):
         Encoder(nn.Identity()).embed("a.wav")
 
 

@@ -137,7 +137,7 @@ def test_a_misread_octave_is_settled_by_the_larger_network(monkeypatch: pytest.M
 
     readers = []
 
-    def misreads(samples_CN: Tensor, rate: int, pitch: bool, lufs: bool, crepe: str, pitch_frames: int) -> Acoustics:
+    def misreads(samples_CN: Tensor, rate: int, pitch: bool, lufs: bool, crepe: str, *other: Any) -> Acoustics:
         readers.append(crepe)
         moved = float(samples_CN[0, 0]) if samples_CN.std() == 0 else 0.0
         note = 38.0 + moved + (12.0 if crepe == "tiny" and moved == 0.0 else 0.0)
