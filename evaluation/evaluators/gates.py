@@ -17,6 +17,8 @@ from evaluation.report import Report, TableRow
 from evaluation.transcripts import clip_sets, defaults
 from steer.edits import AddDirection
 from steer.gates import Gate
+from steer.recipe import Recipe
+from steer.vectors import ControlVector, save_vectors
 
 FAST = {"train": 40, "synthetic": 42, "draws": 1}
 FULL = {"train": 250, "synthetic": 140, "draws": 3}
@@ -25,8 +27,9 @@ FULL = {"train": 250, "synthetic": 140, "draws": 3}
 class GatesConfig(Config):
     """Words that a recogniser invents where nobody speaks, and gates that take them away; with hard cases.
 
-    The gate on the largest number of features is saved as gates.gate.safetensors, the shift behind it as
-    gates.shift.safetensors.
+    The gate on the largest number of features is saved with the shift behind it as gates.yaml, for `steer transcribe
+    --recipe` and `steer recipe pack`.
+
     Transcripts are kept in the folder as they come: the same command goes on where a stopped one was.
     """
 
@@ -70,16 +73,24 @@ def run(config: GatesConfig, progress: Progress = iter) -> Report:
         progress=progress,
     )
     if config.out is not None:
-        report.about = {**report.about, "notes": keep(gate, shift, config.out)}
+        report.about = {**report.about, "notes": keep(gate, shift, config.recipe(), config.out)}
     return report
 
 
-def keep(gate: Gate, shift: AddDirection, out: Path) -> list[str]:
-    from safetensors.torch import save_file
-
-    path = gate.save(out / "gates.gate.safetensors")
-    save_file({"vector": shift.vector.contiguous()}, out / "gates.shift.safetensors")
-    return [f"the gate is {path}", f"the shift is {out / 'gates.shift.safetensors'}"]
+def keep(gate: Gate, shift: AddDirection, base: Recipe, out: Path) -> list[str]:
+    """Save the gate, the shift behind it, and a recipe of both where the options name the model."""
+    site, model = gate.site, gate.probe.model
+    gate.save(out / "gates.gate.safetensors")
+    vector = ControlVector(shift.vector, "no speech", "", site, model)
+    save_vectors({"shift": vector}, out / "gates.shift.safetensors")
+    if base.located(base.model) != model:
+        return ["the gate and the shift are saved; there is no recipe, since the model was not opened by its name"]
+    edit = {"add_direction": "gates.shift.safetensors#shift", "site": site, "when": "gates.gate.safetensors"}
+    saes = {site: base.located(base.saes[site])}
+    recipe = Recipe.build({"model": base.located(base.model), "saes": saes}, folder=Path.cwd())
+    values = recipe.to_dict(out) | {"edits": [edit]}
+    path = Recipe.build(values, "gates.yaml", out).save(out / "gates.yaml", force=True)
+    return [f"the gate on the largest number of features, with the shift behind it, is {path}"]
 
 
 def headline(report: Report) -> list[TableRow]:

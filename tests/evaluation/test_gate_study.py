@@ -9,6 +9,7 @@ import torch
 
 from evaluation import gate_study, texts
 from evaluation.dataset import LabelledSound
+from evaluation.evaluators.gates import keep
 from evaluation.gate_fits import ACTIVATION, ALL, NOTHING, Study, pool
 from evaluation.gate_methods import Decision, by_scores, decide, frequent_texts, thresholded
 from evaluation.gate_rows import by_case, row
@@ -17,6 +18,9 @@ from evaluation.transcripts import Clips, FalseAlarmError, Heard
 from hooks import Codec
 from steer import AddDirection, SteeredModel
 from steer.gate_fit import fit_gate
+from steer.gates import Gate, GateProbe
+from steer.pooling import LOGS
+from steer.recipe import Recipe
 from tests.evaluation.test_steering_fit import SHORT, SITES, model, sae
 
 pytest.importorskip("jiwer", reason="extra whisper")
@@ -143,3 +147,15 @@ def test_a_model_without_words_or_an_sae_is_refused(steered: SteeredModel) -> No
         gate_study.evaluate(SteeredModel(Codec(torch.nn.Identity(), name="c"), {}), clips, clips, clips, {})
     with pytest.raises(FalseAlarmError, match="no SAE at encoder.7"):
         gate_study.evaluate(steered, clips, clips, clips, {}, site="encoder.7")
+
+
+def test_the_gate_and_the_shift_are_a_recipe(tmp_path: Path) -> None:
+    probe = GateProbe(torch.ones(2, 3), 0.5, [4, 7, 9], LOGS, "encoder.3", "starter:asr")
+    gate, shift = Gate(probe, 0.25), AddDirection(torch.arange(4.0))
+    (note,) = keep(gate, shift, Recipe.build({"model": "starter:asr"}), tmp_path)
+    assert note.endswith("gates.yaml")
+    recipe = Recipe.load(tmp_path / "gates.yaml")
+    assert (recipe.model, recipe.saes) == ("starter:asr", {"encoder.3": "starter:asr/encoder.3"})
+    ((edit,),) = recipe.edits_for().values()
+    assert isinstance(edit, AddDirection) and torch.equal(edit.vector, shift.vector)
+    assert edit.when == gate
