@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +30,9 @@ from hooks.text import check_regular
 from hooks.weights import UNREADABLE
 from steer.errors import EditError
 from steer.pooling import POOLINGS, pooled, smoothed
-from steer.probes import Probe
+
+if TYPE_CHECKING:
+    from steer.probes import Probe
 
 Scope = Literal["clip", "window"] | float
 """A whole sound, one pass of the model (a window of 30 s of Whisper's, a block of a stream), or seconds around each
