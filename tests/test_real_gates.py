@@ -44,15 +44,22 @@ def sae() -> SAE:
     return sae
 
 
-@pytest.fixture(scope="module", params=[10, "activation"])
-def gate(request: pytest.FixtureRequest, checkpoint: WhisperPackage, sae: SAE, recordings: Path) -> Gate:
-    """Open on what is not speech: ten features of the SAE, or the activation itself."""
+@pytest.fixture(scope="module")
+def gates(checkpoint: WhisperPackage, sae: SAE, recordings: Path) -> dict[str, Gate]:
+    """Open on what is not speech: by ten features of the SAE, or by the activation itself."""
     steered = SteeredModel(checkpoint, sae, SITE, check=False)
     speech = some(recordings, "orders", "train", 7, 8) + some(recordings, "keywords", "train", 9, 6)
     other = some(recordings, "esc10", "train", 11, 14)
-    on, k = ("activation", None) if request.param == "activation" else ("features", request.param)
-    examples = pool_sounds(steered, speech + other, SITE, on)
-    return fit_gate(examples, [False] * len(speech) + [True] * len(other), k)
+    found = {}
+    for on, k in (("features", 10), ("activation", None)):
+        examples = pool_sounds(steered, speech + other, SITE, on)
+        found[on] = fit_gate(examples, [False] * len(speech) + [True] * len(other), k)
+    return found
+
+
+@pytest.fixture(scope="module")
+def gate(gates: dict[str, Gate]) -> Gate:
+    return gates["features"]
 
 
 @pytest.fixture(scope="module")
@@ -85,50 +92,69 @@ def texts(checkpoint: WhisperPackage, sounds: list[Path], sae: SAE) -> dict[str,
         return {"plain": plain, "always": [steered.transcribe(path, **GREEDY) for path in sounds]}
 
 
+@pytest.mark.parametrize("on", ["features", "activation"])
 def test_speech_is_left_and_noise_is_edited(
-    checkpoint: WhisperPackage, sae: SAE, gate: Gate, sounds: list[Path], texts: dict[str, list[Any]]
+    on: str,
+    checkpoint: WhisperPackage,
+    sae: SAE,
+    gates: dict[str, Gate],
+    sounds: list[Path],
+    texts: dict[str, list[Any]],
 ) -> None:
-    steered = steer(checkpoint, sae)
+    steered, gate = steer(checkpoint, sae), gates[on]
     logits = [float(gate_logits(steered, gate, path)) for path in sounds]
     assert [logit > 0 for logit in logits] == [False, True, False, True]
-    for site in ("encoder.0", SITE):
-        with steered.edit(vector(), site=site):
-            always = [steered.transcribe(path, **GREEDY) for path in sounds]
-        with steered.edit(vector(), site=site, when=gate):
-            found = [steered.transcribe(path, **GREEDY) for path in sounds]
-            together = steered.transcribe_all(sounds, **GREEDY)
-        for number, one in enumerate(found):
-            assert whole(one) == whole((always if number % 2 else texts["plain"])[number])
-            assert one == together[number]
+    with steered.edit(vector(), site=SITE, when=gate):
+        found = [steered.transcribe(path, **GREEDY) for path in sounds]
+        together = steered.transcribe_all(sounds, **GREEDY)
+    assert together == found
+    for number, one in enumerate(found):
+        assert whole(one) == whole(texts["always" if number % 2 else "plain"][number])
+        assert one != texts["plain" if number % 2 else "always"][number]
 
 
-def test_three_libraries_write_the_same(
+def test_an_edit_before_the_gate(
+    checkpoint: WhisperPackage, sae: SAE, gate: Gate, sounds: list[Path], texts: dict[str, list[Any]]
+) -> None:
+    """Decided beforehand, by a pass of its own."""
+    steered = steer(checkpoint, sae)
+    with steered.edit(vector(), site="encoder.0"):
+        always = steered.transcribe(sounds[1], **GREEDY)
+    with steered.edit(vector(), site="encoder.0", when=gate):
+        assert whole(steered.transcribe(sounds[0], **GREEDY)) == whole(texts["plain"][0])
+        assert whole(steered.transcribe(sounds[1], **GREEDY)) == whole(always)
+
+
+def test_three_libraries_agree(
     checkpoint: WhisperPackage,
     sae: SAE,
     gate: Gate,
     sounds: list[Path],
+    recordings: Path,
     real_weights: Path,
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("transformers", reason="extra whisper")
     export(checkpoint, tmp_path)
     models = [checkpoint, open_model(f"ct2:{real_weights}/ct2/tiny.en"), open_model(tmp_path)]
-    ours = dict(GREEDY)
-    options: list[dict[str, Any]] = [ours, ours, {"return_timestamps": True, "max_new_tokens": 40}]
-    found = []
+    plain: dict[str, Any] = {"temperature": 0.0, "condition_on_previous_text": False}
+    options: list[dict[str, Any]] = [plain, plain, {"return_timestamps": True}]
+    sentence, noise = recordings / "ljspeech" / "LJ001-0019.flac", sounds[1]
+    expected = checkpoint.transcribe(sentence, **plain)
+    outputs, logits = [], []
     for model, how in zip(models, options, strict=True):
         steered = steer(model, sae)
         with steered.edit(vector(), site=SITE, when=gate):
-            found.append([str(steered.transcribe(path, **how)) for path in sounds])
-    assert found[0] == found[1]
-    # of noise, an edit by a random vector writes what is a close call between any two paddings
-    assert [found[2][n] for n in (0, 2)] == [found[0][n] for n in (0, 2)]
-    steered, (audio,) = steer(models[2], sae), [models[2].prepare(sounds[1])]
-    with steered.edit(vector(), site=SITE, when=gate):
-        theirs = steered.run(audio)
-    with steer(checkpoint, sae).edit(vector(), site=SITE, when=gate):
-        # their spectrograms round otherwise
-        torch.testing.assert_close(theirs, checkpoint.run(audio), atol=5e-3, rtol=1e-3)
+            # what libraries fill a window up with differs, and with it the words of close calls: this is none
+            assert steered.transcribe(sentence, **how) == expected
+            outputs.append(steered.run(model.prepare(noise)))
+            with torch.no_grad():
+                logits.append(steered.logits(model.prepare(noise)[:, 0], torch.tensor([[50257, 50362, 290, 262]])))
+    assert torch.equal(outputs[0], outputs[1]) and torch.equal(logits[0], logits[1])
+    assert not torch.equal(outputs[0], checkpoint.run(checkpoint.prepare(noise)))
+    # transformers' spectrogram rounds otherwise
+    torch.testing.assert_close(outputs[2], outputs[0], atol=5e-3, rtol=1e-3)
+    torch.testing.assert_close(logits[2], logits[0], atol=5e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +212,6 @@ def test_windows_and_seconds(checkpoint: WhisperPackage, sae: SAE, gate: Gate, m
         expected_TD = torch.where(open_T[:, None], always_TD, plain_TD)
         assert torch.equal(found_TD[inner_T], expected_TD[inner_T])
         kinds.append((bool(open_T.any()), bool(open_T.all())))
-        # a site before the gate's: decided beforehand, from the same windows
-        with steered.edit(vector(), site="encoder.0", when=one):
-            steered.run(audio)
     assert kinds[2] == (True, False)
 
 
