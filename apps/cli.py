@@ -19,7 +19,7 @@ from apps.commands import (
     features,
     models,
     probe,
-    recipe_command,
+    recipe,
     report,
     sites,
     train,
@@ -51,7 +51,7 @@ for command in (
 ):
     app.command()(grouped(command))
 app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(recipe_command.app, name="recipe")
+app.add_typer(recipe.app, name="recipe")
 
 
 def show_version(wanted: bool) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hooks import at_time, sound_until
+from hooks.capture import Recorder
 from hooks.families.whisper import Whisper
 from hooks.families.whisper.hf import WhisperTransformers
 from hooks.model import Transcript
@@ -85,8 +86,7 @@ def test_shut_and_open(steered: SteeredModel, at: str, site: str, scope: Any) ->
 
 @pytest.mark.parametrize(("at", "site"), SITES)
 def test_clips_of_a_batch_are_decided_each_by_its_own(steered: SteeredModel, at: str, site: str) -> None:
-    # of whole windows: what `run` and `whisper.transcribe` fill up with differs, and random weights look at it
-    sounds = [noise(30.0, 1), 0.1 * noise(30.0, 2), noise(LONG)]
+    sounds = [noise(1.0, 1), 0.1 * noise(2.0, 2), 3 * noise(1.0, 3), noise(LONG)]
     threshold, opens = threshold_between(steered, at, sounds)
     assert set(opens) == {True, False}
     edit = Ablate(range(64)) if site == "decoder.1" else PUSH
@@ -167,10 +167,12 @@ def test_timestamps_and_languages(steered: SteeredModel) -> None:
 def test_both_libraries_decide_alike() -> None:
     """From one input: what `run` gives of the same weights."""
     sounds = [noise(2.0, seed) * 4.0**seed for seed in range(3)]
+    # what a transcript of it passes is what `run` passes in transformers
+    threshold, opens = threshold_between(SteeredModel(build("transformers"), check=False), "encoder.1", sounds)
+    assert set(opens) == {True, False}
     found = []
     for kind in ("package", "transformers"):
         steered = SteeredModel(build(kind), check=False)
-        threshold, _ = threshold_between(steered, "encoder.1", sounds)
         with steered.edit(PUSH, site="encoder.0", when=gate(threshold=threshold)):
             found.append(torch.cat([steered.run(sound[None, None]) for sound in sounds]))
     # their spectrograms round otherwise, through two blocks of large random weights
@@ -211,3 +213,17 @@ def test_training_through_an_open_gate(model: Whisper) -> None:
         else:
             (gradient,) = torch.autograd.grad(logits.square().sum(), vector)
             assert gradient.abs().sum() > 0
+
+
+def test_a_sound_is_passed_as_a_transcript_passes_it(model: Whisper) -> None:
+    """What gates are fitted on is what they meet: the same windows, filled up alike."""
+    options: dict[str, Any] = FAST[type(model)] | {"language": "en"}
+    calls = (lambda one: model.pass_through(model.prepare(one)), lambda one: model.transcribe(one, **options))
+    for seconds in (1.3, 30.0, LONG):
+        seen = []
+        for call in calls:
+            with Recorder(model.module, [model.sites["encoder.1"]]) as recorder:
+                call(noise(seconds))
+                # where the second window of transformers' long way is, time stamps decide
+                seen.append(recorder.take()["encoder.1"][:, :1500])
+        assert torch.equal(*seen)
