@@ -55,7 +55,10 @@ def save_pack(pack: Pack, path: Path) -> None:
     for name, gate in pack.gates.items():
         tensors |= {f"gate.{name}.{key}": value for key, value in tensors_of(gate).items()}
         about["gates"][name] = described(gate)
-    vectors = {name: {"name": one.name, "unit": one.unit, "site": one.site} for name, one in pack.vectors.items()}
+    vectors = {
+        name: {"name": one.name, "unit": one.unit, "site": one.site, "model": one.model}
+        for name, one in pack.vectors.items()
+    }
     tensors |= {name: one.vector.detach().float().contiguous().cpu() for name, one in pack.vectors.items()}
     try:
         with whole_file(path) as partial:

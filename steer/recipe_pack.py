@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steer.edits import Edit, FeatureEdit, Shift
+from steer.edits import AddDirection, Edit, FeatureEdit, Shift
 from steer.errors import RecipeError
 from steer.formats import load_sae
 from steer.formats.assemble import assemble
@@ -78,13 +78,20 @@ class Packer:
         self.recipe = recipe
         self.gates: dict[str, Gate] = {}
         self.vectors: dict[str, ControlVector] = {}
+        self.shifts: list[str] = []
+        """The names of the vectors that are of features."""
         self.specs: list[dict[str, Any]] = []
         edits = recipe.edits_for()
         self.gate_names: dict[Gate, str] = {}
-        sites = {*edits, *(edit.when.site for some in edits.values() for edit in some if edit.when)}
+        sites = {site for site, some in edits.items() if any(edit.of_features for edit in some)}
+        for edit in (edit for some in edits.values() for edit in some):
+            if edit.when is not None and edit.when.probe.features is not None:
+                sites.add(edit.when.site)
+        if sites - recipe.saes.keys():
+            raise RecipeError(f"there is no SAE at {min(sites - recipe.saes.keys())!r} to pack what its gate reads")
         self.kept = {site: self._kept(site, edits) for site in recipe.saes if site in sites}
         for spec in recipe.edits:
-            self.specs.append(self._spec(spec))
+            self.specs += self._specs(spec)
 
     def _kept(self, site: str, edits: Mapping[str, Sequence[Edit]]) -> Kept:
         source = self.recipe.saes[site]
@@ -99,44 +106,56 @@ class Packer:
                 named |= set(edit.when.probe.features or ())
         return Kept(sae, sorted(int(id) for id in sae.check_features(sorted(named))))
 
-    def _spec(self, spec: EditSpec) -> dict[str, Any]:
-        """An edit as it is written in the pack."""
-        site = spec.site or next(iter(self.recipe.saes))
-        written: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
-        made = RECIPE_EDITS[spec.kind].edits(spec.what, Said(None, 1.0, self.recipe.located))
-        kept = self.kept[site]
-        if all(isinstance(edit, FeatureEdit) for edit in made) and isinstance(spec.what, list | Mapping):
-            places = kept.places(spec.what)
-            values = written[spec.kind]
-            written[spec.kind] = dict(zip(places, values.values(), strict=True)) if isinstance(values, dict) else places
-        elif RECIPE_EDITS[spec.kind].vector and all(isinstance(edit, Shift) for edit in made):
-            written[spec.kind] = "#" + self._vector(load_vector(self.recipe.located(spec.what)), kept)
-        else:
-            raise RecipeError(f"{spec.kind}: a pack holds edits of features and shifts by vectors, not this one")
-        when = spec.when or self.recipe.when
-        written.pop("when", None)
+    def _specs(self, spec: EditSpec) -> list[dict[str, Any]]:
+        """An edit as it is written in the pack: directions of several sites are several edits there."""
+        written: dict[str, Any] = {**spec.model_dump(mode="json", exclude_none=True), "during": None, "when": None}
+        when, during = spec.when or self.recipe.when, spec.during or self.recipe.during
         if when is not None:
             written["when"] = "#" + self._gate(when.load(self.recipe.located))
-        during = spec.during or self.recipe.during
-        return {**written, "site": site, **({"during": [list(span) for span in during]} if during else {})}
+        if during:
+            written["during"] = [list(span) for span in during]
+        made = RECIPE_EDITS[spec.kind].edits(spec.what, Said(None, 1.0, self.recipe.located, spec.site))
+        by_site = made if isinstance(made, dict) else {spec.site or next(iter(self.recipe.saes)): made}
+        specs = [{**written, spec.kind: self._what(spec, some, site), "site": site} for site, some in by_site.items()]
+        return [{key: value for key, value in one.items() if value is not None} for one in specs]
 
-    def _vector(self, vector: ControlVector, kept: Kept) -> str:
+    def _what(self, spec: EditSpec, made: Sequence[Edit], site: str) -> Any:
+        """What stands behind an edit's kind, in terms of what is kept of the site."""
+        if RECIPE_EDITS[spec.kind].vector:
+            if all(isinstance(edit, AddDirection) for edit in made) and len(made) == 1:
+                (direction,) = made
+                assert isinstance(direction, AddDirection)
+                return "#" + self._named(ControlVector(direction.vector, spec.kind, "", site, direction.made_for))
+            if all(isinstance(edit, Shift) for edit in made):
+                return "#" + self._vector(load_vector(self.recipe.located(spec.what)), site)
+        elif all(isinstance(edit, FeatureEdit) for edit in made) and isinstance(spec.what, list | Mapping):
+            places = self.kept[site].places(spec.what)
+            values = spec.model_dump(mode="json")[spec.kind]
+            return dict(zip(places, values.values(), strict=True)) if isinstance(values, dict) else places
+        raise RecipeError(f"{spec.kind}: a pack holds edits of features and shifts by vectors, not this one")
+
+    def _named(self, vector: ControlVector) -> str:
+        name = f"vector{len(self.vectors)}"
+        self.vectors[name] = vector
+        return name
+
+    def _vector(self, vector: ControlVector, site: str) -> str:
         """The name of a shift's vector: of the features that are kept as it is, of the others by a direction."""
-        values_F = vector.vector.float()
+        kept, values_F = self.kept[site], vector.vector.float()
         if len(values_F) != kept.sae.d_sae:
             raise RecipeError(f"vector {vector.name}: {len(values_F)} numbers for {kept.sae.d_sae} features")
         rest_F = values_F.clone()
         rest_F[kept.features] = 0
-        direction = len(kept.directions) if rest_F.any() else None
-        if direction is not None:
+        moves = bool(rest_F.any())
+        if moves:
             kept.directions.append(rest_F @ kept.sae.W_dec.detach().float())
-        name = f"vector{len(self.vectors)}"
         # how many directions there will be is not known yet: `saes` makes the vectors as long as it needs
         new_F = torch.zeros(len(kept.features) + len(kept.directions))
         new_F[: len(kept.features)] = values_F[kept.features]
-        if direction is not None:
+        if moves:
             new_F[-1] = 1.0
-        self.vectors[name] = replace(vector, vector=new_F, site=next(s for s, one in self.kept.items() if one is kept))
+        name = self._named(replace(vector, vector=new_F, site=site))
+        self.shifts.append(name)
         return name
 
     def _gate(self, gate: Gate) -> str:
@@ -155,7 +174,8 @@ class Packer:
         for site, kept in self.kept.items():
             if kept.features or kept.directions:
                 found[site] = reduced(kept)
-        for name, vector in self.vectors.items():
+        for name in self.shifts:
+            vector = self.vectors[name]
             missing = found[vector.site].d_sae - len(vector.vector)
             self.vectors[name] = replace(vector, vector=torch.nn.functional.pad(vector.vector, (0, missing)))
         return found

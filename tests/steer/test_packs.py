@@ -41,6 +41,10 @@ def folder(tmp_path: Path, random_sae: Callable[..., SAE]) -> Callable[..., Path
         every = torch.randn(D_SAE, generator=torch.Generator().manual_seed(2))
         vectors = {"few": ControlVector(few, "few", "1 dB"), "every": ControlVector(every, "every")}
         save_vectors(vectors, tmp_path / "vectors.safetensors")
+        lower = ControlVector(-torch.arange(WIDTH) / 10, "lower", "", "", "whisper:tiny")
+        higher = ControlVector(torch.ones(WIDTH), "higher", "", "here", "whisper:tiny")
+        save_vectors({"higher": higher}, tmp_path / "directions.safetensors")
+        save_vectors({"lower": lower}, tmp_path / "lower.safetensors")
         weights = torch.tensor([[1.0, -2.0], [0.0, 1.0]])
         probe = GateProbe(weights, 0.1, [150, 7], ("mean", "log_max"), "here", "whisper:tiny")
         Gate(probe, 0.2, "window").save(tmp_path / "gate.safetensors")
@@ -59,6 +63,11 @@ EDITS: dict[str, list[dict[str, Any]]] = {
         {"ablate": [3]},
         {"shift": "vectors.safetensors#every", "strength": -0.2, "during": [0.1, 0.5]},
         {"shift": "vectors.safetensors#few"},
+    ],
+    "directions": [
+        {"add_direction": "directions.safetensors", "strength": 2.0, "keep_norm": True},
+        {"add_direction": "lower.safetensors", "site": "here", "during": [0.2, 0.4]},
+        {"ablate": [3], "site": "here"},
     ],
     "gated": [
         {"ablate": [3], "when": "gate.safetensors"},
@@ -103,7 +112,7 @@ def test_a_pack_does_the_same(name: str, activation: str, folder: Callable[..., 
     (tmp_path / "sae").rename(tmp_path / "gone")
     found = applied(Recipe.load(path))
     assert not torch.equal(expected, plain)
-    if name in ("features", "few"):
+    if name in ("features", "few", "directions"):
         assert torch.equal(found, expected)
     else:  # a sum over features is made beforehand
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
@@ -138,6 +147,18 @@ def test_only_what_is_touched_is_in_it(folder: Callable[..., Path], tmp_path: Pa
         < 6000
         < (tmp_path / "sae" / "sae_weights.safetensors").stat().st_size
     )
+
+
+def test_directions_and_gates_on_the_activation_need_no_sae(folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder("topk")  # which could not be packed
+    edits = [{"add_direction": "directions.safetensors", "when": "raw.safetensors"}]
+    recipe = Recipe.build({"model": "whisper:tiny", "edits": edits}, folder=tmp_path)
+    expected = applied(recipe)
+    pack = pack_recipe(recipe, tmp_path / "r.safetensors")
+    assert not pack.saes and (tmp_path / "r.safetensors").stat().st_size < 2000
+    for name in ("directions", "raw"):
+        (tmp_path / f"{name}.safetensors").unlink()
+    assert torch.equal(applied(Recipe.load(tmp_path / "r.safetensors")), expected)
 
 
 def test_what_it_names_travels(folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -181,7 +202,7 @@ def test_what_cannot_be_packed(folder: Callable[..., Path], tmp_path: Path) -> N
         with pytest.raises(error, match=message) as caught:
             pack_recipe(recipe_of(tmp_path, edits, **more), tmp_path / "r.safetensors")
         assert "\n" not in str(caught.value)
-        assert not list(tmp_path.glob("*r.safetensors*"))
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(("r.safetensors", ".r."))]
 
     ablate = [{"ablate": [3]}]
     folder("topk")
@@ -192,6 +213,8 @@ def test_what_cannot_be_packed(folder: Callable[..., Path], tmp_path: Path) -> N
     refused(RecipeError, "has no edits to pack", [])
     refused(RecipeError, "goals and voice need", ablate, goals={"loudness": 3})
     refused(EditError, "there is no feature 200", [{"ablate": [200]}])
+    Gate(GateProbe(torch.ones(1, 1), 0.0, [2], site="there")).save(tmp_path / "there.safetensors")
+    refused(RecipeError, "there is no SAE at 'there' to pack", [{"ablate": [3], "when": "there.safetensors"}])
     refused(EditError, "no such file of a gate", [{"ablate": [3], "when": "none.safetensors"}])
     with pytest.raises(RecipeError, match=r"ends in \.safetensors"):
         pack_recipe(recipe_of(tmp_path, ablate), tmp_path / "r.yaml")
