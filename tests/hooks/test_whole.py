@@ -47,21 +47,16 @@ def test_what_somebody_says_is_left() -> None:
 
 
 def test_a_model_of_ones_own_says_it_too() -> None:
-    class Mine(AudioModel):
-        def run(self, audio_BCN: Tensor) -> Tensor:
-            """Mine."""
-            return self.module(audio_BCN)
+    class Louder(AudioModel):
+        def _run(self, audio_BCN: Tensor) -> Tensor:
+            return self.module(2 * audio_BCN)
 
-    class Louder(Mine):
-        def run(self, audio_BCN: Tensor) -> Tensor:
-            return super().run(2 * audio_BCN)
-
-    model = Louder(nn.Sequential(nn.Identity()), [Site("fine", "0", "BDT")], sample_rate=1000)
+    module, sites = nn.Sequential(nn.Identity()), [Site("fine", "0", "BDT")]
+    model = Louder(module, sites, sample_rate=1000)
     (moment,) = moments(model, lambda: model.run(torch.ones(1, 1, 10)))
-    assert Mine.run.__doc__ == "Mine."
-    # what is passed again is what the outermost run was given
     assert moment.wholes is not None and torch.equal(moment.wholes[0].again(), 2 * torch.ones(1, 1, 10))
-    without = Mine(nn.Sequential(nn.Identity()), [Site("fine", "0", "BDT")])
+    # without a rate nobody knows how long it is
+    without = Louder(module, sites)
     (moment,) = moments(without, lambda: without.run(torch.ones(1, 1, 10)))
     assert moment.wholes is None
 

@@ -62,7 +62,7 @@ class Small(Codec):
         sites = [Site(name, name, width=WIDTH, frame_rate=rate) for name, rate in rates.items()]
         super().__init__(Net(), sites, name="small", sample_rate=1000)
 
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         return self.module(audio_BCN)
 
 
@@ -282,7 +282,7 @@ class Windows(Small):
         for name, site in list(self.sites.items()):
             self.sites[name] = Site(name, site.module, width=WIDTH, frame_rate=site.frame_rate, chunk_s=0.2)
 
-    def run(self, audio_BCN: Tensor) -> Tensor:
+    def _run(self, audio_BCN: Tensor) -> Tensor:
         outputs = []
         for start in range(0, audio_BCN.shape[-1], 200):
             with at_time(start / 1000), sound_until(audio_BCN.shape[-1] / 1000):

@@ -15,7 +15,7 @@ from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.families.whisper.options import NAMED, check_task, within
 from hooks.model import Source, Transcript
 from hooks.pretrained import from_pretrained
-from hooks.timing import now
+from hooks.whole import taken_whole
 
 
 class WhisperTransformers(Whisper):
@@ -97,12 +97,12 @@ class WhisperTransformers(Whisper):
             return
         features_BMT = self._features(audio_BCN).input_features
         frames, start_s = self.module.config.max_source_positions * 2, current_time() or 0.0
-        wholes = None if now().wholes is not None or now().start_s is not None else (self.whole(audio_BCN),)
-        for start in range(0, features_BMT.shape[-1], frames):
-            piece_BMT = features_BMT[..., start : start + frames]
-            piece_BMT = nn.functional.pad(piece_BMT, (0, frames - piece_BMT.shape[-1]))
-            with window(start_s + start / MEL_RATE, start_s + audio_BCN.shape[-1] / SAMPLE_RATE, wholes):
-                self.module.get_submodule(self.encoder_path)(piece_BMT)
+        with taken_whole(audio_BCN, SAMPLE_RATE, self.pass_through):
+            for start in range(0, features_BMT.shape[-1], frames):
+                piece_BMT = features_BMT[..., start : start + frames]
+                piece_BMT = nn.functional.pad(piece_BMT, (0, frames - piece_BMT.shape[-1]))
+                with window(start_s + start / MEL_RATE, start_s + audio_BCN.shape[-1] / SAMPLE_RATE):
+                    self.module.get_submodule(self.encoder_path)(piece_BMT)
 
     def _features(self, audio_BCN: Tensor) -> Any:
         """The spectrogram [B, M, T] of a sound as `generate` takes it, with its mask."""
