@@ -19,6 +19,7 @@ from apps.commands import (
     features,
     models,
     probe,
+    recipe,
     report,
     sites,
     train,
@@ -50,6 +51,7 @@ for command in (
 ):
     app.command()(grouped(command))
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(recipe.app, name="recipe")
 
 
 def show_version(wanted: bool) -> None:

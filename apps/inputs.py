@@ -22,6 +22,7 @@ from hooks.errors import shortened
 from hooks.ffmpeg import ENDINGS
 from hooks.sound_files import FORMATS
 from hooks.text import read_text
+from steer.starter import is_recipe_name
 
 READ = {*FORMATS, *ENDINGS}
 MANIFESTS = (".csv", ".jsonl")
@@ -163,7 +164,7 @@ def own_recipe(where: str, recipe: Any, folder: Path) -> Path | Mapping[str, Any
     if recipe is None or recipe == "":
         return None
     if isinstance(recipe, str):
-        return Path(recipe) if recipe.startswith("starter:") else folder / recipe
+        return Path(recipe) if is_recipe_name(recipe) else folder / recipe
     if isinstance(recipe, Mapping):
         return recipe
     raise ManifestError(f"{where}: recipe is neither a file nor keys and values")

@@ -169,6 +169,11 @@ class AudioModel(AnyKind):
     def _run(self, audio_BCN: Tensor) -> Any:
         return self.module(audio_BCN)
 
+    def pass_through(self, audio_BCN: Tensor) -> None:
+        """Pass one prepared sound through every site as the model's own way with sounds does (`transcribe`): its
+        activations there are those that edits and gates meet. By default that is `run`."""
+        self.run(audio_BCN)
+
 
 def chained(call: Callable[..., Any], whole: Any) -> Callable[..., Any]:
     """`call`, but `whole` comes back."""

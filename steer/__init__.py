@@ -10,6 +10,7 @@ from steer.calibrate import Calibration, calibrate
 from steer.directions import directions_from_labels, directions_from_pairs
 from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, FeatureEdit, PerRow, Scale, Shift
 from steer.errors import EditError, RecipeError, SAEError, TrainingError
+from steer.gates import Gate, GateProbe
 from steer.sae import SAE, SAEInfo
 from steer.steered import SteeredModel
 from steer.stream import Stream
@@ -25,6 +26,7 @@ from steer.vectors import (
 
 if TYPE_CHECKING:
     from steer.editing.sound import EditedSound, edit_sound
+    from steer.gate_fit import fit_gate, gate_logits, pool_sounds
     from steer.probes import Probe
     from steer.recipe import Recipe
     from steer.training import TrainConfig, train_sae
@@ -45,6 +47,8 @@ __all__ = [
     "EditError",
     "EditedSound",
     "FeatureEdit",
+    "Gate",
+    "GateProbe",
     "PerRow",
     "Probe",
     "Recipe",
@@ -65,11 +69,14 @@ __all__ = [
     "directions_from_labels",
     "directions_from_pairs",
     "edit_sound",
+    "fit_gate",
     "from_direction",
     "from_pairs",
+    "gate_logits",
     "load_vector",
     "load_vectors",
     "open_model",
+    "pool_sounds",
     "read_clip",
     "save_vectors",
     "train_sae",
@@ -84,6 +91,9 @@ LATE = {
     "Recipe": "steer.recipe",
     "TrainConfig": "steer.training",
     "edit_sound": "steer.editing.sound",
+    "fit_gate": "steer.gate_fit",
+    "gate_logits": "steer.gate_fit",
+    "pool_sounds": "steer.gate_fit",
     "train_sae": "steer.training",
 }
 """What is imported when it is asked for: it loads pydantic or rich."""

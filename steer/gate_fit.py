@@ -70,7 +70,8 @@ def pool_sounds(
     scope: Scope = "clip",
     progress: Callable[[Iterable[Source]], Iterable[Source]] = iter,
 ) -> Pooled:
-    """What a gate would see of sounds: one pass each, of which only pooled numbers are kept; padding is left out.
+    """What a gate would see of sounds: one pass each, as the model's own way with sounds passes them, of which only
+    pooled numbers are kept; padding is left out.
 
     `on` says whether the SAE's features or the "activation" is pooled, by default by `LOGS` or by mean. A scope in
     seconds, or of a model's window, cuts each sound into examples of that length.
@@ -89,7 +90,7 @@ def pool_sounds(
     values, numbers = [], []
     for number, sound in enumerate(progress(sounds)):
         with Recorder(steered.model.module, [where]) as recorder:
-            steered.model.run(steered.model.prepare(sound))
+            steered.model.pass_through(steered.model.prepare(sound))
             x_BTD = recorder.take()[name]
         f_BTF = x_BTD.float() if on == "activation" or sae is None else sae.encode(x_BTD).float()
         for part_BTF in parts(f_BTF, scope, where.frame_rate, where.chunk_s):
@@ -193,7 +194,7 @@ def gate_logits(steered: SteeredModel, gate: Gate, source: Source) -> Tensor:
     site, model = steered.model.site(gate.site), steered.model
     read = ReadOut(gate.probe, steered.saes.get(gate.site))
     with Recorder(model.module, [site]) as recorder:
-        model.run(model.prepare(source))
+        model.pass_through(model.prepare(source))
         f_BTJ = read(recorder.take()[site.name])
     if isinstance(gate.scope, float):
         if site.frame_rate is None:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +30,9 @@ from hooks.text import check_regular
 from hooks.weights import UNREADABLE
 from steer.errors import EditError
 from steer.pooling import POOLINGS, pooled, smoothed
-from steer.probes import Probe
+
+if TYPE_CHECKING:
+    from steer.probes import Probe
 
 Scope = Literal["clip", "window"] | float
 """A whole sound, one pass of the model (a window of 30 s of Whisper's, a block of a stream), or seconds around each
@@ -160,15 +162,23 @@ class Gate(ByValue):
 
     @classmethod
     def load(cls, path: str | Path) -> Gate:
-        """Raises EditError where there is no such file, or it is damaged or not a gate."""
-        path = Path(path)
+        """From a file that `save` wrote, or from a pack (`steer.packs`): `FILE#NAME`.
+
+        Raises:
+            EditError: there is no such file, or it is damaged or not a gate.
+        """
+        file_name, _, part = str(path).partition("#")
+        path = Path(file_name)
         try:
             check_regular(path)
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError(f"more than {MAX_BYTES} bytes")
             with safe_open(str(path), "pt") as file:
-                about = json.loads((file.metadata() or {})["gate"])
-                return gate_of({name: file.get_tensor(name) for name in file.keys()}, about)  # noqa: SIM118
+                about = json.loads((file.metadata() or {})["pack" if part else "gate"])
+                about = about["gates"][part] if part else about
+                prefix = f"gate.{part}." if part else ""
+                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+                return gate_of({name.removeprefix(prefix): file.get_tensor(name) for name in names}, about)
         except FileNotFoundError as error:
             raise EditError(f"{path}: no such file of a gate") from error
         except EditError as error:

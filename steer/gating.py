@@ -50,7 +50,8 @@ class Said:
         """Whether it is open at the frames of an edit, [1] or [T]; before and after its own frames as at their ends."""
         if isinstance(self.logits, float):
             return torch.tensor([self.logits > threshold])
-        index_T = ((frames.time_T - self.start_s) * self.rate).floor().long().clamp(0, len(self.logits) - 1)
+        # 0.29 s * 100 Hz is 28.999999999999996
+        index_T = ((frames.time_T - self.start_s) * self.rate + 1e-6).floor().long().clamp(0, len(self.logits) - 1)
         return self.logits[index_T] > threshold
 
 
@@ -91,8 +92,13 @@ class Decider:
         if self.beforehand:
             return
         moment = now()
-        real_BTD = x_BTD[:, : real_frames(x_BTD.shape[1], self.site.frame_rate)]
         if moment.wholes is None:
+            if self.site.chunk_s is not None and moment.end_s is None:
+                raise EditError(
+                    f"{self.model.name} cuts its input into chunks, and a gate has to know where the sound ends: call "
+                    "run or transcribe, or say it with at_time and sound_until"
+                )
+            real_BTD = self._sound(x_BTD, moment, None)
             rows = len(x_BTD) if self._decides(None, moment, x_BTD.shape[1]) else 0
             passes: dict[Any, list[Said]] = vars(self._here).setdefault("passes", {})
             passes[moment.start_s, moment.end_s] = [self._say(real_BTD[n : n + 1], moment) for n in range(rows)]
@@ -102,8 +108,15 @@ class Decider:
         each = rows_each(x_BTD, moment.wholes, self.site)
         for number, whole in enumerate(moment.wholes):
             if self._decides(whole, moment, x_BTD.shape[1]):
-                said = self._say(real_BTD[number * each : (number + 1) * each], moment)
+                rows_ETD = x_BTD[number * each : (number + 1) * each]
+                said = self._say(self._sound(rows_ETD, moment, whole), moment)
                 self._said[whole] = (self._place(moment), said)
+
+    def _sound(self, x_ETD: Tensor, moment: Moment, whole: Whole | None) -> Tensor:
+        """The frames that hold sound."""
+        end_s = whole.end_s if whole is not None and moment.end_s is None else moment.end_s
+        with saying(end_s=end_s):
+            return x_ETD[:, : real_frames(x_ETD.shape[1], self.site.frame_rate)]
 
     def _decides(self, whole: Whole | None, moment: Moment, frames: int) -> bool:
         """Whether a pass is all that the decision needs."""
@@ -200,7 +213,11 @@ class Decider:
         passed: list[Tensor] = []
 
         def note(x_ETD: Tensor) -> None:
-            real_ETD = x_ETD[:, : real_frames(x_ETD.shape[1], self.site.frame_rate)]
+            moment, real_ETD = now(), self._sound(x_ETD, now(), whole)
+            if moment.start_s is not None and self.site.frame_rate is not None:
+                # where windows overlap, frames that are there already are left out
+                known_s = whole.start_s + sum(one.shape[1] for one in passed) / self.site.frame_rate
+                real_ETD = real_ETD[:, max(0, round((known_s - moment.start_s) * self.site.frame_rate)) :]
             if real_ETD.shape[1]:
                 passed.append(self.read(real_ETD))
 

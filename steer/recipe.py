@@ -47,6 +47,7 @@ from steer.edits import Edit, Shift
 from steer.errors import EditError, RecipeError
 from steer.formats import find_folder, load_sae
 from steer.goals import GOALS
+from steer.packs import SUFFIX, load_pack, named_parts
 from steer.plain_yaml import UNREADABLE, read_yaml
 from steer.recipe_edits import RECIPE_EDITS, EditSpec, Said
 from steer.recipe_gates import GateSpec, When, moved_gate
@@ -133,14 +134,16 @@ class Recipe(_Strict):
 
     @classmethod
     def load(cls, path: str | Path, model: str = DEFAULT_MODEL) -> Recipe:
-        """Read a YAML or JSON file, or one that ships, such as `starter:asr/false-alarms`.
+        """Read a YAML or JSON file, a pack (`steer.packs`), or one that ships, such as `starter:asr/false-alarms`.
 
         `model` is what it is for if it does not say.
 
         Raises:
-            RecipeError: as `build`, or the file is not there or no YAML.
+            RecipeError: as `build`, or the file is not there, no YAML, or a damaged pack.
         """
-        path = starter.recipe_file(str(path)) if str(path).startswith("starter:") else Path(path)
+        path = starter.recipe_file(str(path)) if starter.is_recipe_name(str(path)) else Path(path)
+        if path.suffix == SUFFIX:
+            return cls.build(named_parts(load_pack(path).recipe, path.name), str(path), path.parent)
         try:
             values = read_yaml(path)
         except OSError as error:
@@ -273,8 +276,11 @@ class Recipe(_Strict):
 
 
 def path_in(source: str) -> tuple[str, str, str]:
-    """A path, and what stands around it: `whisper:` before a checkpoint, and behind any file a `#` with a name."""
-    before = "whisper:" if source.startswith("whisper:") and source.endswith(".pt") else ""
+    """A path, and what stands around it: a family before it (`ct2:DIR`, `whisper:` and a .pt file, others with a path
+    of several parts), and behind any file a `#` with a name."""
+    family, colon, rest = source.partition(":")
+    names_path = family == "ct2" or (rest.endswith(".pt") if family == "whisper" else "/" in rest)
+    before = family + colon if family.isalnum() and family not in ("starter", "hf") and names_path else ""
     path, mark, name = source.removeprefix(before).partition("#")
     return before, path, f"{mark}{name}"
 

@@ -117,7 +117,8 @@ def save_vectors(vectors: Mapping[str, ControlVector], path: str | Path) -> None
 
 
 def load_vectors(path: str | Path) -> dict[str, ControlVector]:
-    """All vectors of a safetensors file; one of another origin may hold bare tensors [d_sae].
+    """All vectors of a safetensors file; one of another origin may hold bare tensors [d_sae], a pack (`steer.packs`)
+    other things too.
 
     Raises:
         EditError: no such file, not a safetensors file, or tensors of more than one axis.
@@ -126,10 +127,11 @@ def load_vectors(path: str | Path) -> dict[str, ControlVector]:
         raise EditError(f"{path}: no such file of control vectors")
     try:
         with safe_open(str(path), "pt") as file:
-            about = json.loads((file.metadata() or {}).get("vectors", "{}"))
+            metadata = file.metadata() or {}
+            about = json.loads(metadata.get("vectors", "{}"))
             vectors = {
                 key: ControlVector(file.get_tensor(key).float(), **texts(about.get(key, {"name": key})))
-                for key in file.keys()  # noqa: SIM118
+                for key in (about if "pack" in metadata else file.keys())
             }
     except UNREADABLE as error:
         raise EditError(f"{path}: not a file of control vectors ({one_line(error)})") from error

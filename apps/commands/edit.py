@@ -92,7 +92,7 @@ def edit(
             "beyond full scale are clipped and counted. \\[default: limit]",
         ),
     ] = None,
-    recipe: Annotated[Path | None, of_means(help="YAML or JSON; other options add to it.")] = None,
+    recipe: Annotated[Path | None, of_means(help="YAML, JSON, a pack or a name; options add to it.")] = None,
     means: Means,
     device: Device = "cpu",
     save_recipe: Annotated[Path | None, typer.Option(help="Write these options as a recipe.")] = None,

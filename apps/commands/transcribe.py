@@ -24,7 +24,7 @@ def transcribe(
     words: Annotated[bool, typer.Option("--words", help="Times of single words too, in json and vtt.")] = False,
     language: Annotated[str | None, typer.Option(help="Such as en; else the model finds it out.")] = None,
     model: Annotated[str | None, of_means(help="Name or folder; by default the recipe's, or starter:asr.")] = None,
-    recipe: Annotated[Path | None, of_means(help="YAML or JSON; SAEs and edits.")] = None,
+    recipe: Annotated[Path | None, of_means(help="YAML, JSON, a pack or a name; SAEs and edits.")] = None,
     device: Device = "cpu",
     many: Many,
     as_json: Json = False,

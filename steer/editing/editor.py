@@ -20,13 +20,14 @@ from hooks.clip import audio_info, check_target, create_audio, read_blocks
 from hooks.errors import require
 from hooks.files import stamp_of
 from hooks.model import Codec
+from hooks.padding import sound_until
 from hooks.samples import far_above
 from hooks.sound_files import copy_file, kind_of
 from hooks.sound_info import AudioInfo
 from hooks.tags import read_tags
 from hooks.timing import saying
 from hooks.whole import Whole
-from steer.editing.chunks import CHUNK_S, resampled
+from steer.editing.chunks import CHUNK_S, file_plan, resampled
 from steer.editing.excerpts import choose, read_stretches
 from steer.editing.kept import Kept, what_was_kept
 from steer.editing.outcome import Edited, Excerpts, Outcome
@@ -40,7 +41,7 @@ from steer.goals import GOALS
 from steer.recipe import Recipe
 from steer.sae import SAE
 from steer.steered import SteeredModel
-from steer.stream import round_trip
+from steer.stream import Chunks, round_trip
 from steer.vectors import ControlVector
 
 BLOCK_S = 1.0
@@ -280,12 +281,25 @@ class Editor:
     def _whole(self, info: AudioInfo) -> Whole:
         """The file, for gates that decide by clip: its channels share a decision."""
 
+        rate = self.codec.sample_rate
+        assert rate is not None
+
         def again() -> None:
-            rate, start = info.sample_rate, 0
-            assert self.codec.sample_rate is not None
-            for block_CN in read_blocks(info, int(self.chunk_s * rate), "float64"):
-                round_trip(self.codec, resampled(block_CN, rate, self.codec.sample_rate), start / rate)
-                start += block_CN.shape[1]
+            plan = file_plan(self.codec, info.sample_rate, self.chunk_s)
+
+            def passed(x_CN: Tensor, at_s: float) -> Tensor:
+                # the frames of what lies around a core are of other chunks
+                end_s = min((chunks.core + plan.core) / info.sample_rate, info.seconds)
+                with sound_until(end_s):
+                    round_trip(self.codec, resampled(x_CN, info.sample_rate, rate), at_s)
+                return x_CN
+
+            chunks = Chunks(plan, info.sample_rate, passed, torch.float64)
+            for block_CN in read_blocks(info, int(BLOCK_S * info.sample_rate), "float64"):
+                for _ in chunks.push(block_CN):
+                    pass
+            for _ in chunks.finish():
+                pass
 
         return Whole(0.0, info.seconds, again)
 

@@ -19,6 +19,7 @@ from steer.formats import dictionary_learning, sparsify
 from steer.formats.card import CARD, card_of
 from steer.formats.checkpoint import Checkpoint, read_json, read_weights
 from steer.formats.known import FORMATS, files, writable
+from steer.formats.packed import load_part, part_of
 from steer.formats.places import TORCH_FILES, downloaded, locate, path_inside
 from steer.formats.sae_lens import CFG, WEIGHTS, save_sae
 from steer.sae import SAE
@@ -30,7 +31,8 @@ def load_sae(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> SAE:
-    """Load an SAE from a folder, a file, a hub id or `starter:codec/latent`; `k` for a file that does not say.
+    """Load an SAE from a folder, a file, a hub id, `starter:codec/latent` or a pack (`FILE.safetensors#SITE`, see
+    `steer.packs`); `k` for a file that does not say.
 
     Raises:
         SAEError: nothing is there, files are missing or damaged or hold more than tensors, tensors do not fit the
@@ -39,10 +41,19 @@ def load_sae(
     """
     if not dtype.is_floating_point:
         raise SAEError(f"{source}: an SAE computes in a floating-point dtype, not in {dtype}")
+    part = part_of(str(source))
+    if part is not None:
+        return placed(load_part(*part), source, device, dtype)
     path = locate(source)
     weights = path if path.is_file() else weights_in(path)
     config = config_beside(weights)
-    sae = build(Checkpoint(str(weights), read_weights(weights), config, weights.parent, k))
+    return placed(
+        build(Checkpoint(str(weights), read_weights(weights), config, weights.parent, k)), source, device, dtype
+    )
+
+
+def placed(sae: SAE, source: str | Path, device: str | torch.device, dtype: torch.dtype) -> SAE:
+    """Raises SAEError where there is no such device."""
     try:
         return sae.to(device, dtype)
     except (RuntimeError, AssertionError) as error:  # each kind of device has its own

@@ -10,6 +10,7 @@ from pathlib import Path
 from hooks.errors import shortened
 from hooks.hub import HubError, snapshot
 from steer.errors import SAEError
+from steer.formats.packed import part_of
 
 SCHEMES: dict[str, Callable[[str], Path]] = {}
 """Prefixes that stand for a folder, as in `starter:codec/latent`."""
@@ -31,6 +32,9 @@ def locate(source: str | Path) -> Path:
     text = str(source)
     if os.path.exists(text):
         return Path(text)
+    part = part_of(text)
+    if part is not None:
+        return part[0]
     scheme, _, rest = text.partition(":")
     if scheme in SCHEMES:
         return SCHEMES[scheme](rest)

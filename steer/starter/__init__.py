@@ -3,11 +3,13 @@
 `starter:codec` is a codec whose pitch can be moved, `starter:wavtokenizer` one that keeps the waveform and has tokens;
 `starter:codec/latent` is an SAE on the site `latent`, with `vectors.safetensors` and `probes.safetensors` beside it; a
 file `asr/NAME.yaml` a recipe `starter:asr/NAME`. Every SAE has an atlas of its features beside it. Each folder has a
-card (README.md): data, licence, how it was made, measured quality.
+card (README.md): data, licence, how it was made, measured quality. Recipes for models that are not here are packs
+(`steer.packs`): `packs/whisper-tiny.en/NAME.safetensors` is `whisper:tiny.en/NAME`.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hooks import starter as shipped
@@ -15,7 +17,7 @@ from hooks.starter import FOLDER, model_folder, models
 from steer.errors import RecipeError, SAEError
 from steer.formats import SCHEMES as SAE_SCHEMES
 
-ATLAS = "atlas.safetensors"
+ATLAS, PACKS = "atlas.safetensors", "packs"
 
 
 def saes(model: str) -> list[str]:
@@ -26,14 +28,31 @@ def saes(model: str) -> list[str]:
 
 def recipes() -> list[str]:
     """Names of the recipes that are here."""
-    return [f"starter:{path.parent.name}/{path.stem}" for path in sorted(shipped.FOLDER.glob("*/*.yaml"))]
+    return list(recipe_files())
+
+
+def recipe_files() -> dict[str, Path]:
+    """{name: file} of the recipes: `asr/NAME.yaml`, and packs as `packs/whisper-tiny.en/NAME.safetensors`."""
+    plain = {f"starter:{path.parent.name}/{path.stem}": path for path in sorted(shipped.FOLDER.glob("*/*.yaml"))}
+    packs = sorted((shipped.FOLDER / PACKS).glob("*/*.safetensors"))
+    return plain | {f"{path.parent.name.replace('-', ':', 1)}/{path.stem}": path for path in packs}
+
+
+def is_recipe_name(text: str) -> bool:
+    """Whether it is a name, `starter:asr/NAME` or `whisper:tiny.en/NAME`, and not the path of a file."""
+    model, _, name = text.rpartition("/")
+    family, colon, size = model.partition(":")
+    named = bool(colon and size) and family.isalnum() and "/" not in size and name.find(".") < 0
+    return text.startswith("starter:") or (named and len(family) > 1 and not os.path.exists(text))
 
 
 def recipe_file(name: str) -> Path:
     """Raises RecipeError if there is no such recipe."""
-    if name not in recipes():
-        raise RecipeError(f"there is no starter recipe {name!r}; there are {', '.join(recipes()) or 'none'}")
-    return shipped.FOLDER / f"{name.removeprefix('starter:')}.yaml"
+    files = recipe_files()
+    if name not in files:
+        kind = "starter recipe" if name.startswith("starter:") else "recipe that ships"
+        raise RecipeError(f"there is no {kind} {name!r}; there are {', '.join(files) or 'none'}")
+    return files[name]
 
 
 def atlas_file(name: str) -> Path:
@@ -51,4 +70,15 @@ def sae_folder(name: str) -> Path:
 
 SAE_SCHEMES["starter"] = sae_folder
 
-__all__ = ["ATLAS", "FOLDER", "atlas_file", "model_folder", "models", "recipe_file", "recipes", "sae_folder", "saes"]
+__all__ = [
+    "ATLAS",
+    "FOLDER",
+    "atlas_file",
+    "is_recipe_name",
+    "model_folder",
+    "models",
+    "recipe_file",
+    "recipes",
+    "sae_folder",
+    "saes",
+]

@@ -1,4 +1,4 @@
-"""Malformed recipes, through `Recipe.load`, and where that goes, through `Editor`."""
+"""Malformed recipes, packs and gates, through `Recipe.load`, and where that goes, through `Editor`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
+import torch
+from safetensors import safe_open
 
 from steer.editing.editor import Editor
+from steer.gates import Gate, GateProbe
 from steer.recipe import Recipe
+from steer.recipe_pack import pack_recipe
 from tests.fuzz.child import Case
+from tests.fuzz.mutate import mutated
 from tests.fuzz.places import bad_paths
 from tests.fuzz.texts import bombs, mutants
 from tests.fuzz.tiny import codec_folder, sae_folder
@@ -52,3 +58,33 @@ def cases(folder: Path, count: int) -> Iterator[Case]:
     for index in range(count):
         path.write_bytes(mutants(trees, np.random.default_rng([11, index])))
         yield Case(f"mutant {index}", lambda: attack(path))
+    yield from packs(folder, trees[0], count // 3)
+
+
+def packs(folder: Path, tree: dict[str, Any], count: int) -> Iterator[Case]:
+    """Packs and gates with damaged bytes, and packs that say something else of what they hold."""
+    gate, pack, other = (folder / name for name in ("gate.safetensors", "pack.safetensors", "recipe.json"))
+    Gate(GateProbe(torch.ones(1, 2), 0.5, [1, 4], site="latent"), 1.0, 0.5).save(gate)
+    edits = [
+        {"ablate": [3, 7], "when": "gate.safetensors"},
+        {"shift": f"{tree['saes']['latent']}/vectors.safetensors#loudness", "strength": 2.0},
+    ]
+    gated = {"model": tree["model"], "saes": tree["saes"], "edits": edits}
+    pack_recipe(Recipe.build(gated, folder=folder), pack)
+    other.write_text(json.dumps(gated))
+    for path in (pack, other):
+        yield Case(f"good {path.name}", lambda path=path: attack(path))  # type: ignore[misc]
+    seeds = {path: path.read_bytes() for path in (pack, gate)}
+    with safe_open(str(pack), "pt") as file:
+        said = {key: json.loads(value) for key, value in file.metadata().items()}
+    tensors = safetensors.torch.load(seeds[pack])
+    for index in range(count):
+        rng = np.random.default_rng([12, index])
+        pack.write_bytes(mutated(seeds[pack], rng, seeds[gate], header=2500))
+        yield Case(f"pack {index}", lambda: attack(pack))
+        text = mutants([said["pack"]], rng).decode("utf-8", "replace")
+        safetensors.torch.save_file(tensors, pack, {"pack": text, "vectors": json.dumps(said["vectors"])})
+        yield Case(f"pack that says something else {index}", lambda: attack(pack))
+        gate.write_bytes(mutated(seeds[gate], rng, seeds[pack], header=600))
+        yield Case(f"gate {index}", lambda: attack(other))
+        gate.write_bytes(seeds[gate])

@@ -108,7 +108,7 @@ class Whisper(Transcriber):
 
     def whole(self, audio_BCN: Tensor) -> Whole:
         """The recording that a transcript is of, from prepared audio."""
-        return whole_sounds(audio_BCN, SAMPLE_RATE, self.run, current_time() or 0.0)[0]
+        return whole_sounds(audio_BCN, SAMPLE_RATE, self.pass_through, current_time() or 0.0)[0]
 
     def logits(self, audio_BN: Tensor, tokens_BL: Tensor) -> Tensor:
         """What the decoder says after each token of a transcript of one window of sound, [B, L, V]; with gradients.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hooks.attach import current_time
 from hooks.errors import ModelError, require
@@ -15,6 +15,7 @@ from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.families.whisper.options import NAMED, check_task, within
 from hooks.model import Source, Transcript
 from hooks.pretrained import from_pretrained
+from hooks.whole import taken_whole
 
 
 class WhisperTransformers(Whisper):
@@ -60,16 +61,8 @@ class WhisperTransformers(Whisper):
             options |= {"return_timestamps": True, "return_token_timestamps": True}
         audio_BCN = self.prepare(source)
         wholes = (self.whole(audio_BCN),)
-        samples_N = audio_BCN[0, 0].cpu().numpy()
-        seconds = len(samples_N) / SAMPLE_RATE
-        is_long = len(samples_N) > self.feature_extractor.n_samples
-        inputs = self.feature_extractor(
-            samples_N,
-            sampling_rate=SAMPLE_RATE,
-            return_tensors="pt",
-            return_attention_mask=True,
-            **({"truncation": False, "padding": "longest"} if is_long else {}),
-        ).to(self.device, self.dtype)
+        seconds = audio_BCN.shape[-1] / SAMPLE_RATE
+        inputs = self._features(audio_BCN)
         start_s, progress = current_time() or 0.0, options.pop("monitor_progress", None)
         end_s = start_s + seconds
         with ExitStack() as stack:
@@ -94,6 +87,33 @@ class WhisperTransformers(Whisper):
         ]
         language = options.get("language") if self.is_multilingual or not self._is_whole else "en"
         return Transcript(self._text(output["sequences"][0]).strip(), within(segments, seconds), language)
+
+    @torch.no_grad()
+    def pass_through(self, audio_BCN: Tensor) -> None:
+        """Through the encoder as `generate` passes a sound: a long one as one spectrogram, whose last window is filled
+        up with zeros, a short one as `run`."""
+        if audio_BCN.shape[-1] <= self.feature_extractor.n_samples:
+            self.run(audio_BCN)
+            return
+        features_BMT = self._features(audio_BCN).input_features
+        frames, start_s = self.module.config.max_source_positions * 2, current_time() or 0.0
+        with taken_whole(audio_BCN, SAMPLE_RATE, self.pass_through):
+            for start in range(0, features_BMT.shape[-1], frames):
+                piece_BMT = features_BMT[..., start : start + frames]
+                piece_BMT = nn.functional.pad(piece_BMT, (0, frames - piece_BMT.shape[-1]))
+                with window(start_s + start / MEL_RATE, start_s + audio_BCN.shape[-1] / SAMPLE_RATE):
+                    self.module.get_submodule(self.encoder_path)(piece_BMT)
+
+    def _features(self, audio_BCN: Tensor) -> Any:
+        """The spectrogram [B, M, T] of a sound as `generate` takes it, with its mask."""
+        is_long = audio_BCN.shape[-1] > self.feature_extractor.n_samples
+        return self.feature_extractor(
+            audio_BCN[0, 0].cpu().numpy(),
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            return_attention_mask=True,
+            **({"truncation": False, "padding": "longest"} if is_long else {}),
+        ).to(self.device, self.dtype)
 
     @property
     def is_multilingual(self) -> bool:

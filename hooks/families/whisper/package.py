@@ -14,12 +14,13 @@ from torch import Tensor
 
 from hooks.attach import current_time
 from hooks.errors import ModelError, SoundWarning, one_line, require
-from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper
+from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.families.whisper.on_time import CutOut, OnTime, turn_of
 from hooks.families.whisper.options import check_names, check_task, spans_within, within
 from hooks.families.whisper.together import transcribe_together
 from hooks.model import Source, Transcript
 from hooks.weights import check_file
+from hooks.whole import taken_whole
 
 
 class WhisperPackage(Whisper):
@@ -62,6 +63,21 @@ class WhisperPackage(Whisper):
         options.setdefault("fp16", self.device.type != "cpu")
         result = whisper.transcribe(module, audio_N, **options)
         return Transcript(result["text"].strip(), within(result["segments"], seconds), result["language"])
+
+    @torch.no_grad()
+    def pass_through(self, audio_BCN: Tensor) -> None:
+        """Through the encoder as `whisper.transcribe` passes a sound: zeros fill up the spectrogram of its last window,
+        where `run` fills up the sound."""
+        whisper = require("whisper", "whisper")
+        frames, start_s = whisper.audio.N_FRAMES, current_time() or 0.0
+        end_s = start_s + audio_BCN.shape[-1] * MEL_RATE // SAMPLE_RATE / MEL_RATE  # as `CutOut.span`
+        samples_N = audio_BCN[0, 0].cpu()
+        mel_MT = whisper.log_mel_spectrogram(samples_N, self.module.dims.n_mels, padding=whisper.audio.N_SAMPLES)
+        with taken_whole(audio_BCN, SAMPLE_RATE, self.pass_through):
+            for start in range(0, mel_MT.shape[-1] - frames, frames):
+                piece_MT = mel_MT[:, start : min(start + frames, mel_MT.shape[-1] - frames)]
+                with window(start_s + start / MEL_RATE, end_s):
+                    self.module.encoder(whisper.pad_or_trim(piece_MT, frames)[None].to(self.device, self.dtype))
 
     def checked(self, options: dict[str, Any]) -> dict[str, Any]:
         """The same options of `whisper.transcribe`, the language by its code.
