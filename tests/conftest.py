@@ -18,6 +18,7 @@ from benchmarks.machine import processor
 from hooks import Site, Transcriber, Transcript
 from hooks.model import Source
 from hooks.networks.source_filter import SourceFilter
+from steer.editing import trials
 from steer.matmul import backend
 from tests.real_weights import UNAVAILABLE, VARIABLE, WEIGHTS
 from tests.tiny_codec import codec_folder, sae_folder, sound  # noqa: F401 - fixtures
@@ -130,3 +131,12 @@ def listener() -> Listener:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def few_pitch_frames(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tiny codec, of which no edit moves the pitch, CREPE reads few frames: it takes most of an edit's time."""
+    if "codec_folder" in request.fixturenames:
+        monkeypatch.setattr(trials, "PITCH_FRAMES", 16)
+        monkeypatch.setattr(trials, "ROUND_TRIP_FRAMES", 8)
+        monkeypatch.setattr(trials, "LARGER_CREPE", "tiny")
