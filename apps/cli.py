@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -74,6 +75,12 @@ def options(
     pass
 
 
+@cache
+def command() -> Any:
+    """The command with all that are below it, made once in a process."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave by its exit code; a user's mistake is one line on stderr and code 2."""
     # what transformers tells of itself is not what a command's user asked for
@@ -85,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(arguments)
+        command()(arguments)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
