@@ -135,7 +135,7 @@ def seed() -> None:
 
 @pytest.fixture(autouse=True)
 def few_pitch_frames(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the tiny codec, of which no edit moves the pitch, CREPE reads few frames: it takes most of an edit's time."""
+    """With the tiny codec, of which no edit moves the pitch, CREPE reads few frames; it takes most of an edit."""
     if "codec_folder" in request.fixturenames:
         monkeypatch.setattr(trials, "PITCH_FRAMES", 16)
         monkeypatch.setattr(trials, "ROUND_TRIP_FRAMES", 8)

@@ -101,7 +101,8 @@ class DaskCluster:
 
     def start(self) -> None:
         scheduler = ["scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard", "--no-show"]
-        worker = ["worker", self.address, "--nthreads", "1", "--no-dashboard", "--local-directory", str(self.folder)]
+        worker = ["worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        worker += ["--local-directory", str(self.folder)]
         self.processes = [Process(["-m", "dask", *arguments], self.folder) for arguments in (scheduler, worker)]
 
     def kill_scheduler(self) -> None:

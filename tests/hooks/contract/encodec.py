@@ -83,7 +83,7 @@ def case_of(size: str, kind: str) -> Case:
                 given=lambda model, audio_BCN: model.module.encode(audio_BCN),
             ),
         }
-    seconds = 0.3 if size == "24" else 1.2
+    seconds = 0.2 if size == "24" else 1.1
     # the weights with which chunks are faded begin with a 0 that in float32 is a small number
     refuses = {} if size == "24" else dict.fromkeys((torch.float16, torch.bfloat16), "overlap-add divides by zero")
     return Case(f"encodec {kind} {size} kHz", build, ways, save, seconds, refuses)
