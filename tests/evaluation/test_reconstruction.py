@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (root / name / "manifest.csv").open("w", newline="") as file:
             csv.writer(file).writerows(rows)
     return root
+
+
+@pytest.fixture(autouse=True)
+def few_frames_with_pitch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CREPE takes most of the time of an evaluation."""
+    monkeypatch.setattr(quality, "measure", partial(quality.measure, pitch_frames=12))
 
 
 def measured(audio: Path, subject: SteeredModel | Codec, **options: object) -> Report:

@@ -142,7 +142,7 @@ def wait_until(happened: Callable[[], object], what: str, within_s: float = PATI
     end = time.monotonic() + within_s
     while not happened():
         assert time.monotonic() < end, f"{what}: not within {within_s:.0f} s"
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 def wait_for_rows(out: Path, count: int, process: Process) -> bool:

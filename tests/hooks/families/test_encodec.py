@@ -86,14 +86,14 @@ def own_round_trip(codec: Codec, audio_BCN: Tensor) -> Tensor:
     return output if isinstance(output, Tensor) else output.audio_values[..., : audio_BCN.shape[-1]]
 
 
-# 2 s: the third chunk of the 48 kHz models has three frames only
-@pytest.mark.parametrize("seconds", [0.3, 0.7001, 2.0])
-def test_without_edits_it_is_the_librarys_own_round_trip(codec: Codec, seconds: float) -> None:
+def test_without_edits_it_is_the_librarys_own_round_trip(codec: Codec) -> None:
     assert codec.sample_rate is not None
-    audio_BCN = noise(codec, int(seconds * codec.sample_rate))
-    output_BCN = codec.run(audio_BCN)
-    assert output_BCN.shape == audio_BCN.shape
-    assert torch.equal(output_BCN, own_round_trip(codec, audio_BCN))
+    # 2 s: the third chunk of the 48 kHz models has three frames only
+    for seconds in (0.3, 0.7001, *([2.0] if codec.sample_rate == 48_000 else [])):
+        audio_BCN = noise(codec, int(seconds * codec.sample_rate))
+        output_BCN = codec.run(audio_BCN)
+        assert output_BCN.shape == audio_BCN.shape
+        assert torch.equal(output_BCN, own_round_trip(codec, audio_BCN))
 
 
 def test_a_higher_bandwidth_is_the_librarys_own_round_trip(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
