@@ -28,6 +28,6 @@ for name in ("codec", "wavtokenizer"):
     assert open_model("starter:" + name).kind == "codec"
 assert "steer" not in sys.modules
 # torch's compiler takes a second and a half to load
-assert not {"sympy", "torch._dynamo"} & set(sys.modules)
+assert not {{"sympy", "torch._dynamo"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
