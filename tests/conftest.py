@@ -144,6 +144,6 @@ def seed() -> None:
 def few_pitch_frames(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the tiny codec, of which no edit moves the pitch, CREPE reads few frames; it takes most of an edit."""
     if "codec_folder" in request.fixturenames:
-        monkeypatch.setattr(trials, "PITCH_FRAMES", 16)
-        monkeypatch.setattr(trials, "ROUND_TRIP_FRAMES", 8)
+        monkeypatch.setattr(trials, "PITCH_FRAMES", 10)
+        monkeypatch.setattr(trials, "ROUND_TRIP_FRAMES", 5)
         monkeypatch.setattr(trials, "LARGER_CREPE", "tiny")
