@@ -78,7 +78,7 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def few_frames_with_pitch(monkeypatch: pytest.MonkeyPatch) -> None:
     """CREPE takes most of the time of an evaluation."""
-    monkeypatch.setattr(quality, "measure", partial(quality.measure, pitch_frames=12))
+    monkeypatch.setattr(quality, "measure", partial(quality.measure, pitch_frames=24))
 
 
 def measured(audio: Path, subject: SteeredModel | Codec, **options: object) -> Report:

@@ -37,7 +37,9 @@ def build(name: str) -> nn.Module:
         return encodec.EncodecModel.encodec_model_24khz(pretrained=False)
     if name == "package 48":
         return encodec.EncodecModel.encodec_model_48khz(pretrained=False)
-    return transformers.EncodecModel(transformers.EncodecConfig(**(CONFIG_48KHZ if name.endswith("48") else {}))).eval()
+    # the package has no other sizes than the published ones; here a quarter of the channels does
+    config = transformers.EncodecConfig(num_filters=8, **(CONFIG_48KHZ if name.endswith("48") else {}))
+    return transformers.EncodecModel(config).eval()
 
 
 @torch.no_grad()
