@@ -312,7 +312,6 @@ def test_files(tmp_path: Path) -> None:
 
 TRAIN = """
 import sys; sys.path[:0] = sys.argv[2:]
-sys.modules["matplotlib"] = None  # to draw the losses takes longer than seven steps
 import torch; torch.set_num_threads(1)
 from pathlib import Path
 from test_training import RESUMED, planted, quietly
