@@ -76,7 +76,7 @@ def options(
 
 
 @cache
-def command() -> Any:
+def steer() -> Any:
     """The command with all that are below it, made once in a process."""
     return typer.main.get_command(app)
 
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        command()(arguments)
+        steer()(arguments)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:

@@ -26,7 +26,6 @@ from benchmarks.models import hubert, random_sae, sharing, threshold
 from benchmarks.settings import Aim, Settings, row
 from benchmarks.timing import Sample, Spread, Timing, Variant, calmest, compare, peak_bytes
 from evaluation.report import Interval, Report
-from evaluation.suite import read
 from hooks.errors import MissingExtraError
 
 QUICK = Settings(rounds=1, quick=True)
@@ -246,7 +245,7 @@ def ran(tmp_path: Path) -> tuple[str, Report]:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert torch.get_num_threads() == threads
-    return result.output, read(tmp_path / "out" / "benchmark.json")
+    return result.output, Report.load(tmp_path / "out" / "benchmark.json")
 
 
 def test_the_table_and_the_json_hold_the_same(ran: tuple[str, Report], tmp_path: Path) -> None:
