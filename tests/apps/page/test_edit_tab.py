@@ -240,10 +240,10 @@ def test_a_closed_tab_ends_its_run_and_takes_its_files(visit: Visit, demo: Open,
     assert "Measured" in after.run("edit")
 
 
-def test_of_six_users_some_wait_and_some_are_asked_to_come_back(visit: Visit, song: Path) -> None:
+def test_of_six_users_some_wait_and_some_are_asked_to_come_back(visit: Visit, short: Path) -> None:
     visitors = [visit() for _ in range(6)]
     for visitor in visitors:
-        visitor.upload("edit-sound", song)
+        visitor.upload("edit-sound", short)
         visitor.set("brightness", 20)
     for visitor in visitors:
         visitor.start("edit")
