@@ -10,7 +10,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python -m apps.first_edit
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

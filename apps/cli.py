@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -76,6 +77,12 @@ def options(
     pass
 
 
+@cache
+def steer() -> Any:
+    """The command with all that are below it, made once in a process."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave by its exit code; a user's mistake is one line on stderr and code 2."""
     # what transformers tells of itself is not what a command's user asked for
@@ -87,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(arguments)
+        steer()(arguments)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from hooks.networks.meta import on_meta
 from steer.activations import ACTIVATIONS, Activation, dense
 from steer.encoder import Encoder
 from steer.errors import SAEError
@@ -87,7 +88,8 @@ class SAE(nn.Module):
         self.normalize = normalize
         self.k = k if function.needs_k else None
         self.info = info or SAEInfo()
-        directions = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
+        shape = (d_sae, d_in)
+        directions = torch.empty(shape) if on_meta() else nn.functional.normalize(torch.randn(shape), dim=1)
         self.W_dec = nn.Parameter(directions)
         # in memory feature by feature, as W_dec: products are faster so, and picked features lie together
         self.W_enc = nn.Parameter(directions.clone().T)
@@ -219,7 +221,10 @@ class SAE(nn.Module):
         """An SAE whose weights are still to be set: no random numbers are drawn for them."""
         with torch.device("meta"):
             sae = cls(*args, **options)
-        return sae.to_empty(device="cpu")
+        for name, value in list(sae.named_parameters()):
+            blank = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
+            sae.register_parameter(name, nn.Parameter(blank))
+        return sae
 
     if TYPE_CHECKING:  # users' entry points, which `steer.formats` puts here: they are its functions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -18,6 +19,7 @@ from benchmarks.machine import processor
 from hooks import Site, Transcriber, Transcript
 from hooks.model import Source
 from hooks.networks.source_filter import SourceFilter
+from steer.editing import trials
 from steer.matmul import backend
 from tests.real_weights import UNAVAILABLE, VARIABLE, WEIGHTS
 from tests.tiny_codec import codec_folder, sae_folder, sound  # noqa: F401 - fixtures
@@ -35,6 +37,12 @@ def pytest_report_header() -> str:
         f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} threads, "
         f"oneDNN {onednn}, large products by {backend()}"
     )
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: to look through it again takes the garbage collector a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 # a shell has what runs in its background ignore Ctrl-C, and so would all that tests start, to see what it does then
@@ -130,3 +138,12 @@ def listener() -> Listener:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def few_pitch_frames(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tiny codec, of which no edit moves the pitch, CREPE reads few frames; it takes most of an edit."""
+    if "codec_folder" in request.fixturenames:
+        monkeypatch.setattr(trials, "PITCH_FRAMES", 10)
+        monkeypatch.setattr(trials, "ROUND_TRIP_FRAMES", 5)
+        monkeypatch.setattr(trials, "LARGER_CREPE", "tiny")

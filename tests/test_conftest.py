@@ -13,13 +13,15 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(("settings", "said"), [({}, "oneDNN on"), ({"AUDIOSTEER_TEST_ONEDNN": "0"}, "oneDNN off")])
-def test_the_head_of_a_run_says_what_rounding_depends_on(settings: dict[str, str], said: str) -> None:
+def test_the_head_of_a_run_says_what_rounding_depends_on(pytestconfig: pytest.Config) -> None:
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this build of torch has no oneDNN")
-    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "AUDIOSTEER_TEST_THREADS": "2", **settings}
+    own = "\n".join(map(str, pytestconfig.hook.pytest_report_header(config=pytestconfig, start_path=ROOT)))
+    assert f"oneDNN {'on' if torch.backends.mkldnn.enabled else 'off'}" in own
+    settings = {"ATEN_CPU_CAPABILITY": "default", "AUDIOSTEER_TEST_THREADS": "2", "AUDIOSTEER_TEST_ONEDNN": "0"}
+    environment = {**os.environ, **settings}
     command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests/test_tolerance.py"]
     shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     (line,) = [line for line in shown.splitlines() if "oneDNN" in line]
-    assert f"torch {torch.__version__}, 2 of {os.cpu_count()} threads, {said}" in line
+    assert f"torch {torch.__version__}, 2 of {os.cpu_count()} threads, oneDNN off" in line
     assert "(DEFAULT)" in line or "(NO AVX)" in line

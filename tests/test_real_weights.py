@@ -202,7 +202,8 @@ class TestTheWeights:
         export(checkpoint, tmp_path)
         theirs: Any = open_model(tmp_path)
         language = {"language": "en", "task": "transcribe"} if checkpoint.module.is_multilingual else {}
-        for path, text in sentences:
+        # `base` takes three times as long: one sentence is enough there
+        for path, text in sentences if Path(checkpoint.name).stem == "tiny.en" else sentences[-1:]:
             ours = checkpoint.transcribe(path, **options_of(checkpoint))
             assert folder.transcribe(path, **options_of(folder)) == ours
             assert theirs.transcribe(path, return_timestamps=True, **language) == ours
@@ -221,7 +222,7 @@ class TestTheWeights:
     def test_no_edit_is_bit_identical(self, folder: WhisperPackage, sentences: list[tuple[Path, str]]) -> None:
         width = folder.sites["encoder.0"].width
         saes = {site: SAE(width, 2 * width, "topk", 8) for site in ("encoder.0", "encoder.norm", "decoder.1")}
-        clip = read_clip(sentences[0][0])
+        clip = read_clip(sentences[-1][0])
         mel = folder.prepare(clip)
         plain, text = folder.run(mel), folder.transcribe(clip, **options_of(folder))
         steered = SteeredModel(folder, saes, check=False)

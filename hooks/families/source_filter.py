@@ -92,8 +92,9 @@ def open_folder(folder: Path, name: str) -> Codec:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         values.pop("architecture", None)
         config = SourceFilterConfig(**values)
-        with torch.device("meta"):
-            SourceFilter(config)  # one too large for its weights is refused by `registry.room_for` before it is filled
+        if config != SourceFilterConfig():  # torch loads its compiler for that, which takes a second and a half
+            with torch.device("meta"):
+                SourceFilter(config)  # one too large for its weights is refused by `registry.room_for` before its fill
         module = SourceFilter(config)
         module.load_weights_(read_state(folder))
         return SourceFilterCodec(module, name)

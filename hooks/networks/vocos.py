@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hooks.networks.meta import on_meta
+
 
 def group_norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, width, eps=1e-6)
@@ -100,7 +102,8 @@ class VocosBackbone(nn.Module):
         self.num_conditions = num_conditions
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                if not on_meta():
+                    nn.init.trunc_normal_(module.weight, std=0.02)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
         if attention:
@@ -138,7 +141,7 @@ class InverseSTFT(nn.Module):
     def __init__(self, n_fft: int, hop_length: int) -> None:
         super().__init__()
         self.n_fft, self.hop_length = n_fft, hop_length
-        self.register_buffer("window", torch.hann_window(n_fft))
+        self.register_buffer("window", torch.empty(n_fft) if on_meta() else torch.hann_window(n_fft))
 
     def forward(self, spectrum_BFT: Tensor) -> Tensor:
         frames_BNT = torch.fft.irfft(spectrum_BFT, self.n_fft, dim=1) * self.window[None, :, None]

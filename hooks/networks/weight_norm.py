@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hooks.networks.meta import on_meta
+
 
 class _WeightNorm(nn.Module):
     """Starts with the weights of `reference`; the norm is taken over all axes but the first."""
@@ -18,7 +20,9 @@ class _WeightNorm(nn.Module):
         super().__init__()
         weight = reference.weight.detach()
         assert reference.bias is not None
-        self.weight_g = nn.Parameter(weight.norm(dim=tuple(range(1, weight.ndim)), keepdim=True))
+        one_each = (len(weight), *[1] * (weight.ndim - 1))
+        norm = torch.empty(one_each) if on_meta() else weight.norm(dim=tuple(range(1, weight.ndim)), keepdim=True)
+        self.weight_g = nn.Parameter(norm)
         self.weight_v = nn.Parameter(weight.clone())
         self.bias = nn.Parameter(reference.bias.detach().clone())
 

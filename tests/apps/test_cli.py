@@ -412,19 +412,37 @@ def test_read_only_folder(edit: Callable[..., Ran], sound: Write, tmp_path: Path
     assert str(locked) in only_line(edit(tmp_path, "-o", locked / "out", *LOUDER))
 
 
-@pytest.mark.parametrize(("suffix", "flags"), [("wav", ()), ("flac", LOUDER), ("ogg", LOUDER)])
-def test_full_disk(
-    sound: Write, tmp_path: Path, codec_folder: Path, sae_folder: Path, suffix: str, flags: tuple[str, ...]
-) -> None:
+FULL = """
+import io, json, resource, sys
+from contextlib import redirect_stderr, redirect_stdout
+from apps.cli import main
+ran = []
+for limit, arguments in json.loads(sys.argv[1]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main(arguments)
+        except SystemExit as left:
+            ran.append((left.code, out.getvalue(), err.getvalue()))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+print(json.dumps(ran))
+"""
+
+
+def test_full_disk(sound: Write, tmp_path: Path, codec_folder: Path, sae_folder: Path) -> None:
     """A limit on the size of files stands for the full disk: the kernel refuses the write in the same call."""
-    source, out = sound(f"a.{suffix}", 1.0, 44_100, 2), tmp_path / f"o.{suffix}"
-    limit = source.stat().st_size // 2
-    code = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({limit},) * 2); from apps.cli import main; main()"
-    options = ["--model", codec_folder, "--sae", sae_folder, *flags]
-    command = [sys.executable, "-c", code, "edit", source, "-o", out, *options]
-    ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert "could not be written" in only_line(Ran(ran.returncode, ran.stdout, ran.stderr))
-    assert [path.name for path in tmp_path.iterdir()] == [source.name]
+    commands = []
+    for suffix, flags in (("wav", ()), ("flac", LOUDER), ("ogg", LOUDER)):
+        source = sound(f"a.{suffix}", 1.0, 44_100, 2)
+        options = ["--model", codec_folder, "--sae", sae_folder, *flags]
+        arguments = ["edit", source, "-o", tmp_path / f"o.{suffix}", *options]
+        commands.append((source.stat().st_size // 2, [*map(str, arguments)]))
+    program = [sys.executable, "-c", FULL, json.dumps(commands)]
+    ran = subprocess.run(program, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    for one in json.loads(ran.stdout):
+        assert "could not be written" in only_line(Ran(*one))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flac", "a.ogg", "a.wav"]
 
 
 def test_a_name_that_is_no_text(edit: Callable[..., Ran], sound: Write, tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_a_goal(steer: Run, sound: Write, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_installed_packages_add_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, str]] = []
+    asked: list[str] = []
 
     class Entry:
         def __init__(self, name: str) -> None:
@@ -277,14 +277,14 @@ def test_installed_packages_add_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(self) -> str:
             return f"their {self.name}"
 
-    def entry_points(**wanted: str) -> list[Entry]:
-        asked.append(wanted)
-        return [Entry(name) for name in ("a", "b", "d") if wanted.get("name", name) == name]
+    def entry_points(group: str) -> list[Entry]:
+        asked.append(group)
+        return [Entry(name) for name in ("a", "b", "d")]
 
     monkeypatch.setattr("hooks.extensions.entry_points", entry_points)
     registry = Registry("recipe edit", TrainingError, {"a": "our a"})
     assert [registry["a"], registry["b"], registry["b"]] == ["our a", "their b", "their b"]
-    assert asked == [{"group": "audiosteer.recipe_edits", "name": "b"}]
+    assert asked == ["audiosteer.recipe_edits"]
     with pytest.raises(TrainingError, match="unknown recipe edit 'c'; there are a, b, d"):
         registry["c"]
     assert dict(registry) == {"a": "our a", "b": "their b", "d": "their d"}
@@ -295,7 +295,7 @@ def test_what_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         raise ImportError("no module named nothing")
 
     entry = SimpleNamespace(name="odd", value="odd.package:it", load=load)
-    monkeypatch.setattr("hooks.extensions.entry_points", lambda group, name="odd": [entry] * (name == "odd"))
+    monkeypatch.setattr("hooks.extensions.entry_points", lambda group: [entry])
     registry = Registry("goal", TrainingError, {"a": 1})
     told = r"goal 'odd': the installed odd.package:it \(audiosteer.goals\) cannot be loaded \(no module named nothing\)"
     with pytest.raises(TrainingError, match=told):

@@ -12,12 +12,13 @@ from hooks import read_clip, write_clip
 def test_the_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ("torchcrepe", "matplotlib"):
         pytest.importorskip(package, reason="extra eval")
-    write_clip(sung_phrase(), tmp_path / "voice.wav")
+    voice = sung_phrase(note_s=0.3)
+    write_clip(voice, tmp_path / "voice.wav")
     demo(tmp_path / "voice.wav", tmp_path / "demo")
     printed = capsys.readouterr().out
     for name in EDITS:
         edited = read_clip(tmp_path / "demo" / f"{name}.wav")
-        assert edited.waveform.shape == sung_phrase().waveform.shape
+        assert edited.waveform.shape == voice.waveform.shape
         assert (tmp_path / "demo" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"-o {tmp_path / 'demo' / name}.wav" in printed
     assert "requested" in printed

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,11 +41,9 @@ def test_widths_are_measured(steer: Run, codec_folder: Path) -> None:
 
 
 def test_of_the_starter(steer: Run) -> None:
-    """In a process of its own, where nothing else has told the names of the starters."""
-    code = "from apps.cli import main; main(['sites', 'starter:codec', '--json'])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert run.returncode == 0, run.stderr
-    assert {"pitch", "latent"} <= {row["site"] for row in json.loads(run.stdout)}
+    code, out, _ = steer("sites", "starter:codec", "--json")
+    assert code == 0
+    assert {"pitch", "latent"} <= {row["site"] for row in json.loads(out)}
 
 
 def test_sites_of_a_decoder_of_text(steer: Run) -> None:

@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,6 @@ from benchmarks.models import hubert, random_sae, sharing, threshold
 from benchmarks.settings import Aim, Settings, row
 from benchmarks.timing import Sample, Spread, Timing, Variant, calmest, compare, peak_bytes
 from evaluation.report import Interval, Report
-from evaluation.suite import read
 from hooks.errors import MissingExtraError
 
 QUICK = Settings(rounds=1, quick=True)
@@ -142,10 +143,15 @@ def test_saes_that_share_weights_have_as_many_active_features() -> None:
     assert threshold(sae, x_ND) == float(jumprelu.threshold[0])
 
 
+@cache
+def measured(line: str) -> Any:
+    return LINES[line](QUICK)
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_every_line_gives_finite_positive_numbers(line: str) -> None:
     try:
-        told = LINES[line](QUICK)
+        told = measured(line)
     except MissingExtraError as error:
         pytest.skip(str(error))
     assert len(told.rows) >= 2
@@ -164,7 +170,7 @@ def test_every_line_gives_finite_positive_numbers(line: str) -> None:
 def test_growth_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the figure")
     pytest.importorskip("transformers", reason="HuBERT's own code")
-    rows = LINES["growth"](QUICK).rows
+    rows = measured("growth").rows
     figure = drawn(rows)
     assert [axes.get_title() for axes in figure.axes] == list(dict.fromkeys(one["line"] for one in rows))
     (ms, megabytes) = figure.axes[0].lines[0], figure.axes[0].lines[-1]
@@ -175,7 +181,7 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
 
 def test_no_edit_is_said_to_be_bit_identical() -> None:
     pytest.importorskip("whisper", reason="Whisper's own code")
-    rows = LINES["whisper"](QUICK).rows
+    rows = measured("whisper").rows
     assert "wrapped, no edit (bit-identical)" in [one["variant"] for one in rows]
     assert {one["variant"].split(",")[0] for one in rows} >= {"plain", "relu", "jumprelu", "batchtopk", "topk"}
 
@@ -239,7 +245,7 @@ def ran(tmp_path: Path) -> tuple[str, Report]:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert torch.get_num_threads() == threads
-    return result.output, read(tmp_path / "out" / "benchmark.json")
+    return result.output, Report.load(tmp_path / "out" / "benchmark.json")
 
 
 def test_the_table_and_the_json_hold_the_same(ran: tuple[str, Report], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from evaluation.reconstruction import COLUMNS, INPUT, by_subset, codec_of, evalu
 from evaluation.report import Report, Share
 from hooks import AudioFileError, Codec, ModelError, Site, Transcriber
 from steer import SAE, SteeredModel
+from steer.acoustics import measure
 from steer.sae import SAEInfo
 
 HOP = 4
@@ -72,6 +74,12 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (root / name / "manifest.csv").open("w", newline="") as file:
             csv.writer(file).writerows(rows)
     return root
+
+
+@pytest.fixture(autouse=True)
+def few_frames_with_pitch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CREPE takes most of the time of an evaluation."""
+    monkeypatch.setattr(quality, "measure", partial(quality.measure, pitch_frames=12))
 
 
 def measured(audio: Path, subject: SteeredModel | Codec, **options: object) -> Report:
@@ -175,6 +183,7 @@ def test_measures_of_speech_and_pitch_are_for_such_sounds_only(audio: Path, monk
         pytest.importorskip(module, reason="extra eval")
     monkeypatch.setattr("evaluation.reconstruction.dnsmos", lambda y_N, rate: 3.0)
     monkeypatch.setattr(quality, "dnsmos", lambda y_N, rate: 2.0)
+    monkeypatch.setattr(quality, "measure", measure)  # every frame counts
     report = measured(audio, Halving(quantizer=False), subsets=["speech_misc", "notes", "chords"], clips_per_subset=1)
     rows = {(row["clips"], row["path"]): row for row in report.rows}
     clear = rows["speech_misc", INPUT]

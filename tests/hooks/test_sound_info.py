@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -20,7 +21,8 @@ from hooks.errors import SoundWarning
 from tests.hard_sounds import RATE, case, cut_off, encoded, loud_first, tone, without_first_frame
 
 pytestmark = pytest.mark.filterwarnings("ignore::hooks.errors.SoundWarning")
-PLAIN = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = 20 * int(os.environ.get("AUDIOSTEER_FUZZ", "1"))
+PLAIN = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def put(folder: Path, name: str, data: bytes) -> Path:

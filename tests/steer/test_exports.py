@@ -16,6 +16,6 @@ def test_all_that_is_promised_is_there() -> None:
 
 
 def test_importing_loads_none_of_what_comes_late() -> None:
-    heavy = {"pydantic", "rich", "transformers", "gradio", "librosa", *steer.LATE.values()}
-    code = f"import sys, steer; assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules)"
+    heavy = {"pydantic", "rich", "transformers", "gradio", "librosa", "steer.editing", *steer.LATE.values()}
+    code = f"import sys, steer; assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules); steer.edit_sound"
     subprocess.run([sys.executable, "-c", code], check=True)

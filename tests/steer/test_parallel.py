@@ -64,6 +64,7 @@ def run_here(config: TrainConfig, folder: Path | None = None, **options: Any) ->
 def work(folder: Path) -> None:
     torch.set_num_threads(1)
     training.LOG_EVERY = 1
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # loss curves take longer than the training
     rank, written, told = int(os.environ["RANK"]), [], {}
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:

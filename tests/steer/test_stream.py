@@ -24,8 +24,8 @@ def starter() -> SteeredModel:
 
 @cache
 def sound_CN() -> Tensor:
-    """3.7 s that fade in."""
-    count = round(3.7 * RATE)
+    """3 s that fade in."""
+    count = round(3.0 * RATE)
     noise = torch.randn(1, count, generator=torch.Generator().manual_seed(1))
     tone = torch.sin(2 * torch.pi * 220 * torch.arange(count) / RATE)
     return (0.05 * noise + 0.2 * tone) * torch.linspace(0, 1, count)
@@ -61,17 +61,17 @@ class Delayed(Codec):
         return audio_BCN + torch.nn.functional.pad(audio_BCN[..., self.ahead :], (0, self.ahead))
 
 
-@pytest.mark.parametrize("size", [333, 5000, 10**6])
 @pytest.mark.parametrize("edit", [None, Scale(list(range(20)), 2.0), Ablate([1, 2, 3], during=(0.9, 2.2))])
-def test_blocks_give_what_the_whole_gives(size: int, edit: Any) -> None:
+def test_blocks_give_what_the_whole_gives(edit: Any) -> None:
     """But for what is left of the LSTM's memory after a second, and what counts as unheard: 1e-4 of the peak each."""
     steered, audio_CN = starter(), sound_CN()
     edits = [edit] if edit else []
     with steered.edit(*edits):
         whole_CN = round_trip(steered.model, audio_CN)
-        joined_CN = streamed(Stream(steered, block_s=0.4), audio_CN, size)
-    assert joined_CN.shape == audio_CN.shape
-    assert (joined_CN - whole_CN).abs().max() < 5e-4 * whole_CN.abs().max()
+        for size in (333, 10**6):
+            joined_CN = streamed(Stream(steered, block_s=0.5), audio_CN, size)
+            assert joined_CN.shape == audio_CN.shape
+            assert (joined_CN - whole_CN).abs().max() < 5e-4 * whole_CN.abs().max()
 
 
 def test_latency_holds() -> None:

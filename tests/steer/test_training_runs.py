@@ -50,12 +50,12 @@ def test_a_callback_gets_each_line_of_the_log(tmp_path: Path) -> None:
 
 def test_checkpoints_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: dict[float | None, list[int]] = {}
-    own, data = Run.save, DATA
+    own, data, config = Run.save, DATA, replace(CONFIG, steps=12)
     for minutes in (None, 1e9, 0.0):
         steps = saved[minutes] = []
         monkeypatch.setattr(Run, "save", lambda run, step, steps=steps: (steps.append(step), own(run, step)))
-        quietly(data, CONFIG, tmp_path / str(minutes), checkpoint_every=25, checkpoint_minutes=minutes)
-    assert saved == {None: [25, 40], 1e9: [25, 40], 0.0: list(range(1, 41))}
+        quietly(data, config, tmp_path / str(minutes), checkpoint_every=7, checkpoint_minutes=minutes)
+    assert saved == {None: [7, 12], 1e9: [7, 12], 0.0: list(range(1, 13))}
     # the log does not depend on how fast the machine is
     assert (tmp_path / "0.0" / LOG).read_text() == (tmp_path / "None" / LOG).read_text()
 

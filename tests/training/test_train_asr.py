@@ -150,7 +150,7 @@ def test_training_logs_saves_and_exports(
 ) -> None:
     monkeypatch.setattr(train_asr, "STAGES", ((0.0, 2.0, 2), (0.3, 3.0, 2)))
     torch.manual_seed(0)
-    trainer = Trainer(mixer, vocabulary, tmp_path, minutes=0.1, rate=1e-3)
+    trainer = Trainer(mixer, vocabulary, tmp_path, minutes=0.05, rate=1e-3)
     heard = [(log_mel([np.zeros(SAMPLE_RATE, np.float32)], SHORT_S)[0], "one")]
     trainer.train(heard, log_every=1, check_every=2)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -172,7 +172,7 @@ def test_training_logs_saves_and_exports(
         expected = trainer.model(mel_BFT, rows_BL)[..., :-1]
     torch.testing.assert_close(given, expected, atol=0.02, rtol=0.01)  # weights in half precision
 
-    again = Trainer(mixer, vocabulary, tmp_path, minutes=0.1, rate=1e-3)
+    again = Trainer(mixer, vocabulary, tmp_path, minutes=0.05, rate=1e-3)
     again.resume()
     assert again.step == trainer.step
     assert all(torch.equal(again.average[name], value) for name, value in trainer.average.items())

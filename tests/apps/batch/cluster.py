@@ -101,7 +101,8 @@ class DaskCluster:
 
     def start(self) -> None:
         scheduler = ["scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard", "--no-show"]
-        worker = ["worker", self.address, "--nthreads", "1", "--no-dashboard", "--local-directory", str(self.folder)]
+        worker = ["worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        worker += ["--local-directory", str(self.folder)]
         self.processes = [Process(["-m", "dask", *arguments], self.folder) for arguments in (scheduler, worker)]
 
     def kill_scheduler(self) -> None:
@@ -141,7 +142,7 @@ def wait_until(happened: Callable[[], object], what: str, within_s: float = PATI
     end = time.monotonic() + within_s
     while not happened():
         assert time.monotonic() < end, f"{what}: not within {within_s:.0f} s"
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 def wait_for_rows(out: Path, count: int, process: Process) -> bool:

@@ -134,13 +134,13 @@ def test_folder_and_files_without_rights(steer: Steer, few: Path, edits: list[st
 def test_read_only_output(few: Path, edits: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o555)
-    ran = steer_under(without_root_rights, "edit", few, "-o", out, *edits)
-    assert ran.returncode == 2
-    assert ran.stderr == f"steer: {out / 'journal.jsonl'}: cannot be opened (Permission denied)\n"
     below = out / "below"
-    ran = steer_under(without_root_rights, "edit", few, "-o", below, *edits)
-    assert ran.returncode == 2
-    assert ran.stderr == f"steer: {below}: the folder cannot be made (Permission denied)\n"
+    for folder, said in (
+        (out, f"{out / 'journal.jsonl'}: cannot be opened (Permission denied)"),
+        (below, f"{below}: the folder cannot be made (Permission denied)"),
+    ):
+        ran = steer_under(without_root_rights, "edit", few, "-o", folder, *edits)
+        assert (ran.returncode, ran.stderr) == (2, f"steer: {said}\n")
 
 
 # --- files that change ---
@@ -221,9 +221,9 @@ def flip(data: bytearray, rng: random.Random, start: int, end: int) -> bytes:
 
 
 def test_damaged_files_among_good_ones(steer: Steer, edits: list[str], tmp_path: Path) -> None:
-    """5 % of 200: those that cannot be read are a row each that names them; those that decode still are done."""
+    """10 of 100: those that cannot be read are a row each that names them; those that decode still are done."""
     folder, out, rng = tmp_path / "in", tmp_path / "out", random.Random(0)
-    write_sounds(folder, 200)
+    write_sounds(folder, 100)
     flac = folder / "0" / "flac.flac"
     soundfile.write(flac, soundfile.read(folder / "0" / "000.wav")[0], 8000)
     paths = rng.sample(sorted(folder.rglob("*.wav")), 10)
@@ -254,6 +254,6 @@ def test_damaged_files_among_good_ones(steer: Steer, edits: list[str], tmp_path:
             shutil.copy(path, good / path.relative_to(folder))
     assert steer("edit", good, "-o", tmp_path / "alone", *edits)[0] == 0
     assert outputs(out) == outputs(tmp_path / "alone")
-    assert len(outputs(out)) == 201 - len(errors) == report["done"]
+    assert len(outputs(out)) == 101 - len(errors) == report["done"]
     assert {path.relative_to(folder).as_posix() for path in (samples, other)} <= set(outputs(out))
-    assert len(read_rows(out)) == 201
+    assert len(read_rows(out)) == 101

@@ -32,12 +32,16 @@ def edited(visitor: Visitor) -> None:
     visitor.page.locator("#edit-picture img").wait_for()
 
 
-def test_everything_that_can_be_used_has_a_name(visit: Callable[..., Visitor]) -> None:
+def test_everything_that_can_be_used_has_a_name_and_fits_a_narrow_screen(visit: Callable[..., Visitor]) -> None:
     visitor = visit()
     edited(visitor)
     for tab in TABS:
         visitor.tab(tab)
         assert visitor.page.evaluate(NAMELESS) == []
+    visitor.page.set_viewport_size({"width": 390, "height": 844})
+    for tab in TABS:
+        visitor.tab(tab)
+        assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
     assert visitor.page.evaluate("document.documentElement.lang")
     assert visitor.page.title() == "AudioSteer"
 
@@ -60,14 +64,6 @@ def test_an_edit_by_keys_alone(visit: Callable[..., Visitor]) -> None:
     visitor.before = before
     assert "loudness +" in visitor.told("edit")
     assert "+2.00 dB" in visitor.text("edit-measured")
-
-
-def test_nothing_is_wider_than_a_narrow_screen(visit: Callable[..., Visitor]) -> None:
-    visitor = visit(viewport={"width": 390, "height": 844})
-    edited(visitor)
-    for tab in TABS:
-        visitor.tab(tab)
-        assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.parametrize(("scheme", "bright"), [("light", True), ("dark", False)])

@@ -49,6 +49,6 @@ WAYS = {
     "embed": Way(lambda model, rows: model.module.embed(rows), FRONT, PLACES, given=frames),
 }
 CASES = [
-    Case(f"CREPE {size}", partial(torchcrepe.Crepe, size), WAYS, save, seconds=0.3)
+    Case(f"CREPE {size}", partial(torchcrepe.Crepe, size), WAYS, save, seconds=0.06)
     for size in (("tiny", "full") if PUBLISHED else ("tiny",))
 ]

@@ -37,7 +37,9 @@ def build(name: str) -> nn.Module:
         return encodec.EncodecModel.encodec_model_24khz(pretrained=False)
     if name == "package 48":
         return encodec.EncodecModel.encodec_model_48khz(pretrained=False)
-    return transformers.EncodecModel(transformers.EncodecConfig(**(CONFIG_48KHZ if name.endswith("48") else {}))).eval()
+    # the package has no other sizes than the published ones; here a quarter of the channels does
+    config = transformers.EncodecConfig(num_filters=8, **(CONFIG_48KHZ if name.endswith("48") else {}))
+    return transformers.EncodecModel(config).eval()
 
 
 @torch.no_grad()
@@ -86,14 +88,14 @@ def own_round_trip(codec: Codec, audio_BCN: Tensor) -> Tensor:
     return output if isinstance(output, Tensor) else output.audio_values[..., : audio_BCN.shape[-1]]
 
 
-# 2 s: the third chunk of the 48 kHz models has three frames only
-@pytest.mark.parametrize("seconds", [0.3, 0.7001, 2.0])
-def test_without_edits_it_is_the_librarys_own_round_trip(codec: Codec, seconds: float) -> None:
+def test_without_edits_it_is_the_librarys_own_round_trip(codec: Codec) -> None:
     assert codec.sample_rate is not None
-    audio_BCN = noise(codec, int(seconds * codec.sample_rate))
-    output_BCN = codec.run(audio_BCN)
-    assert output_BCN.shape == audio_BCN.shape
-    assert torch.equal(output_BCN, own_round_trip(codec, audio_BCN))
+    # 2 s: the third chunk of the 48 kHz models has three frames only
+    for seconds in (0.3, 0.7001, *([2.0] if codec.sample_rate == 48_000 else [])):
+        audio_BCN = noise(codec, int(seconds * codec.sample_rate))
+        output_BCN = codec.run(audio_BCN)
+        assert output_BCN.shape == audio_BCN.shape
+        assert torch.equal(output_BCN, own_round_trip(codec, audio_BCN))
 
 
 def test_a_higher_bandwidth_is_the_librarys_own_round_trip(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:

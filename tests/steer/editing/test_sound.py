@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 import soundfile
 import torch
 
-import steer
 from hooks import AudioFileError, Clip, read_clip
 from steer import Ablate, Clamp, EditedSound, RecipeError, SteeredModel, edit_sound, load_vectors
 from steer.editing.editor import Editor
@@ -212,13 +210,3 @@ def test_saved_as_it_is_or_in_another_format(edit: Edit, sound: Write, tmp_path:
         edited.save(tmp_path / "b.xyz")
     with pytest.raises(AudioFileError, match="no such folder"):
         edited.save(tmp_path / "none" / "b.wav")
-
-
-# --- imports ---
-
-
-def test_importing_steer_loads_nothing_for_it() -> None:
-    code = "import sys, steer; assert not {'pydantic', 'steer.editing'} & set(sys.modules); steer.edit_sound"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
-    with pytest.raises(AttributeError, match="no attribute 'edit_sounds'"):
-        steer.edit_sounds  # noqa: B018

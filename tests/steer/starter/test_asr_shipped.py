@@ -93,7 +93,7 @@ def test_it_is_the_same_model_in_both_libraries(
     hf = open_model(tmp_path)
     assert isinstance(hf, Transcriber)
     same = 0
-    for path, _ in clips[:6]:
+    for path, _ in clips[:3]:
         samples_N = model.prepare(path)[0, 0]
         # both fill the window up with silence: `transcribe` of the package pads the spectrogram instead
         padded = whisper.pad_or_trim(samples_N)
@@ -102,7 +102,7 @@ def test_it_is_the_same_model_in_both_libraries(
         assert hf.transcribe(padded) == text
         assert pipeline(samples_N.numpy(), generate_kwargs={"num_beams": 1})["text"].strip() == text
         same += bool(text)
-    assert same >= 3
+    assert same >= 2
     # the starter's SAEs steer it there as well
     sae = SAE.load(f"{ASR}/encoder.1")
     edit = Shift(torch.randn(sae.d_sae), 3.0)

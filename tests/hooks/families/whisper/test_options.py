@@ -100,7 +100,7 @@ class TestTask:
         export(open_model(f"whisper:{real_weights}/base.pt"), tmp_path / "base")
         model = open_model(str(tmp_path / "base"))
         assert isinstance(model, WhisperTransformers)
-        clip = read_clip(min((recordings / "ljspeech").rglob("*.flac")))
+        clip = read_clip(recordings / "ljspeech" / "LJ001-0002.flac")
         transcript = model.transcribe(clip, word_timestamps=True)
         own = open_model(f"whisper:{real_weights}/base.pt").transcribe(clip)
         assert transcript.language == own.language == "en"
