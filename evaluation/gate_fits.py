@@ -28,8 +28,6 @@ from evaluation.transcripts import (
     alarm_rate,
 )
 from hooks.capture import Recorder
-from hooks.families.whisper import WhisperPackage
-from hooks.model import AudioModel, Source
 from steer.edits import AddDirection, Edit
 from steer.gate_fit import Pooled, fit_gate
 from steer.gates import Gate
@@ -38,11 +36,6 @@ from steer.steered import SteeredModel
 
 MEANS, ALPHAS, RANKED = (1.0, 2.0, 4.0, 8.0), (2.0, 4.0, 8.0, 0.0), 30
 """Strengths of the difference of means; factors of ranked features, and how many features."""
-ONE_TOKEN: dict[str, Any] = {
-    "language": "en", "temperature": 0.0, "sample_len": 1, "without_timestamps": True, "no_speech_threshold": None,
-    "logprob_threshold": None, "compression_ratio_threshold": None,
-}  # fmt: skip
-"""The shortest transcription."""
 NOTHING, ALL, ACTIVATION, VAD = "nothing", "gate on features", "gate on the activation", "Silero VAD"
 
 
@@ -77,15 +70,6 @@ class Study:
         return [found.get(sound.name, one) for sound, one in zip(sounds, plain, strict=True)]
 
 
-def passed(model: AudioModel, source: Source) -> None:
-    """Pass a sound through the encoder as it is passed in a transcription: openai-whisper pads the spectrogram there,
-    and not the sound."""
-    if isinstance(model, WhisperPackage):
-        model.transcribe(source, **ONE_TOKEN)
-    else:
-        model.run(model.prepare(source))
-
-
 @torch.no_grad()
 def pool(
     steered: SteeredModel, sounds: Sequence[LabelledSound], site: str, progress: Progress
@@ -95,7 +79,7 @@ def pool(
     features, activations = [], []
     for sound in progress(list(sounds)):
         with Recorder(model.module, [where]) as recorder:
-            passed(model, sound.source)
+            model.pass_through(model.prepare(sound.source))
             x_BTD = recorder.take()[site].float()
         features.append(pooled(sae.encode(x_BTD).float(), LOGS).cpu())
         activations.append(pooled(x_BTD, ("mean",)).cpu())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +133,19 @@ class Report:
 
 
 def to_json(value: Any) -> Any:
-    """A cell as plain values, with the kind of an interval."""
+    """A cell as plain values, with the kind of an interval; of a kind defined elsewhere the nearest of `INTERVALS`."""
     if not isinstance(value, Interval):
         return value
-    kind = next(name for name, known in INTERVALS.items() if known is type(value))
-    return {"kind": kind, **asdict(value)}
+    names = {known: name for name, known in INTERVALS.items()}
+    kind = next(known for known in type(value).__mro__ if known in names)
+    return {"kind": names[kind], **{one.name: getattr(value, one.name) for one in fields(kind)}}
 
 
 def from_json(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    fields = dict(value)
-    return INTERVALS[fields.pop("kind")](**fields)
+    values = dict(value)
+    return INTERVALS[values.pop("kind")](**values)
 
 
 def cell(value: Any, intervals: bool = True) -> str:

@@ -163,7 +163,8 @@ class AudioModel(AnyKind):
         Without `grad` no gradients are kept. With it they reach the audio, edits and weights as far as the model lets
         them: not through a quantiser, nor through a spectrogram that its library computes outside torch.
         """
-        with gradients(grad), taken_whole(audio_BCN, self.sample_rate, self.run):
+        # a rate of 0 is what a damaged configuration says; there is no time then
+        with gradients(grad), taken_whole(audio_BCN, self.sample_rate or None, self.run):
             return self._run(audio_BCN)
 
     def _run(self, audio_BCN: Tensor) -> Any:

@@ -24,7 +24,7 @@ from hooks import open_model
 from steer.editing.editor import Editor
 from steer.recipe import Recipe
 
-SCALED = {"edits": [{"scale": {"459": 2.0, "512": 0.5}}]}
+SCALED = {"edits": [{"scale": {"459": 2.0, "500": 0.5}}]}
 LOUDER = {"goals": {"loudness": "+3dB"}}
 ENCODER = {"model": "starter:ssl", "saes": {"encoder.1": "starter:ssl/encoder.1"}}
 

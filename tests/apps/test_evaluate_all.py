@@ -96,7 +96,7 @@ def test_all_of_a_recogniser(run: Run, tmp_path: Path, audio: Path, seeds: Path)
     assert all((out / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
     about, rows = (json.loads((out / "summary.json").read_text())[key] for key in ("about", "rows"))
     assert (about["model"], about["failed"]) == ("listener", {})
-    assert list(about["left out"]) == ["acoustics", "residuals", "reconstruction", "vectors"]
+    assert list(about["left out"]) == ["acoustics", "residuals", "reconstruction", "vectors", "gates"]
     found = {row["number"]: row for row in rows}
     assert found["clips without speech in which words are written"]["result"]["value"] == 0
     assert found["clips without speech in which words are written"]["beside it"] == "unedited 100 % [63.1, 100]"

@@ -147,7 +147,8 @@ def test_every_site_is_as_declared(codec: Codec) -> None:
     assert (codec.sites["latent"].width, codec.frame_rate) == (128, codec.sites["latent"].frame_rate)
     assert codec.frame_rate == {24_000: 75.0, 48_000: 150.0}[codec.sample_rate or 0]
     assert torch.equal(seen["latent"], seen["encoder.15"])
-    assert seen["decoder.0"].shape[2] == 512
+    filters = getattr(getattr(codec.module, "config", None), "num_filters", 32)
+    assert seen["decoder.0"].shape[2] == 16 * filters
     assert seen["decoder.15"].shape[2] == codec.channels
 
 
