@@ -13,14 +13,7 @@ from torch import Tensor
 from evaluation.conditions import long_files
 from evaluation.dataset import LabelledSound
 from evaluation.gate_fits import ACTIVATION, ALL, NOTHING, VAD, Study, is_silent, pool
-from evaluation.gate_methods import (
-    Decision,
-    by_scores,
-    decide,
-    frequent_texts,
-    silenced,
-    thresholded,
-)
+from evaluation.gate_methods import Decision, by_scores, decide, frequent_texts, silenced, thresholded
 from evaluation.gate_rows import EMPTY, row
 from evaluation.report import Interval, Row, Share
 from evaluation.steering_search import Limit, as_many

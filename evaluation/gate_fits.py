@@ -13,20 +13,9 @@ from torch import Tensor
 
 from evaluation.ablation import Progress
 from evaluation.dataset import LabelledSound
-from evaluation.gate_methods import (
-    Decision,
-    decide,
-    fitted_shift,
-    random_gate,
-    ranked_features,
-    silenced,
-)
+from evaluation.gate_methods import Decision, decide, fitted_shift, random_gate, ranked_features, silenced
 from evaluation.texts import Texts
-from evaluation.transcripts import (
-    Clips,
-    Heard,
-    alarm_rate,
-)
+from evaluation.transcripts import Clips, Heard, alarm_rate
 from hooks.capture import Recorder
 from steer.edits import AddDirection, Edit
 from steer.gate_fit import Pooled, fit_gate

@@ -7,18 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from evaluation.dataset import LabelledSound
-from evaluation.gate_methods import (
-    Decision,
-)
+from evaluation.gate_methods import Decision
 from evaluation.report import Interval, Report, Row, Share
-from evaluation.transcripts import (
-    Heard,
-    drop,
-    errors_in,
-    over_clips,
-    ratio,
-    rise_in_points,
-)
+from evaluation.transcripts import Heard, drop, errors_in, over_clips, ratio, rise_in_points
 
 CLIPS = ("case", "method", "choice")
 SILENT, SPEECH = ("with words", "alarms", "gone", "words/min"), ("WER", "WER change", "changed", "gate opens")

@@ -31,10 +31,7 @@ from evaluation.gate_fits import ACTIVATION, ALL, Study, choose_edits, fit_gates
 from evaluation.nonspeech import SAMPLE_RATE, Nonspeech
 from evaluation.report import Report
 from evaluation.texts import Texts
-from evaluation.transcripts import (
-    Clips,
-    FalseAlarmError,
-)
+from evaluation.transcripts import Clips, FalseAlarmError
 from hooks.clip import Clip
 from hooks.model import Transcriber
 from steer.edits import AddDirection

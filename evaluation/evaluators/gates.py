@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from pydantic import Field
 from evaluation import figures, gate_fits, gate_rows, gate_study
 from evaluation.config import RECOGNISER, Config, Names
 from evaluation.evaluators.false_alarms import Counts, suits
-from evaluation.frame import Evaluator, Progress, digest_of_module
+from evaluation.frame import Evaluator, Progress, depends_on
 from evaluation.headline import line
 from evaluation.report import Report, TableRow
 from evaluation.transcripts import clip_sets, defaults
@@ -53,8 +54,9 @@ def run(config: GatesConfig, progress: Progress = iter) -> Report:
     steered = config.steered()
     train, valid, test = clip_sets(config.dataset, config.clips, config.no_speech, config.speech, preset["train"])
     options: Mapping[str, Any] = {"language": "en"} if config.guarded else defaults(steered.model)
-    saes = [digest_of_module(sae) for sae in steered.saes.values()]  # type: ignore[arg-type]
-    settings = f"{digest_of_module(steered.model.module)} {saes} {dict(options)} {config.seed} {config.preset}"
+    # of another choice of cases the transcripts are the same
+    same = config.model_copy(update={"subject": steered, "cases": (), "ks": ()})
+    settings = json.dumps(depends_on(GATES, same), sort_keys=True)
     default = ("clean",) if config.preset == "fast" else gate_study.CASES
     report, gate, shift = gate_study.evaluate(
         steered,
