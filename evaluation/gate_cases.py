@@ -46,7 +46,7 @@ def best_vad(study: Study) -> Decision | None:
         scores = detected(silero(), study.valid.all, study.progress)
     except MissingExtraError:
         return None
-    return by_scores(dict(zip([s.name for s in study.valid.all], scores, strict=True)), False, study.valid.speech)
+    return by_scores(dict(zip([s.name for s in study.valid.all], scores, strict=True)), study.valid.speech)
 
 
 def vad_on(study: Study, sounds: Sequence[LabelledSound], threshold: float) -> Decision:
@@ -54,7 +54,7 @@ def vad_on(study: Study, sounds: Sequence[LabelledSound], threshold: float) -> D
     return Decision({sound.name: -score for sound, score in zip(sounds, scores, strict=True)}, threshold)
 
 
-def clean(study: Study, decisions: Mapping[str, Mapping[str, Decision]]) -> list[Row]:
+def clean(study: Study, decisions: Mapping[str, Mapping[str, Decision]], vad: Decision | None) -> list[Row]:
     """Every method on the test clips as they are."""
     valid, test = study.valid, study.test
     plain, plain_valid = study.heard(test.all, None), study.heard(valid.all, None)
@@ -74,11 +74,10 @@ def clean(study: Study, decisions: Mapping[str, Mapping[str, Decision]]) -> list
     best = best_thresholds(valid, plain_valid, limit)
     if best is not None:
         methods["thresholds, chosen"] = ([thresholded(one, *best) for one in plain], None, f"{best[0]:g} and {best[1]}")
-    vad = best_vad(study)
-    for name, threshold in (("", -OWN_THRESHOLD), (", chosen", vad.threshold if vad else None)):
-        if vad is not None and threshold is not None:
-            found = vad_on(study, test.all, threshold)
-            methods[f"{VAD}{name}"] = (study.heard(test.all, found), found, f"threshold {-threshold:.3g}")
+    if vad is not None:
+        chosen = vad_on(study, test.all, vad.threshold)
+        for name, found in (("", replace(chosen, threshold=-OWN_THRESHOLD)), (", chosen", chosen)):
+            methods[f"{VAD}{name}"] = (study.heard(test.all, found), found, f"threshold {-found.threshold:.3g}")
     fit_heard = study.texts.of(NOTHING, study.train.silent, None, study.progress)
     phrases = frequent_texts(fit_heard)
     suppressed = [silenced(one) if one.words in phrases else one for one in plain]
@@ -159,8 +158,8 @@ def only(examples: Pooled, kept_N: Tensor) -> Pooled:
 
 
 def long_case(study: Study, gate: Gate) -> list[Row]:
-    """Files of three minutes, as they are and with a gate that decides by `SECONDS`: `invented` are insertions, `lost`
-    deletions and substitutions."""
+    """Files of three minutes, as they are and with a gate that decides by `SECONDS`. Insertions count as invented
+    words, deletions and substitutions as errors."""
     files = long_files(study.test.speech, study.test.silent, study.seed)
     by_second = replace(gate, scope=SECONDS)
     edits = study.edits["fitted shift"]

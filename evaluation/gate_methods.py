@@ -98,10 +98,10 @@ def decide(gate: Gate, pooled: Pooled, names: Sequence[str]) -> Decision:
     return Decision(dict(zip(names, logits_N.tolist(), strict=True)), gate.threshold)
 
 
-def by_scores(scores: Mapping[str, float], silent_where_high: bool, speech: Sequence[LabelledSound]) -> Decision:
-    """A gate on any score of a sound, its threshold chosen on clips with speech as that of a fitted gate is."""
-    sign = 1.0 if silent_where_high else -1.0
-    logits = {name: sign * value for name, value in scores.items()}
+def by_scores(scores: Mapping[str, float], speech: Sequence[LabelledSound]) -> Decision:
+    """A gate on a score of speech, open where it is low; its threshold is chosen on clips with speech as that of a
+    fitted gate is."""
+    logits = {name: -score for name, score in scores.items()}
     values_N = torch.tensor([logits[name] for name in scores])
     names = {sound.name for sound in speech}
     false_N = torch.tensor([name in names for name in scores])

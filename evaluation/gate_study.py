@@ -90,9 +90,9 @@ def evaluate(
     gates, decisions = fit_gates(study, fit, seen, ks, draws)
     shift = choose_edits(study, fit, seen[fit.split], decisions[valid.split][ALL], options, steps)
 
-    rows = clean(study, decisions) if "clean" in cases else []
-    hard = {name: gate for name, gate in gates.items() if name in (ALL, ACTIVATION, f"gate on {max(ks)} features")}
     vad = best_vad(study)
+    rows = clean(study, decisions, vad) if "clean" in cases else []
+    hard = {name: gate for name, gate in gates.items() if name in (ALL, ACTIVATION, f"gate on {max(ks)} features")}
     if "noise" in cases:
         noises = [sound for sound in test.silent if sound.subset in ("noise_rir", "esc10")] or list(test.silent)
         for snr in SNRS_DB:

@@ -120,7 +120,7 @@ def test_guards_without_a_gate() -> None:
     assert frequent_texts(texts, 1) == {("you",)} and len(frequent_texts(texts)) == 2
     clips = sounds("test", 2)
     scores = {sound.name: value for sound, value in zip(clips.all, (0.1, 0.4, 0.5, 0.9), strict=True)}
-    low = by_scores(scores, False, clips.speech)
+    low = by_scores(scores, clips.speech)
     assert [low.opens(sound) for sound in clips.all] == [True, True, False, False]
     assert low.threshold == pytest.approx(-0.45)
 
