@@ -6,52 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.conditions import long_files
 from evaluation.dataset import LabelledSound
-from evaluation.gate_fits import ACTIVATION, ALL, NOTHING, VAD, Study, is_silent, pool
-from evaluation.gate_methods import Decision, by_scores, decide, frequent_texts, silenced, thresholded
-from evaluation.gate_rows import EMPTY, row
-from evaluation.report import Interval, Row, Share
+from evaluation.gate_fits import ACTIVATION, ALL, NOTHING, VAD, Study, is_silent
+from evaluation.gate_methods import Decision, decide, frequent_texts, silenced, thresholded
+from evaluation.gate_rows import row
+from evaluation.gate_vad import vad_on
+from evaluation.report import Row
 from evaluation.steering_search import Limit, as_many
 from evaluation.transcripts import (
     Clips,
     Heard,
     Score,
-    drop,
     errors_in,
-    over_clips,
-    ratio,
-    rise_in_points,
-    word_counts,
-    words_of,
 )
-from evaluation.vad_gate import OWN_THRESHOLD, detected, silero
-from hooks.errors import MissingExtraError
+from evaluation.vad_gate import OWN_THRESHOLD
 from steer.edits import AddDirection, Edit
 from steer.gate_fit import Pooled, fit_gate
 from steer.gates import Gate
 
 NO_SPEECH, LOGPROB = (0.02, 0.95), (None, -1.0)
-SECONDS = 2.0
-"""Over which a gate decides in long files."""
-
-
-def best_vad(study: Study) -> Decision | None:
-    """Silero at the highest threshold at which no validation clip with speech is lost; None without Silero."""
-    try:
-        scores = detected(silero(), study.valid.all, study.progress)
-    except MissingExtraError:
-        return None
-    return by_scores(dict(zip([s.name for s in study.valid.all], scores, strict=True)), study.valid.speech)
-
-
-def vad_on(study: Study, sounds: Sequence[LabelledSound], threshold: float) -> Decision:
-    scores = detected(silero(), sounds, study.progress)
-    return Decision({sound.name: -score for sound, score in zip(sounds, scores, strict=True)}, threshold)
 
 
 def clean(study: Study, decisions: Mapping[str, Mapping[str, Decision]], vad: Decision | None) -> list[Row]:
@@ -116,7 +92,7 @@ def case(
     sounds = [*silent, *speech]
     plain = study.heard(sounds, None)
     rows = [row(name, NOTHING, "", silent, speech, plain, plain, None)]
-    both = pool(study.steered, sounds, study.site, study.progress)
+    both = study.passes.of(sounds, study.progress)
     for kind, gate in gates.items():
         decision = decide(gate, both[kind == ACTIVATION], [sound.name for sound in sounds])
         heard = study.heard(sounds, decision, "fitted shift")
@@ -155,39 +131,3 @@ def left_out_classes(study: Study, fit: Clips, seen: Mapping[str, tuple[Pooled, 
 
 def only(examples: Pooled, kept_N: Tensor) -> Pooled:
     return replace(examples, values=examples.values[kept_N], sounds=torch.arange(int(kept_N.sum())))
-
-
-def long_case(study: Study, gate: Gate) -> list[Row]:
-    """Files of three minutes, as they are and with a gate that decides by `SECONDS`. Insertions count as invented
-    words, deletions and substitutions as errors."""
-    files = long_files(study.test.speech, study.test.silent, study.seed)
-    by_second = replace(gate, scope=SECONDS)
-    edits = study.edits["fitted shift"]
-    edit = partial(study.steered.edit, *edits, site=study.site, when=by_second)
-    runs = {NOTHING: study.texts.of(NOTHING, files, None, study.progress)}
-    runs[f"gate by {SECONDS:g} s, fitted shift"] = study.texts.of(f"by {SECONDS:g} s", files, edit, study.progress)
-    said = [words_of(sound.labels["text"]) for sound in files]
-    counts = {
-        name: np.array([word_counts(words, one.words) for words, one in zip(said, heard, strict=True)], dtype=float)
-        for name, heard in runs.items()
-    }
-    plain_F3, lengths_F = counts[NOTHING], np.array([len(words) for words in said], dtype=float)
-    minutes_F = np.array([one.seconds / 60 for one in runs[NOTHING]])
-    rows = []
-    for name, counts_F3 in counts.items():
-        is_plain = name == NOTHING
-        errors_F, before_F = counts_F3[:, :2].sum(1), plain_F3[:, :2].sum(1)
-        rows.append(
-            {
-                **EMPTY,
-                "case": f"{len(files)} files of three minutes",
-                "method": name,
-                "gone": None if is_plain else over_clips(drop, counts_F3[:, 2], plain_F3[:, 2], kind=Share),
-                "words/min": over_clips(ratio, counts_F3[:, 2], minutes_F, kind=Interval),
-                "WER": over_clips(ratio, errors_F, lengths_F, kind=Share),
-                "WER change": None
-                if is_plain
-                else over_clips(rise_in_points, errors_F, before_F, lengths_F, kind=Interval),
-            }
-        )
-    return rows

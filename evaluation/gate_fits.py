@@ -14,13 +14,12 @@ from torch import Tensor
 from evaluation.ablation import Progress
 from evaluation.dataset import LabelledSound
 from evaluation.gate_methods import Decision, decide, fitted_shift, random_gate, ranked_features, silenced
+from evaluation.passes import Passes
 from evaluation.texts import Texts
 from evaluation.transcripts import Clips, Heard, alarm_rate
-from hooks.capture import Recorder
 from steer.edits import AddDirection, Edit
 from steer.gate_fit import Pooled, fit_gate
 from steer.gates import Gate
-from steer.pooling import LOGS, pooled
 from steer.steered import SteeredModel
 
 MEANS, ALPHAS, RANKED = (1.0, 2.0, 4.0, 8.0), (2.0, 4.0, 8.0, 0.0), 30
@@ -38,6 +37,7 @@ class Study:
     test: Clips
     site: str
     texts: Texts
+    passes: Passes
     seed: int
     progress: Progress
     edits: dict[str, tuple[Edit, ...]] = field(default_factory=dict)
@@ -57,26 +57,6 @@ class Study:
         else:
             found = {sound.name: silenced(one) for sound, one in zip(sounds, plain, strict=True) if sound.name in names}
         return [found.get(sound.name, one) for sound, one in zip(sounds, plain, strict=True)]
-
-
-@torch.no_grad()
-def pool(
-    steered: SteeredModel, sounds: Sequence[LabelledSound], site: str, progress: Progress
-) -> tuple[Pooled, Pooled]:
-    """Features and the activation of sounds, pooled as gates see them, in one pass each; padding is left out."""
-    model, where, sae = steered.model, steered.model.site(site), steered.saes[site]
-    features, activations = [], []
-    for sound in progress(list(sounds)):
-        with Recorder(model.module, [where]) as recorder:
-            model.pass_through(model.prepare(sound.source))
-            x_BTD = recorder.take()[site].float()
-        features.append(pooled(sae.encode(x_BTD).float(), LOGS).cpu())
-        activations.append(pooled(x_BTD, ("mean",)).cpu())
-    count = torch.arange(len(features))
-    return (
-        Pooled(torch.stack(features), count, LOGS, site, model.name),
-        Pooled(torch.stack(activations), count, ("mean",), site, model.name, "activation"),
-    )
 
 
 def fit_gates(

@@ -13,7 +13,9 @@ from evaluation.transcripts import Heard, drop, errors_in, over_clips, ratio, ri
 
 CLIPS = ("case", "method", "choice")
 SILENT, SPEECH = ("with words", "alarms", "gone", "words/min"), ("WER", "WER change", "changed", "gate opens")
-COLUMNS = (*CLIPS, *SILENT, *SPEECH)
+LOST = {"found, none lost": 0.0, "found, 1 % lost": 0.01, "found, 5 % lost": 0.05}
+"""Shares of the clips with speech on which a gate opens."""
+COLUMNS = (*CLIPS, *SILENT, *SPEECH, "clips", "AUROC", *LOST)
 EMPTY: Row = dict.fromkeys(COLUMNS)
 
 

@@ -26,9 +26,13 @@ from typing import Any
 from evaluation.ablation import Progress
 from evaluation.conditions import SNRS_DB, channels, in_noise, through
 from evaluation.dataset import LabelledSound
-from evaluation.gate_cases import best_vad, case, clean, left_out_classes, long_case
-from evaluation.gate_fits import ACTIVATION, ALL, Study, choose_edits, fit_gates, pool
+from evaluation.gate_cases import case, clean, left_out_classes
+from evaluation.gate_fits import ACTIVATION, ALL, Study, choose_edits, fit_gates
+from evaluation.gate_long import long_case
+from evaluation.gate_points import all_speech
+from evaluation.gate_vad import best_vad
 from evaluation.nonspeech import SAMPLE_RATE, Nonspeech
+from evaluation.passes import Passes
 from evaluation.report import Report
 from evaluation.texts import Texts
 from evaluation.transcripts import Clips, FalseAlarmError
@@ -39,7 +43,7 @@ from steer.gates import Gate
 from steer.steered import SteeredModel
 
 KS = (1, 3, 10, 30)
-CASES = ("clean", "noise", "channels", "classes", "long")
+CASES = ("clean", "speech", "sung", "noise", "channels", "classes", "long")
 
 
 def evaluate(
@@ -49,6 +53,8 @@ def evaluate(
     test: Clips,
     options: Mapping[str, Any],
     *,
+    speech: Sequence[LabelledSound] = (),
+    sung: Sequence[LabelledSound] = (),
     site: str | None = None,
     ks: Sequence[int] = KS,
     cases: Sequence[str] = CASES,
@@ -62,6 +68,9 @@ def evaluate(
 ) -> tuple[Report, Gate, AddDirection]:
     """Fit on `train` and `synthetic` sounds made here, choose on `valid`, measure on `test`. Also gives the gate on the
     largest k, and the fitted shift.
+
+    `speech` are all clips with speech of the test split, also those without a text, and `sung` those of a voice that
+    says nothing; gates are not fitted on any such.
 
     Transcripts are kept in `out` as they come, for the next call of the same `settings`.
 
@@ -78,7 +87,8 @@ def evaluate(
         raise FalseAlarmError(f"there is no SAE at {site or 'a site of the encoder'}; there are some at {encoder}")
     site = site or encoder[-1]
     texts = Texts(steered, dict(options), out / "texts.jsonl" if out else None, settings)
-    study = Study(steered, train, valid, test, site, texts, seed, progress)
+    passes = Passes(steered, site, out / "passes.safetensors" if out else None, settings)
+    study = Study(steered, train, valid, test, site, texts, passes, seed, progress)
     made = Nonspeech(seed).sounds(synthetic)
     silent = [*train.silent]
     silent += [
@@ -86,13 +96,18 @@ def evaluate(
         for number, (kind, wave_N) in enumerate(made)
     ]
     fit = Clips(silent, train.speech, train.split)
-    seen = {clips.split: pool(steered, clips.all, site, progress) for clips in (fit, valid, test)}
+    seen = {clips.split: passes.of(clips.all, progress) for clips in (fit, valid, test)}
     gates, decisions = fit_gates(study, fit, seen, ks, draws)
     shift = choose_edits(study, fit, seen[fit.split], decisions[valid.split][ALL], options, steps)
 
     vad = best_vad(study)
     rows = clean(study, decisions, vad) if "clean" in cases else []
     hard = {name: gate for name, gate in gates.items() if name in (ALL, ACTIVATION, f"gate on {max(ks)} features")}
+    if "speech" in cases:
+        few = {name: gate for name, gate in gates.items() if "random" not in name}
+        rows += all_speech(study, few, vad, speech or test.speech)
+    if "sung" in cases and sung:
+        rows += case(study, "sung vowels", sung, [], hard, vad)
     if "noise" in cases:
         noises = [sound for sound in test.silent if sound.subset in ("noise_rir", "esc10")] or list(test.silent)
         for snr in SNRS_DB:
@@ -105,7 +120,7 @@ def evaluate(
     if "classes" in cases:
         rows += left_out_classes(study, fit, seen, max(ks))
     if "long" in cases:
-        rows += long_case(study, gates[ALL])
+        rows += long_case(study, fit.silent, shift, steps)
     about = {
         "model": model.name,
         "site": site,

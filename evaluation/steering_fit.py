@@ -38,6 +38,7 @@ from hooks import Clip, attach
 from hooks.clip import as_clip
 from hooks.errors import require
 from hooks.families.whisper import Whisper
+from hooks.families.whisper.base import SAMPLE_RATE
 from steer.sae import SAE, moved
 from steer.steered import SteeredModel
 
@@ -50,6 +51,8 @@ is taken."""
 MARGIN, SURE, WEIGHT = 3.0, 6.0, 2.0
 HIGHEST, GRID = 5.0, 0.05
 """Of a feature's factor: more is not tried, and what it is rounded to."""
+STAMP_S = 0.02
+"""Of a step of time stamps."""
 SPEED, LEVEL_DB = 1.25, 6.0
 """Clips come up to so many times as fast or slow, four semitones of pitch with it, and so much louder or softer."""
 
@@ -83,6 +86,14 @@ class Exercises:
     def window(self, source: Any) -> Tensor:
         """The start of a sound [1, N], as long as a window at most."""
         return self.model.prepare(source)[:, 0, : self.model.window]
+
+    def written(self, samples_N: Tensor) -> list[int]:
+        """The tokens of a transcript of samples of a window, with time stamps."""
+        tokens: list[int] = []
+        for segment in self.model.transcribe(Clip(samples_N[None], SAMPLE_RATE), **self.options).segments:
+            first, last = (self.tokenizer.timestamp_begin + round(segment[end] / STAMP_S) for end in ("start", "end"))
+            tokens += [first, *self.tokenizer.encode(segment["text"]), last]
+        return tokens
 
     def prompt(self, timed: bool) -> list[int]:
         """With a time stamp first, as `whisper.transcribe` asks, or without any, as transformers does."""

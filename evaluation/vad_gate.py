@@ -19,8 +19,6 @@ RATE = 16_000
 """Hz, of the samples that a detector takes."""
 OWN_THRESHOLD = 0.5
 """Silero's own: a probability of speech."""
-STEPS = 7
-"""The highest threshold at which there is speech is found to 1/128."""
 
 Detector = Callable[[Tensor], float]
 """The highest threshold, from 0 to 1, at which there is speech in samples [N] at `RATE`; 0 if there is none."""
@@ -42,24 +40,14 @@ class Gate:
 
 
 def silero() -> Detector:
-    """Silero's VAD, with its own settings but for the threshold.
+    """Silero's VAD: the largest probability of speech that it gives of any 32 ms. As in faster-whisper there is no
+    minimum length of speech: with Silero's own, 250 ms, many spoken digits are lost.
 
     Raises:
         MissingExtraError: `silero-vad` is not installed.
     """
-    library = require("silero_vad", "eval")
-    vad = library.load_silero_vad()
-
-    def highest(audio_N: Tensor) -> float:
-        # a half is tried first, so that Silero's own decision is one of the answers
-        low, high = 0.0, 1.0
-        for _ in range(STEPS):
-            middle = (low + high) / 2
-            found = library.get_speech_timestamps(audio_N, vad, sampling_rate=RATE, threshold=middle)
-            low, high = (middle, high) if found else (low, middle)
-        return low
-
-    return highest
+    vad = require("silero_vad", "eval").load_silero_vad()
+    return lambda audio_N: float(vad.audio_forward(audio_N[None], RATE).max())
 
 
 def detected(detector: Detector, sounds: Sequence[LabelledSound], progress: Progress = iter) -> list[float]:

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from evaluation import figures, gate_fits, gate_rows, gate_study
+from evaluation.concept_sets import has_speech
 from evaluation.config import RECOGNISER, Config, Names
+from evaluation.dataset import LabelledSound
 from evaluation.evaluators.false_alarms import Counts, suits
 from evaluation.frame import Evaluator, Progress, depends_on
 from evaluation.headline import line
@@ -41,6 +43,9 @@ class GatesConfig(Config):
     ks: Counts = Field(default=gate_study.KS, description="Numbers of features of gates.")
     no_speech: Names = Field(default=(), description="Subsets without speech; by default as the manifests say.")
     speech: Names = Field(default=(), description="Subsets with speech, of them clips with a text.")
+    sung: Names = Field(
+        default=("singing",), description="Subsets of a voice without words, which no gate is fitted on."
+    )
     guarded: bool = Field(
         default=False, description="openai-whisper's own defaults: temperatures and thresholds, instead of greedy."
     )
@@ -53,9 +58,10 @@ def run(config: GatesConfig, progress: Progress = iter) -> Report:
     preset = FAST if config.preset == "fast" else FULL
     steered = config.steered()
     train, valid, test = clip_sets(config.dataset, config.clips, config.no_speech, config.speech, preset["train"])
+    spoken, sung = voices(config)
     options: Mapping[str, Any] = {"language": "en"} if config.guarded else defaults(steered.model)
     # of another choice of cases the transcripts are the same
-    same = config.model_copy(update={"subject": steered, "cases": (), "ks": ()})
+    same = config.model_copy(update={"subject": steered, "cases": (), "ks": (), "sung": ()})
     settings = json.dumps(depends_on(GATES, same), sort_keys=True)
     default = ("clean",) if config.preset == "fast" else gate_study.CASES
     report, gate, shift = gate_study.evaluate(
@@ -64,6 +70,8 @@ def run(config: GatesConfig, progress: Progress = iter) -> Report:
         valid,
         test,
         options,
+        speech=spoken,
+        sung=sung,
         site=config.site,
         ks=config.ks,
         cases=config.cases or default,
@@ -77,6 +85,13 @@ def run(config: GatesConfig, progress: Progress = iter) -> Report:
     if config.out is not None:
         report.about = {**report.about, "notes": keep(gate, shift, config.recipe(), config.out)}
     return report
+
+
+def voices(config: GatesConfig) -> tuple[list[LabelledSound], list[LabelledSound]]:
+    """Of the test split all clips with speech, also those without a text, and all of a voice without words."""
+    sounds = config.dataset.sounds(None, "test", None, ("text", "label", "speech"))
+    spoken = [one for one in sounds if (one.subset in config.speech if config.speech else has_speech(one.labels))]
+    return spoken, [one for one in sounds if one.subset in config.sung and one not in spoken]
 
 
 def keep(gate: Gate, shift: AddDirection, base: Recipe, out: Path) -> list[str]:

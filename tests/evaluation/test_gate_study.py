@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation import gate_study, texts
+from evaluation import gate_long, gate_study, texts
 from evaluation.dataset import LabelledSound
 from evaluation.evaluators.gates import keep
-from evaluation.gate_fits import ACTIVATION, ALL, NOTHING, Study, pool
+from evaluation.gate_fits import ACTIVATION, ALL, NOTHING, Study
 from evaluation.gate_methods import Decision, by_scores, decide, frequent_texts, thresholded
 from evaluation.gate_rows import by_case, row
+from evaluation.passes import Passes
 from evaluation.texts import Texts
 from evaluation.transcripts import Clips, FalseAlarmError, Heard
 from hooks import Codec
@@ -54,6 +55,8 @@ def steered() -> SteeredModel:
 def test_a_study(steered: SteeredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_study, "channels", lambda: {"same": lambda samples_N, rng: samples_N})
     monkeypatch.setattr(gate_study, "SNRS_DB", (60.0,))
+    monkeypatch.setattr(gate_long, "SECONDS", 0.2)
+    monkeypatch.setattr(gate_long, "OVERLAP_S", 0.1)
     sets = (sounds("train"), sounds("valid"), sounds("test"))
     heard: list[str] = []
     listen = texts.listen
@@ -80,7 +83,7 @@ def test_a_study(steered: SteeredModel, tmp_path: Path, monkeypatch: pytest.Monk
     assert ("clean", "gate on 3 random features, draw 1, fitted shift") in rows
     assert next(iter(report.about["features of gates"])) == "gate on 1 features"
     titles = [table.title.rpartition(": ")[2] for table in by_case(report)]
-    assert titles[:4] == ["clean", "speech in noise", "channel", "class left out"]
+    assert titles[:4] == ["clean", "all clips with speech", "at any threshold", "speech in noise"]
     # again: every transcript is found on disk
     count = len(heard)
     assert count and str(study().rows) == str(report.rows) and len(heard) == count  # no number is not itself
@@ -89,11 +92,12 @@ def test_a_study(steered: SteeredModel, tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_is_put_together_is_what_the_gated_edit_gives(steered: SteeredModel) -> None:
     fit, test = sounds("train"), sounds("test")
     edit = AddDirection(4 * torch.randn(16))
-    study = Study(steered, fit, fit, test, SITE, Texts(steered, SHORT, None, ""), 0, iter, {"edit": (edit,)})
-    both = pool(steered, fit.all, SITE, iter)
+    passes = Passes(steered, SITE, None, "")
+    study = Study(steered, fit, fit, test, SITE, Texts(steered, SHORT, None, ""), passes, 0, iter, {"edit": (edit,)})
+    both = passes.of(fit.all)
     for examples, k in ((both[0], 2), (both[1], None)):
         gate = fit_gate(examples, [True] * 4 + [False] * 4, k)
-        seen = pool(steered, test.all, SITE, iter)[examples.on == "activation"]
+        seen = passes.of(test.all)[examples.on == "activation"]
         decision = decide(gate, seen, [sound.name for sound in test.all])
         assert [decision.opens(sound) for sound in test.all] == [True] * 4 + [False] * 4
         with steered.edit(edit, site=SITE, when=gate):

@@ -1,0 +1,66 @@
+"""What gates cost whatever their thresholds: on all clips with speech, also those whose words are not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.auroc import auroc
+from evaluation.dataset import LabelledSound
+from evaluation.gate_fits import ACTIVATION, VAD, Study
+from evaluation.gate_methods import Decision
+from evaluation.gate_rows import EMPTY, LOST
+from evaluation.gate_vad import vad_on
+from evaluation.report import Row, Share
+from evaluation.transcripts import over_clips, ratio
+from steer.gates import Gate
+
+
+def all_speech(
+    study: Study,
+    gates: Mapping[str, Gate],
+    vad: Decision | None,
+    speech: Sequence[LabelledSound],
+) -> list[Row]:
+    """Two kinds of rows: on how many of all clips with speech of the test split each gate opens, as a whole and by
+    subset (where it is shut the transcript is as without it, to the bit); and on which share of the clips without
+    speech it would open at the threshold at which it opens on a given share of those with speech."""
+    silent = study.passes.of(study.test.silent, study.progress)
+    both = study.passes.of(speech, study.progress)
+    logits = {
+        name: tuple(of[name == ACTIVATION].logits(gate.probe) for of in (silent, both)) for name, gate in gates.items()
+    }
+    thresholds = {name: gate.threshold for name, gate in gates.items()}
+    if vad is not None:
+        scores = vad_on(study, [*study.test.silent, *speech], vad.threshold).logits
+        logits[VAD] = tuple(torch.tensor([scores[one.name] for one in some]) for some in (study.test.silent, speech))
+        thresholds[VAD] = vad.threshold
+    subsets = sorted({sound.subset for sound in speech})
+    rows: list[Row] = []
+    for name, (_, speech_M) in logits.items():
+        opens_M = (speech_M > thresholds[name]).double().numpy()
+        for subset in ["", *subsets]:
+            at = [index for index, sound in enumerate(speech) if subset in ("", sound.subset)]
+            who = [speech[index].speaker for index in at]
+            opened = over_clips(ratio, opens_M[at], np.ones(len(at)), kind=Share, speakers=who)
+            case = f"all clips with speech, {subset}" if subset else "all clips with speech"
+            rows.append({**EMPTY, "case": case, "method": name, "clips": len(at), "gate opens": opened})
+    rows += [
+        {**EMPTY, "case": "at any threshold", "method": name, **separation(silent_N, speech_M)}
+        for name, (silent_N, speech_M) in logits.items()
+    ]
+    return rows
+
+
+def separation(silent_N: Tensor, speech_M: Tensor) -> Row:
+    """AUROC, and the share of clips without speech on which a gate opens where a share `LOST` of the others is lost."""
+    both = torch.cat([silent_N, speech_M])
+    found: Row = {"AUROC": float(auroc(both[:, None], (torch.arange(len(both)) < len(silent_N))[None])[0, 0])}
+    falses_M = speech_M.sort(descending=True).values
+    for column, share in LOST.items():
+        bound = falses_M[int(share * len(falses_M))]
+        found[column] = over_clips(ratio, (silent_N > bound).double().numpy(), np.ones(len(silent_N)), kind=Share)
+    return found
