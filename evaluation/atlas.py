@@ -251,7 +251,7 @@ class Atlas:
             AtlasError: there is none, or it is damaged.
             SAEError: there is no such SAE.
         """
-        path = starter.atlas_file(str(path)) if str(path).startswith("starter:") else path
+        path = starter.atlas_file(str(path)) if starter.is_sae_name(str(path)) else path
         if not os.path.isfile(path):
             raise AtlasError(f"{path}: no such atlas; make one with steer features --atlas {path} --audio DIR")
         try:

@@ -62,8 +62,8 @@ VECTORS = "vectors.safetensors"
 
 
 def default_saes(model: str) -> dict[str, str]:
-    """{site: SAE} of a starter model, whose SAEs lie in folders named after their sites; {} of any other."""
-    return {name.rpartition("/")[2]: name for name in starter.saes(model)} if model in starter.models() else {}
+    """{site: SAE} of those that ship for a model; they lie in folders named after their sites."""
+    return {name.rpartition("/")[2]: name for name in starter.saes(model)}
 
 
 class _Strict(BaseModel):

@@ -28,7 +28,7 @@ def model_values(choice: str | None, shared: Shared) -> dict[str, Any]:
     if not shared.settings.private and choice not in shared.models():
         raise ModelError(f"{choice} is not offered here; there are {', '.join(shared.models())}")
     name, _, sources = choice.partition("=")
-    if not sources.strip() and name.strip() not in starter.models():
+    if not sources.strip() and not starter.saes(name.strip()):
         raise ModelError(f"{name.strip()} needs an SAE: name it behind the model, as {name.strip()}=SAE")
     named = absolute if shared.settings.private else str
     saes = {}

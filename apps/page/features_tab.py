@@ -35,7 +35,7 @@ HEARD = 5
 def atlases(shared: Shared) -> dict[str, Atlas]:
     """The atlases that are offered, by the names of their SAEs; first the one of the settings, then the codec's."""
     given = [Atlas.load(shared.settings.atlas)] if shared.settings.atlas else []
-    models = dict.fromkeys([DEFAULT_MODEL, *starter.models()])
+    models = dict.fromkeys([DEFAULT_MODEL, *starter.models(), *starter.public_models()])
     names = [name for model in models for name in starter.saes(model)]
     return {atlas.sae or atlas.site: atlas for atlas in (*given, *map(Atlas.load, names))}
 

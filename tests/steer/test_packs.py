@@ -277,8 +277,8 @@ def test_packs_that_ship_have_names(
     monkeypatch.setattr("hooks.starter.FOLDER", shipped)
     with pytest.raises(RecipeError, match="no recipe that ships 'whisper:tiny.en/false-alarms'; there are none"):
         Recipe.load("whisper:tiny.en/false-alarms")
-    (shipped / "packs" / "whisper-tiny.en").mkdir(parents=True)
-    pack_recipe(recipe, shipped / "packs" / "whisper-tiny.en" / "false-alarms.safetensors")
+    (shipped / "whisper-tiny.en").mkdir(parents=True)
+    pack_recipe(recipe, shipped / "whisper-tiny.en" / "false-alarms.safetensors")
     assert starter.recipes() == ["whisper:tiny.en/false-alarms"]
     for name in ("whisper:tiny.en/false-alarms", Path("whisper:tiny.en/false-alarms")):
         assert torch.equal(applied(Recipe.load(name)), applied(recipe))
