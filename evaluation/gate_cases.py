@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from evaluation.dataset import LabelledSound
-from evaluation.gate_fits import ACTIVATION, ALL, NOTHING, VAD, Study, is_silent
+from evaluation.gate_fits import ACTIVATION, ALL, BY_SECOND, NOTHING, VAD, Study, is_silent
+from evaluation.gate_long import by_second
 from evaluation.gate_methods import Decision, decide, frequent_texts, silenced, thresholded
 from evaluation.gate_rows import row
 from evaluation.gate_vad import vad_on
@@ -39,7 +40,12 @@ def clean(study: Study, decisions: Mapping[str, Mapping[str, Decision]], vad: De
     methods["SAE reconstruction"] = (study.texts.of("reconstruction", test.all, sae, study.progress), None, "")
     for name, decision in decisions[test.split].items():
         methods[f"{name}, fitted shift"] = (study.heard(test.all, decision, "fitted shift"), decision, "")
+    if BY_SECOND in study.edits:
+        opened = by_second(study, test.all)
+        methods[BY_SECOND] = (study.heard(test.all, opened, BY_SECOND), opened, "")
     for name in study.edits:
+        if name == BY_SECOND:
+            continue
         edits = ", ".join(map(short, study.edits[name]))
         if name != "fitted shift":
             heard = study.heard(test.all, decisions[test.split][ALL], name)
@@ -97,6 +103,9 @@ def case(
         decision = decide(gate, both[kind == ACTIVATION], [sound.name for sound in sounds])
         heard = study.heard(sounds, decision, "fitted shift")
         rows.append(row(name, f"{kind}, fitted shift", "", silent, speech, heard, plain, decision))
+    if BY_SECOND in study.edits:
+        decision = by_second(study, sounds)
+        rows.append(row(name, BY_SECOND, "", silent, speech, study.heard(sounds, decision, BY_SECOND), plain, decision))
     if vad is not None:
         decision = vad_on(study, sounds, vad.threshold)
         rows.append(row(name, f"{VAD}, chosen", "", silent, speech, study.heard(sounds, decision), plain, decision))

@@ -14,7 +14,7 @@ from torch import Tensor
 from evaluation.ablation import Progress
 from evaluation.dataset import LabelledSound
 from evaluation.gate_methods import Decision, decide, fitted_shift, random_gate, ranked_features, silenced
-from evaluation.passes import Passes
+from evaluation.passes import Kept, Passes
 from evaluation.texts import Texts
 from evaluation.transcripts import Clips, Heard, alarm_rate
 from steer.edits import AddDirection, Edit
@@ -25,6 +25,7 @@ from steer.steered import SteeredModel
 MEANS, ALPHAS, RANKED = (1.0, 2.0, 4.0, 8.0), (2.0, 4.0, 8.0, 0.0), 30
 """Strengths of the difference of means; factors of ranked features, and how many features."""
 NOTHING, ALL, ACTIVATION, VAD = "nothing", "gate on features", "gate on the activation", "Silero VAD"
+SHIFT, BY_SECOND = "fitted shift", "gate by the second"
 
 
 @dataclass
@@ -37,11 +38,15 @@ class Study:
     test: Clips
     site: str
     texts: Texts
-    passes: Passes
+    kept: Kept
     seed: int
     progress: Progress
     edits: dict[str, tuple[Edit, ...]] = field(default_factory=dict)
     gates: dict[str, Gate] = field(default_factory=dict)
+    passes: Passes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.passes = Passes(self.steered, self.site, self.kept)
 
     def heard(self, sounds: Sequence[LabelledSound], decision: Decision | None, edit: str = "") -> list[Heard]:
         """What is written of sounds: where the decision is open by an edit, elsewhere as it is. Without a decision all
@@ -99,9 +104,13 @@ def choose_edits(
 ) -> AddDirection:
     """Fit and choose what is done behind a gate: of each kind the strength with the fewest false alarms on validation
     clips on which the gate opens, of equals the weakest."""
-    vector_D = fitted_shift(study.steered, fit.silent, options, study.site, steps, study.seed, study.progress)
-    shift = AddDirection(vector_D)
-    study.edits["fitted shift"] = (shift,)
+    shift = AddDirection(
+        study.kept.of(
+            f"{SHIFT}, {steps} steps",
+            partial(fitted_shift, study.steered, fit.silent, options, study.site, steps, study.seed, study.progress),
+        )
+    )
+    study.edits[SHIFT] = (shift,)
     x_ND, silent_N = seen[1].values[:, 0], is_silent(fit)
     means_D = x_ND[silent_N].mean(0) - x_ND[~silent_N].mean(0)
     ladders: dict[str, list[tuple[Edit, ...]]] = {

@@ -20,8 +20,8 @@ from torch import Tensor
 from evaluation.ablation import Progress
 from evaluation.conditions import RATE, long_files, made, samples_of
 from evaluation.dataset import LabelledSound
-from evaluation.gate_fits import ALL, NOTHING, VAD, Study
-from evaluation.gate_methods import BATCH, silenced
+from evaluation.gate_fits import ALL, BY_SECOND, NOTHING, SHIFT, VAD, Study
+from evaluation.gate_methods import BATCH, Decision, silenced
 from evaluation.gate_methods import RATE as STEP_SIZE
 from evaluation.gate_rows import EMPTY
 from evaluation.report import Interval, Row, Share
@@ -32,7 +32,7 @@ from hooks import attach
 from hooks.capture import Recorder
 from hooks.clip import Clip
 from hooks.errors import MissingExtraError, require
-from steer.edits import AddDirection
+from steer.edits import AddDirection, Edit
 from steer.gate_fit import Pooled, fit_gate, gate_logits
 from steer.gates import Gate
 from steer.pooling import LOGS, pooled
@@ -46,7 +46,6 @@ WINDOW_S, FILE_S = 16.0, 180.0
 """Windows that a shift is fitted on are at least so long, and files that a gate is fitted and measured on."""
 FILES = 12
 """So many files are fitted on at most; a file is some 180 stretches."""
-K = 30
 WRONG = 0.005
 """Share of the stretches with speech on which the gate may open in files of the validation split."""
 
@@ -82,13 +81,31 @@ def overlap(file: LabelledSound, start_s: float, end_s: float) -> float:
     return sum(max(0.0, min(end, end_s) - max(start, start_s)) for start, end, _ in file.intervals or ())
 
 
-def fit_by_second(study: Study, silent: Sequence[LabelledSound], k: int | None = None) -> Gate:
-    """A gate on stretches of files of the training split, its threshold by those of the validation split."""
+def fit_by_second(study: Study, silent: Sequence[LabelledSound], k: int, steps: int) -> AddDirection | None:
+    """Fit the gate and the shift behind it, which become `BY_SECOND` of the study. The gate is fitted on stretches of
+    files of the training split, its threshold chosen by those of the validation split. None, and nothing, where the
+    clips are not enough for stretches of both kinds."""
     train = long_files(study.train.speech, silent, study.seed, FILE_S)[:FILES]
     valid = long_files(study.valid.speech, study.valid.silent, study.seed, FILE_S)
     examples, is_silent_N = stretches(study.steered, train, study.site, study.progress)
     others, truth_N = stretches(study.steered, valid, study.site, study.progress)
-    return fit_gate(examples, is_silent_N, k, held_out=(others, truth_N), wrong=WRONG)
+    if any(labels_N.all() or not labels_N.any() for labels_N in (is_silent_N, truth_N)):
+        return None
+    gate = fit_gate(examples, is_silent_N, k, held_out=(others, truth_N), wrong=WRONG)
+    mixed = MixedShift(study, gate, study.texts.options)
+    vector_D = study.kept.of(f"{BY_SECOND}, {k} features, {steps} steps", lambda: mixed.fit(silent, steps))
+    edit = AddDirection(vector_D, when=gate)
+    study.gates[BY_SECOND], study.edits[BY_SECOND] = gate, (edit,)
+    return edit
+
+
+def by_second(study: Study, sounds: Sequence[LabelledSound]) -> Decision:
+    """On which sounds the gate opens at any second; on others nothing is edited."""
+    gate, progress = study.gates[BY_SECOND], study.progress
+    found = {
+        sound.name: float(gate_logits(study.steered, gate, sound.source).max()) for sound in progress(list(sounds))
+    }
+    return Decision(found, gate.threshold)
 
 
 @dataclass(frozen=True)
@@ -149,9 +166,8 @@ class MixedShift:
         windows: dict[int, Window] = {}
         vector_D = torch.zeros(study.steered.model.site(study.site).width or 0, requires_grad=True)
         optimizer = torch.optim.Adam([vector_D], lr=STEP_SIZE)
-        mean_D = torch.zeros_like(vector_D, requires_grad=False)
         with frozen(study.steered.model.module, *study.steered.saes.values()), torch.enable_grad():
-            for step in study.progress(list(range(steps))):
+            for _ in study.progress(list(range(steps))):
                 optimizer.zero_grad()
                 for index in rng.choice(len(files), size=BATCH, p=share_N).tolist():
                     if index not in windows:
@@ -159,29 +175,25 @@ class MixedShift:
                     if windows[index].open_T.any():
                         (self.loss(windows[index], vector_D) / BATCH).backward()
                 optimizer.step()
-                if step >= steps // 2:  # a few windows a step drive the vector to and fro
-                    mean_D += vector_D.detach() / (steps - steps // 2)
-        return mean_D.cpu()
+        return vector_D.detach().cpu()
 
 
 # --- measuring ---
 
 
-def long_case(study: Study, silent: Sequence[LabelledSound], shift: AddDirection, steps: int) -> list[Row]:
+def long_case(study: Study) -> list[Row]:
     """Files of three minutes of the test split: as they are, with a gate and a shift that decide by the second, with
     the shift of whole clips by window, and with Silero's VAD. Insertions count as invented words, deletions and
     substitutions as errors."""
-    gates = {"gate": fit_by_second(study, silent), f"gate on {K} features": fit_by_second(study, silent, K)}
     files = long_files(study.test.speech, study.test.silent, study.seed, FILE_S)
     runs = {NOTHING: study.texts.of(NOTHING, files, None, study.progress)}
-    for name, gate in gates.items():
-        vector_D = MixedShift(study, gate, study.texts.options).fit(silent, steps)
-        edit = partial(study.steered.edit, AddDirection(vector_D), site=study.site, when=gate)
-        name = f"{name} by {SECONDS:g} s, shift that leaves the words beside it"
-        runs[name] = study.texts.of(name, files, edit, study.progress)
     whole = replace(study.gates[ALL], scope="window")
-    by_window = partial(study.steered.edit, shift, site=study.site, when=whole)
-    runs["gate by window, fitted shift"] = study.texts.of("by window", files, by_window, study.progress)
+    edits: dict[str, tuple[Edit, ...]] = {"gate by window, fitted shift": (study.edits[SHIFT][0].conditional(whole),)}
+    if BY_SECOND in study.edits:
+        edits[BY_SECOND] = study.edits[BY_SECOND]
+    for name, some in edits.items():
+        edit = partial(study.steered.edit, *some, site=study.site)
+        runs[name] = study.texts.of(name, files, edit, study.progress)
     try:
         cut = speech_alone(files)
     except MissingExtraError:

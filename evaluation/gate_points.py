@@ -10,7 +10,8 @@ from torch import Tensor
 
 from evaluation.auroc import auroc
 from evaluation.dataset import LabelledSound
-from evaluation.gate_fits import ACTIVATION, VAD, Study
+from evaluation.gate_fits import ACTIVATION, BY_SECOND, VAD, Study
+from evaluation.gate_long import by_second
 from evaluation.gate_methods import Decision
 from evaluation.gate_rows import EMPTY, LOST
 from evaluation.gate_vad import vad_on
@@ -48,10 +49,35 @@ def all_speech(
             opened = over_clips(ratio, opens_M[at], np.ones(len(at)), kind=Share, speakers=who)
             case = f"all clips with speech, {subset}" if subset else "all clips with speech"
             rows.append({**EMPTY, "case": case, "method": name, "clips": len(at), "gate opens": opened})
+    if BY_SECOND in study.edits:
+        rows += changed(study, speech, subsets)
     rows += [
         {**EMPTY, "case": "at any threshold", "method": name, **separation(silent_N, speech_M)}
         for name, (silent_N, speech_M) in logits.items()
     ]
+    return rows
+
+
+def changed(study: Study, speech: Sequence[LabelledSound], subsets: Sequence[str]) -> list[Row]:
+    """Clips with speech that the gate by the second changes; only those on which it opens are transcribed."""
+    decision = by_second(study, speech)
+    opened = [sound for sound in speech if decision.opens(sound)]
+    plain = study.heard(opened, None)
+    heard = study.heard(opened, decision, BY_SECOND)
+    others = {sound.name for sound, a, b in zip(opened, heard, plain, strict=True) if a.words != b.words}
+    rows: list[Row] = []
+    for subset in ["", *subsets]:
+        some = [sound for sound in speech if subset in ("", sound.subset)]
+        who, ones = [sound.speaker for sound in some], np.ones(len(some))
+        opens_M, changed_M = (
+            np.array([float(one) for one in each])
+            for each in ((decision.opens(sound) for sound in some), (sound.name in others for sound in some))
+        )
+        case = f"all clips with speech, {subset}" if subset else "all clips with speech"
+        found: Row = {**EMPTY, "case": case, "method": BY_SECOND, "clips": len(some)}
+        found["gate opens"] = over_clips(ratio, opens_M, ones, kind=Share, speakers=who)
+        found["changed"] = over_clips(ratio, changed_M, ones, kind=Share, speakers=who)
+        rows.append(found)
     return rows
 
 

@@ -28,18 +28,17 @@ from evaluation.conditions import SNRS_DB, channels, in_noise, through
 from evaluation.dataset import LabelledSound
 from evaluation.gate_cases import case, clean, left_out_classes
 from evaluation.gate_fits import ACTIVATION, ALL, Study, choose_edits, fit_gates
-from evaluation.gate_long import long_case
+from evaluation.gate_long import fit_by_second, long_case
 from evaluation.gate_points import all_speech
 from evaluation.gate_vad import best_vad
 from evaluation.nonspeech import SAMPLE_RATE, Nonspeech
-from evaluation.passes import Passes
+from evaluation.passes import Kept
 from evaluation.report import Report
 from evaluation.texts import Texts
 from evaluation.transcripts import Clips, FalseAlarmError
 from hooks.clip import Clip
 from hooks.model import Transcriber
 from steer.edits import AddDirection
-from steer.gates import Gate
 from steer.steered import SteeredModel
 
 KS = (1, 3, 10, 30)
@@ -61,13 +60,14 @@ def evaluate(
     synthetic: int = 70,
     steps: int = 40,
     draws: int = 3,
+    by_second: bool = True,
     seed: int = 0,
     out: Path | None = None,
     settings: str = "",
     progress: Progress = iter,
-) -> tuple[Report, Gate, AddDirection]:
-    """Fit on `train` and `synthetic` sounds made here, choose on `valid`, measure on `test`. Also gives the gate on the
-    largest k, and the fitted shift.
+) -> tuple[Report, dict[str, AddDirection]]:
+    """Fit on `train` and `synthetic` sounds made here, choose on `valid`, measure on `test`. Also gives the fitted
+    shifts with their gates, on the largest k: `clip` decides for whole sounds, `second` by the second.
 
     `speech` are all clips with speech of the test split, also those without a text, and `sung` those of a voice that
     says nothing; gates are not fitted on any such.
@@ -87,8 +87,8 @@ def evaluate(
         raise FalseAlarmError(f"there is no SAE at {site or 'a site of the encoder'}; there are some at {encoder}")
     site = site or encoder[-1]
     texts = Texts(steered, dict(options), out / "texts.jsonl" if out else None, settings)
-    passes = Passes(steered, site, out / "passes.safetensors" if out else None, settings)
-    study = Study(steered, train, valid, test, site, texts, passes, seed, progress)
+    kept = Kept(out / "passes.safetensors" if out else None, settings)
+    study = Study(steered, train, valid, test, site, texts, kept, seed, progress)
     made = Nonspeech(seed).sounds(synthetic)
     silent = [*train.silent]
     silent += [
@@ -96,10 +96,10 @@ def evaluate(
         for number, (kind, wave_N) in enumerate(made)
     ]
     fit = Clips(silent, train.speech, train.split)
-    seen = {clips.split: passes.of(clips.all, progress) for clips in (fit, valid, test)}
+    seen = {clips.split: study.passes.of(clips.all, progress) for clips in (fit, valid, test)}
     gates, decisions = fit_gates(study, fit, seen, ks, draws)
     shift = choose_edits(study, fit, seen[fit.split], decisions[valid.split][ALL], options, steps)
-
+    timed = fit_by_second(study, fit.silent, max(ks), steps * 3 // 2) if by_second else None
     vad = best_vad(study)
     rows = clean(study, decisions, vad) if "clean" in cases else []
     hard = {name: gate for name, gate in gates.items() if name in (ALL, ACTIVATION, f"gate on {max(ks)} features")}
@@ -120,7 +120,7 @@ def evaluate(
     if "classes" in cases:
         rows += left_out_classes(study, fit, seen, max(ks))
     if "long" in cases:
-        rows += long_case(study, fit.silent, shift, steps)
+        rows += long_case(study)
     about = {
         "model": model.name,
         "site": site,
@@ -133,4 +133,5 @@ def evaluate(
         },
     }
     title = f"Invented words of {model.name}: {len(test.silent)} clips without speech, {len(test.speech)} with"
-    return Report(title, rows, [], about), gates[f"gate on {max(ks)} features"], shift
+    fitted = {"clip": shift.conditional(gates[f"gate on {max(ks)} features"])}
+    return Report(title, rows, [], about), fitted | ({"second": timed} if timed else {})

@@ -19,7 +19,6 @@ from evaluation.headline import line
 from evaluation.report import Report, TableRow
 from evaluation.transcripts import clip_sets, defaults
 from steer.edits import AddDirection
-from steer.gates import Gate
 from steer.recipe import Recipe
 from steer.vectors import ControlVector, save_vectors
 
@@ -30,8 +29,9 @@ FULL = {"train": 250, "synthetic": 140, "draws": 3}
 class GatesConfig(Config):
     """Words that a recogniser invents where nobody speaks, and gates that take them away; with hard cases.
 
-    The gate on the largest number of features is saved with the shift behind it as gates.yaml, for `steer transcribe
-    --recipe` and `steer recipe pack`.
+    Gates on the largest number of features are saved with the shifts behind them, for `steer transcribe --recipe` and
+    `steer recipe pack`: clip.yaml decides for each sound, second.yaml by the second, for recordings in which speech and
+    other sounds follow each other.
 
     Transcripts are kept in the folder as they come: the same command goes on where a stopped one was.
     """
@@ -64,7 +64,7 @@ def run(config: GatesConfig, progress: Progress = iter) -> Report:
     same = config.model_copy(update={"subject": steered, "cases": (), "ks": (), "sung": ()})
     settings = json.dumps(depends_on(GATES, same), sort_keys=True)
     default = ("clean",) if config.preset == "fast" else gate_study.CASES
-    report, gate, shift = gate_study.evaluate(
+    report, edits = gate_study.evaluate(
         steered,
         train,
         valid,
@@ -77,13 +77,14 @@ def run(config: GatesConfig, progress: Progress = iter) -> Report:
         cases=config.cases or default,
         synthetic=preset["synthetic"],
         draws=preset["draws"],
+        by_second=config.preset == "full",
         seed=config.seed,
         out=config.out,
         settings=settings,
         progress=progress,
     )
     if config.out is not None:
-        report.about = {**report.about, "notes": keep(gate, shift, config.recipe(), config.out)}
+        report.about = {**report.about, "notes": keep(edits, config.recipe(), config.out)}
     return report
 
 
@@ -94,20 +95,23 @@ def voices(config: GatesConfig) -> tuple[list[LabelledSound], list[LabelledSound
     return spoken, [one for one in sounds if one.subset in config.sung and one not in spoken]
 
 
-def keep(gate: Gate, shift: AddDirection, base: Recipe, out: Path) -> list[str]:
-    """Save the gate, the shift behind it, and a recipe of both where the options name the model."""
-    site, model = gate.site, gate.probe.model
-    gate.save(out / "gates.gate.safetensors")
-    vector = ControlVector(shift.vector, "no speech", "", site, model)
-    save_vectors({"shift": vector}, out / "gates.shift.safetensors")
-    if base.located(base.model) != model:
-        return ["the gate and the shift are saved; there is no recipe, since the model was not opened by its name"]
-    edit = {"add_direction": "gates.shift.safetensors#shift", "site": site, "when": "gates.gate.safetensors"}
-    saes = {site: base.located(base.saes[site])}
-    recipe = Recipe.build({"model": base.located(base.model), "saes": saes}, folder=Path.cwd())
-    values = recipe.to_dict(out) | {"edits": [edit]}
-    path = Recipe.build(values, "gates.yaml", out).save(out / "gates.yaml", force=True)
-    return [f"the gate on the largest number of features, with the shift behind it, is {path}"]
+def keep(edits: Mapping[str, AddDirection], base: Recipe, out: Path) -> list[str]:
+    """Save shifts with their gates, and a recipe of each where the options name the model."""
+    notes = []
+    for kind, edit in edits.items():
+        gate = edit.when
+        assert gate is not None
+        site, model, files = gate.site, gate.probe.model, (f"{kind}.gate.safetensors", f"{kind}.shift.safetensors")
+        gate.save(out / files[0])
+        save_vectors({"shift": ControlVector(edit.vector, "no speech", "", site, model)}, out / files[1])
+        if base.located(base.model) != model:
+            continue
+        values = {"add_direction": f"{files[1]}#shift", "site": site, "when": files[0]}
+        named = {"model": base.located(base.model), "saes": {site: base.located(base.saes[site])}}
+        recipe = Recipe.build(named, folder=Path.cwd()).to_dict(out) | {"edits": [values]}
+        path = Recipe.build(recipe, f"{kind}.yaml", out).save(out / f"{kind}.yaml", force=True)
+        notes.append(f"the gate by {kind} on the largest number of features, with the shift behind it, is {path}")
+    return notes or ["gates and shifts are saved; there is no recipe, since the model was not opened by its name"]
 
 
 def headline(report: Report) -> list[TableRow]:

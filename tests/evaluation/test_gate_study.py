@@ -10,10 +10,10 @@ import torch
 from evaluation import gate_long, gate_study, texts
 from evaluation.dataset import LabelledSound
 from evaluation.evaluators.gates import keep
-from evaluation.gate_fits import ACTIVATION, ALL, NOTHING, Study
+from evaluation.gate_fits import ACTIVATION, ALL, BY_SECOND, NOTHING, Study
 from evaluation.gate_methods import Decision, by_scores, decide, frequent_texts, thresholded
 from evaluation.gate_rows import by_case, row
-from evaluation.passes import Passes
+from evaluation.passes import Kept
 from evaluation.texts import Texts
 from evaluation.transcripts import Clips, FalseAlarmError, Heard
 from hooks import Codec
@@ -84,6 +84,8 @@ def test_a_study(steered: SteeredModel, tmp_path: Path, monkeypatch: pytest.Monk
     assert next(iter(report.about["features of gates"])) == "gate on 1 features"
     titles = [table.title.rpartition(": ")[2] for table in by_case(report)]
     assert titles[:4] == ["clean", "all clips with speech", "at any threshold", "speech in noise"]
+    long = [one for one in report.rows if str(one["case"]).endswith("three minutes")]
+    assert [one["method"] for one in long][:3] == [NOTHING, "gate by window, fitted shift", BY_SECOND]
     # again: every transcript is found on disk
     count = len(heard)
     assert count and str(study().rows) == str(report.rows) and len(heard) == count  # no number is not itself
@@ -92,12 +94,13 @@ def test_a_study(steered: SteeredModel, tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_is_put_together_is_what_the_gated_edit_gives(steered: SteeredModel) -> None:
     fit, test = sounds("train"), sounds("test")
     edit = AddDirection(4 * torch.randn(16))
-    passes = Passes(steered, SITE, None, "")
-    study = Study(steered, fit, fit, test, SITE, Texts(steered, SHORT, None, ""), passes, 0, iter, {"edit": (edit,)})
-    both = passes.of(fit.all)
+    study = Study(
+        steered, fit, fit, test, SITE, Texts(steered, SHORT, None, ""), Kept(None, ""), 0, iter, {"edit": (edit,)}
+    )
+    both = study.passes.of(fit.all)
     for examples, k in ((both[0], 2), (both[1], None)):
         gate = fit_gate(examples, [True] * 4 + [False] * 4, k)
-        seen = passes.of(test.all)[examples.on == "activation"]
+        seen = study.passes.of(test.all)[examples.on == "activation"]
         decision = decide(gate, seen, [sound.name for sound in test.all])
         assert [decision.opens(sound) for sound in test.all] == [True] * 4 + [False] * 4
         with steered.edit(edit, site=SITE, when=gate):
@@ -156,9 +159,9 @@ def test_a_model_without_words_or_an_sae_is_refused(steered: SteeredModel) -> No
 def test_the_gate_and_the_shift_are_a_recipe(tmp_path: Path) -> None:
     probe = GateProbe(torch.ones(2, 3), 0.5, [4, 7, 9], LOGS, "encoder.3", "starter:asr")
     gate, shift = Gate(probe, 0.25), AddDirection(torch.arange(4.0))
-    (note,) = keep(gate, shift, Recipe.build({"model": "starter:asr"}), tmp_path)
-    assert note.endswith("gates.yaml")
-    recipe = Recipe.load(tmp_path / "gates.yaml")
+    (note,) = keep({"clip": shift.conditional(gate)}, Recipe.build({"model": "starter:asr"}), tmp_path)
+    assert note.endswith("clip.yaml")
+    recipe = Recipe.load(tmp_path / "clip.yaml")
     assert (recipe.model, recipe.saes) == ("starter:asr", {"encoder.3": "starter:asr/encoder.3"})
     ((edit,),) = recipe.edits_for().values()
     assert isinstance(edit, AddDirection) and torch.equal(edit.vector, shift.vector)
