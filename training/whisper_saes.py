@@ -42,6 +42,7 @@ RESULTS = "results.json"
 FILE_LIMIT = 15 * 2**20
 CALIBRATION_FRAMES = 2**15
 DATA = "recordings of the train splits, sentences by espeak-ng, sound without speech made here; padding left out"
+LICENSE = "Apache-2.0"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -120,9 +121,7 @@ class Trainer:
             held_out=0.01,
             seed=job.seed,
         )
-        info = SAEInfo(
-            model=f"whisper:{job.model}", site=job.site, sample_rate=SAMPLE_RATE, frame_rate=FRAME_RATE, data=DATA
-        )
+        info = SAEInfo(f"whisper:{job.model}", job.site, SAMPLE_RATE, FRAME_RATE, DATA, LICENSE)
         sae = train_sae(train_ND, config, info=info, device=self.device, progress=False).to(self.device)
         seconds = round(time.monotonic() - started, 2)
         with torch.no_grad():
