@@ -11,15 +11,25 @@ from apps.inputs import sounds_of
 from apps.progress import track
 from evaluation.atlas import Atlas, AtlasError
 from evaluation.atlas_build import build
+from evaluation.atlas_effects import with_effects
 from evaluation.dataset import Dataset, LabelledSound
 from hooks.clip import check_target
 from steer.recipe import Recipe
 
 
 def build_atlas(
-    path: Path, recipe: Recipe, device: str, audio: Path, split: str, clips: int | None, force: bool, as_json: bool
+    path: Path,
+    recipe: Recipe,
+    device: str,
+    audio: Path,
+    split: str,
+    clips: int | None,
+    effects: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Build the atlas of the recipe's SAE, save it, and show which feature tells which label.
+    """Build the atlas of the recipe's SAE, save it, and show which feature tells which label, with `effects` also what
+    goes with it.
 
     Raises:
         AtlasError: SAEs at several sites, or features that are not finite.
@@ -30,7 +40,10 @@ def build_atlas(
         raise AtlasError(f"an atlas is of one SAE, there are some at {', '.join(recipe.saes)}; pass --sae")
     (sae,) = recipe.saes.values()
     sounds = sounds_in(audio, split, clips)
-    (atlas,) = build(recipe.open(device), sounds, progress=lambda jobs: track(jobs, "atlas")).values()
+    steered, progress = recipe.open(device), lambda jobs: track(jobs, "atlas")
+    (atlas,) = build(steered, sounds, progress=progress).values()
+    if effects:
+        atlas = with_effects(steered, atlas, sounds, progress=progress)
     chosen: dict[str, Any] = {"split": split} if sounds[0].labels else {}
     if clips is not None:
         chosen["clips of a subset at most"] = clips

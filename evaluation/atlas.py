@@ -31,8 +31,20 @@ class AtlasError(AudioSteerError):
 
 
 @dataclass(frozen=True)
+class Effect:
+    """What ablating the feature that tells a label best does: the share of the label's read-out that is lost (1: clips
+    with the label are read as all others are), the share that is lost without another feature, and the share of the
+    clips of which a recogniser then writes other words; see `atlas_effects`."""
+
+    feature: int
+    lost: float
+    control: float
+    words: float | None = None
+
+
+@dataclass(frozen=True)
 class Concept:
-    """A label, such as kind `speaker` and value `theo`: how many clips have it, and how many have another of its kind.
+    """A label, such as kind `speaker` and value `theo`: how many clips have it, and how many have not.
 
     Of kind `interval` it is the stretches between the bounds of intervals that are counted. `chance` is the AUROC that
     the best of all features stays under in 95 % of shuffles of the labels; None, as the AUROC, with fewer than two of
@@ -46,6 +58,7 @@ class Concept:
     others: int
     chance: float | None
     picked: float | None = None
+    effect: Effect | None = None
 
     @property
     def name(self) -> str:
@@ -202,8 +215,11 @@ class Atlas:
                     "AUROC": float(auroc_F.max()) if known else None,
                     "picked on the other half": concept.picked,
                     "chance": concept.chance,
+                    **effect_cells(concept.effect),
                 }
             )
+        if not any(concept.effect for concept in self.concepts):
+            rows = [{name: value for name, value in row.items() if name not in EFFECTS} for row in rows]
         about = {"model": self.model, "sae": self.sae, "site": self.site, **self.about}
         return Report(f"The feature that tells a label best ({self.summary()})", rows, about=about)
 
@@ -258,7 +274,7 @@ class Atlas:
             with safe_open(str(path), "pt") as file:
                 about = json.loads((file.metadata() or {})["atlas"])
                 tensors = {name: file.get_tensor(name) for name in _tensors()}
-            concepts = [Concept(**values) for values in about.pop("concepts")]
+            concepts = [concept_of(values) for values in about.pop("concepts")]
             atlas = cls(**{name: about[name] for name in _plain()}, concepts=concepts, **tensors)
             atlas._check()
         except UNREADABLE as error:
@@ -287,6 +303,9 @@ class Atlas:
         ]
         counts = [number for c in self.concepts for number in (c.positives, c.others)]
         chances = [chance for c in self.concepts for chance in (c.chance, c.picked) if chance is not None]
+        effects = [c.effect for c in self.concepts if c.effect]
+        chances += [value for one in effects for value in (one.lost, one.control, one.words or 0.0)]
+        counts += [one.feature for one in effects]
         if not (
             all(isinstance(text, str) for text in texts)
             and all(isinstance(count, int) for count in counts)
@@ -294,6 +313,19 @@ class Atlas:
             and isinstance(self.about, dict)
         ):
             raise ValueError("its texts and numbers are of other kinds")
+
+
+EFFECTS = ("read-out lost without it", "without another", "transcripts changed")
+
+
+def effect_cells(effect: Effect | None) -> dict[str, float | None]:
+    return dict(zip(EFFECTS, (effect.lost, effect.control, effect.words) if effect else (None,) * 3, strict=True))
+
+
+def concept_of(values: dict[str, Any]) -> Concept:
+    """From what `asdict` gave."""
+    effect = values.pop("effect", None)
+    return Concept(**values, effect=Effect(**effect) if effect else None)
 
 
 def _tensors() -> list[str]:

@@ -3,9 +3,9 @@
 Density, mean and peaks are those of frames that hold sound: what a model's window is padded with does not count.
 
 For labels a clip counts by the mean of a feature over its frames (not by the maximum, which is higher in longer clips
-whatever they hold); AUROC compares the clips that have a label with those that have another of the same kind, and
-leaves out those of which that kind is not known. Where intervals are known, a clip is cut at their bounds, and the
-stretches inside an interval are compared with all others.
+whatever they hold); AUROC compares the clips that have a label with all others, also with those that have no label of
+that kind: a feature that fires most on speech does not tell a bark, though no speech is labelled as a sound. Where
+intervals are known, a clip is cut at their bounds, and the stretches inside an interval are compared with all others.
 
 Memory holds the activations of one stretch of sound, and n_clips * d_sae * 4 bytes for each SAE (5,000 clips and 16,384
 features: 330 MB), as much again for the stretches of clips with intervals.
@@ -198,9 +198,8 @@ def atlas_of(one: Statistics, model: str, site: str, sounds: Sequence[LabelledSo
     concepts: list[Concept] = []
     scores = [torch.zeros(0, one.pooled_NF.shape[1])]
     for kind in dict.fromkeys(kind for sound in sounds for kind in sound.labels):
-        known = [index for index, sound in enumerate(sounds) if kind in sound.labels]
-        labels = [frozenset([sounds[i].labels[kind]]) for i in known]
-        found, auroc_CF = matched(kind, labels, one.pooled_NF[known], known)
+        labels = [frozenset([value] if (value := sound.labels.get(kind)) else []) for sound in sounds]
+        found, auroc_CF = matched(kind, labels, one.pooled_NF, range(len(sounds)))
         concepts += found
         scores.append(auroc_CF)
     if one.segments:

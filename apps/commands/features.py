@@ -36,6 +36,9 @@ def features(
     ] = None,
     split: Annotated[str, of_atlas(help="Build from train, valid or test clips.")] = "test",
     clips: Annotated[int | None, of_atlas(min=1, help="Build from at most this many clips of a subset.")] = None,
+    effects: Annotated[
+        bool, of_atlas(help="Also measure what ablating the best feature of each label does to it; takes longer.")
+    ] = False,
     label: Annotated[str | None, of_atlas(help="List the features that tell this label.")] = None,
     feature: Annotated[int | None, of_atlas(help="Show this feature.")] = None,
     many: Many,
@@ -66,7 +69,7 @@ def features(
         return
     recipe = means.recipe()
     if atlas is not None and audio is not None:
-        build_atlas(atlas, recipe, device, audio, split, clips, force, as_json)
+        build_atlas(atlas, recipe, device, audio, split, clips, effects, force, as_json)
     else:
         task = FeaturesTask(recipe, top, anywhere(str(atlas)) if atlas else "", device)
         raise typer.Exit(list_features(task, inputs or [], out, many, force, as_json))

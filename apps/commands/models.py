@@ -41,7 +41,9 @@ def known_models() -> list[dict[str, Any]]:
         rows.append({"model": name, "family": "starter", **needed(family, name), "SAEs": starter.saes(name)})
     for family in FAMILIES.all().values():
         names = [*family.names, *([f"a folder ({', '.join(family.types)})"] if family.open_folder else [])]
-        rows += [{"model": name, "family": family.name, **needed(family, name), "SAEs": starter.saes(name)} for name in names]
+        rows += [
+            {"model": name, "family": family.name, **needed(family, name), "SAEs": starter.saes(name)} for name in names
+        ]
     return rows
 
 
