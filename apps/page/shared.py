@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from apps.page.settings import Settings
 from apps.page.style import note
 from apps.samples import SAMPLES
 from hooks import AudioSteerError, write_clip
+from hooks.families.whisper.package import is_downloaded
 from steer import starter
 from steer.editing.editor import Report
 
@@ -48,7 +49,11 @@ class Shared:
 
     def models(self) -> list[str]:
         """Names that are offered: nothing else is opened for those who use the page."""
-        return [*starter.models(), *self.settings.models]
+        return [*starter.models(), *self.downloaded(), *self.settings.models]
+
+    def downloaded(self) -> list[str]:
+        """Public recognisers for which SAEs ship, and whose weights are on this machine."""
+        return [name for name in starter.public_models() if is_downloaded(name.removeprefix("whisper:"))]
 
     def sound(self, label: str, elem_id: str, value: str | None = None) -> gr.Audio:
         """Where a sound is put in, with a button for each of the samples."""
@@ -66,11 +71,11 @@ class Shared:
                 button.click(lambda path=path: path, None, player, show_progress="hidden", api_visibility="private")
         return player
 
-    def model(self, default: str, example: str, elem_id: str) -> gr.Dropdown:
+    def model(self, default: str, example: str, elem_id: str, others: Sequence[str] = ()) -> gr.Dropdown:
         """Where a model is chosen; on a private page any other can be named, such as `example`."""
         private = self.settings.private
         return gr.Dropdown(
-            [default, *self.settings.models],
+            [default, *others, *self.settings.models],
             value=default,
             label="Model",
             info=f"Another one with its SAE, such as {example}" if private else None,

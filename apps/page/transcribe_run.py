@@ -18,11 +18,11 @@ from steer.editing.editor import Report
 from steer.recipe import Recipe
 from steer.steered import SteeredModel
 
-FALSE_ALARMS = "starter:asr/false-alarms"
+FALSE_ALARMS = "false-alarms"
 NO_EDITS = "The recipe has no edits, so the edited transcript is the baseline."
 
 
-def shipped(name: str = FALSE_ALARMS) -> Recipe:
+def shipped(name: str = f"{RECOGNISER}/{FALSE_ALARMS}") -> Recipe:
     """A recipe that ships, by its name. Raises RecipeError if there is none."""
     return Recipe.load(name, RECOGNISER)
 

@@ -39,13 +39,14 @@ def transcribe_tab(shared: Shared) -> TranscribeTab:
         with gr.Column(scale=2, min_width=320):
             gr.Markdown("## Your sound")
             sound = shared.sound("Sound: a file, a recording, or one of the samples", "transcribe-sound")
-            model = shared.model(RECOGNISER, "whisper:tiny=my/sae,my/other", "transcribe-model")
+            downloaded = shared.downloaded()
+            model = shared.model(RECOGNISER, "whisper:tiny=my/sae,my/other", "transcribe-model", downloaded)
             gr.Markdown("## What shall change")
             recipe = gr.Radio(
-                [(f"{FALSE_ALARMS}: write nothing where nobody speaks", FALSE_ALARMS), (NO_RECIPE, NO_RECIPE)],
+                [("false-alarms: write nothing where nobody speaks", FALSE_ALARMS), (NO_RECIPE, NO_RECIPE)],
                 value=FALSE_ALARMS,
                 label="Recipe",
-                info="It belongs to the starter recogniser.",
+                info=f"There is one for {', '.join([RECOGNISER, *downloaded])}.",
                 elem_id="transcribe-recipe",
             )
             lines = gr.Textbox(
@@ -101,11 +102,11 @@ def transcribe_tab(shared: Shared) -> TranscribeTab:
 
 
 def chosen(model: str, name: str, lines: str, shared: Shared) -> Recipe:
-    """A recipe that ships, with the lines' edits behind its own; or these alone."""
+    """A recipe that ships for the model, with the lines' edits behind its own; or these alone."""
     own = recipe_from(model, shared, lines=lines)
     if name == NO_RECIPE:
         return own
-    first = shipped(name).to_dict()
+    first = shipped(f"{own.model}/{name}").to_dict()
     edits = [*first["edits"], *own.to_dict().get("edits", [])]
     return Recipe.build({**first, "model": own.model, "edits": edits}, "the page")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,12 @@ class WhisperPackage(Whisper):
         languages = {"num_languages": self.module.num_languages}
         sot = require("whisper.tokenizer", "whisper").get_tokenizer(self.module.is_multilingual, **languages).sot
         return self._decode(torch.full((len(encoded_BTD), 1), sot, device=self.device), encoded_BTD)
+
+
+def is_downloaded(size: str) -> bool:
+    """Whether `whisper:tiny.en` and the like open without the network: the library and its download are here."""
+    cache = Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return find_spec("whisper") is not None and (cache / "whisper" / f"{size}.pt").is_file()
 
 
 def open_name(size: str, name: str) -> WhisperPackage:

@@ -16,6 +16,7 @@ from apps.page.runs import Stopped
 from apps.page.server import own_folder
 from apps.page.settings import Settings
 from apps.page.shared import Shared
+from apps.page.transcribe_tab import chosen
 from hooks import AudioFileError, ModelError, read_clip
 from steer.errors import RecipeError
 from steer.starter import models
@@ -142,3 +143,19 @@ def test_runs_are_told_in_the_bar_and_belong_to_their_session(shared: Shared) ->
 
 def test_as_many_wait_as_the_settings_say(tmp_path: Path) -> None:
     assert Shared.of(Settings(folder=tmp_path, queue=3)).runs.waiting == 3
+
+
+# --- models ---
+
+
+def test_public_recognisers_are_offered_where_their_weights_are(
+    shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("whisper", reason="extra whisper")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert shared.downloaded() == [] and "whisper:tiny.en" not in shared.models()
+    (tmp_path / "whisper").mkdir()
+    (tmp_path / "whisper" / "tiny.en.pt").touch()
+    assert shared.downloaded() == ["whisper:tiny.en"] and "whisper:tiny.en" in shared.models()
+    what = chosen("whisper:tiny.en", "none", "", shared)
+    assert what.model == "whisper:tiny.en" and sorted(what.saes) == [f"encoder.{n}" for n in range(4)]
