@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -101,8 +101,9 @@ class Exercises:
         return [*self.tokenizer.sot_sequence, first]
 
     def logits(self, audio_BN: Tensor, tokens: list[int]) -> Tensor:
-        """[L, V]. In bfloat16: fast where a processor has it, and a gradient needs no more."""
-        with torch.autocast(self.model.device.type, torch.bfloat16):
+        """[L, V]. In bfloat16 where the processor has it, where it is fast: a gradient needs no more."""
+        kind = self.model.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=kind != "cpu" or has_bfloat16()):
             logits_BLV = self.model.logits(audio_BN, torch.tensor([tokens], device=self.model.device))
         return logits_BLV[0].float()
 
@@ -143,6 +144,13 @@ class Exercises:
             return (MARGIN + self.no_speech(logits_LV)).relu() / 2 + WEIGHT * lost_L.sum()
 
         return loss
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16 itself; others take four times as long for it as for float32."""
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16"))
 
 
 def log_odds(logits_LV: Tensor, tokens: Sequence[int]) -> Tensor:

@@ -22,8 +22,8 @@ from steer.edits import AddDirection
 from steer.recipe import Recipe
 from steer.vectors import ControlVector, save_vectors
 
-FAST = {"train": 40, "synthetic": 42, "draws": 1}
-FULL = {"train": 250, "synthetic": 140, "draws": 3}
+FAST = {"clips": 20, "train": 40, "synthetic": 42, "draws": 1}
+FULL = {"clips": 2**31, "train": 250, "synthetic": 140, "draws": 3}
 
 
 class GatesConfig(Config):
@@ -36,9 +36,7 @@ class GatesConfig(Config):
     Transcripts are kept in the folder as they come: the same command goes on where a stopped one was.
     """
 
-    preset: Literal["fast", "full"] = Field(
-        default="full", description="fast: fewer clips to fit on, and only the case clean."
-    )
+    preset: Literal["fast", "full"] = Field(default="full", description="fast: fewer clips, and only the case clean.")
     cases: Names = Field(default=(), description=f"Of {', '.join(gate_study.CASES)}, with commas. Default: all.")
     ks: Counts = Field(default=gate_study.KS, description="Numbers of features of gates.")
     no_speech: Names = Field(default=(), description="Subsets without speech; by default as the manifests say.")
@@ -57,7 +55,8 @@ class GatesConfig(Config):
 def run(config: GatesConfig, progress: Progress = iter) -> Report:
     preset = FAST if config.preset == "fast" else FULL
     steered = config.steered()
-    train, valid, test = clip_sets(config.dataset, config.clips, config.no_speech, config.speech, preset["train"])
+    clips = min(config.clips, preset["clips"])
+    train, valid, test = clip_sets(config.dataset, clips, config.no_speech, config.speech, preset["train"])
     spoken, sung = voices(config)
     options: Mapping[str, Any] = {"language": "en"} if config.guarded else defaults(steered.model)
     # of another choice of cases the transcripts are the same
