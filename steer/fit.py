@@ -31,9 +31,13 @@ def differ(one: str, other: str) -> bool:
 
     `whisper:tiny` and `hf:openai/whisper-tiny@revision` are one.
     """
-    told = all(re.fullmatch(r"hf:[^/]+/[^/]+|\w+:[^/\\]+", name) for name in (one, other))
     plain = [re.sub("[^a-z0-9]", "", name.partition("@")[0].rpartition("/")[2].lower()) for name in (one, other)]
-    return told and plain[0] != plain[1]
+    return is_public(one) and is_public(other) and plain[0] != plain[1]
+
+
+def is_public(name: str) -> bool:
+    """Whether it is the name of a published model, and not a file or folder."""
+    return bool(re.fullmatch(r"hf:[^/]+/[^/]+|\w+:[^/\\]+", name))
 
 
 def warn_of_foreign(what: str, made_for: str, model: AudioModel) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from steer.edits import AddDirection, Edit, FeatureEdit, Shift
 from steer.errors import RecipeError
+from steer.fit import is_public
 from steer.formats import load_sae
 from steer.formats.assemble import assemble
 from steer.gates import Gate
@@ -136,8 +137,12 @@ class Packer:
 
     def _named(self, vector: ControlVector) -> str:
         name = f"vector{len(self.vectors)}"
-        self.vectors[name] = vector
+        self.vectors[name] = replace(vector, model=self._model(vector.model))
         return name
+
+    def _model(self, made_for: str) -> str:
+        """The published name that the recipe gives in place of a file of this machine."""
+        return self.recipe.model if is_public(self.recipe.model) and not is_public(made_for) else made_for
 
     def _vector(self, vector: ControlVector, site: str) -> str:
         """The name of a shift's vector: of the features that are kept as it is, of the others by a direction."""
@@ -160,7 +165,7 @@ class Packer:
 
     def _gate(self, gate: Gate) -> str:
         if gate not in self.gate_names:
-            name, probe = f"gate{len(self.gates)}", gate.probe
+            name, probe = f"gate{len(self.gates)}", replace(gate.probe, model=self._model(gate.probe.model))
             if probe.features is not None:
                 places = self.kept[gate.site].places(probe.features)
                 probe = replace(probe, features=tuple(places))

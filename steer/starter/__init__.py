@@ -23,7 +23,7 @@ ATLAS = "atlas.safetensors"
 
 def folder_of(model: str) -> Path:
     """Where the SAEs of a model lie, `starter:codec` or a public one such as `whisper:tiny.en`."""
-    return shipped.FOLDER / (model.removeprefix("starter:") if model.startswith("starter:") else model.replace(":", "-", 1))
+    return shipped.FOLDER / model.removeprefix("starter:").replace(":", "-", 1)
 
 
 def saes(model: str) -> list[str]:

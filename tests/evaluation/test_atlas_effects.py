@@ -31,7 +31,7 @@ def test_what_a_label_loses_without_its_feature(site: str, tmp_path: Path) -> No
     by_name = {concept.name: concept for concept in atlas.concepts}
     odd = by_name["subset:odd"].effect
     assert odd is not None
-    # the label is in this sample alone; without the feature it is 0 where it is 0.5 on other odd clips and 0 on even ones
+    # the label is in this sample alone: 0.5 higher on odd clips, and 0 without the feature
     assert odd.feature == 3 and odd.lost == pytest.approx(1, abs=0.15)
     assert abs(odd.control) < 0.2
     assert odd.words is None  # no recogniser

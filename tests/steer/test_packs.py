@@ -182,6 +182,15 @@ def test_what_it_names_travels(folder: Callable[..., Path], tmp_path: Path) -> N
     assert fingerprint(read) != before
 
 
+def test_files_of_this_machine_get_the_model_s_published_name(folder: Callable[..., Path], tmp_path: Path) -> None:
+    place = folder()
+    probe = GateProbe(torch.ones(WIDTH), site="here", model=f"whisper:{place}/tiny.pt")
+    Gate(probe).save(place / "raw.safetensors")
+    pack = pack_recipe(recipe_of(place, EDITS["gated"]), tmp_path / "p.safetensors")
+    assert {gate.probe.model for gate in pack.gates.values()} == {"whisper:tiny"}
+    assert str(place).encode() not in (tmp_path / "p.safetensors").read_bytes()
+
+
 def test_parts_by_their_names(folder: Callable[..., Path], tmp_path: Path) -> None:
     pack_recipe(recipe_of(folder(), EDITS["gated"]), tmp_path / "r.safetensors")
     source = f"{tmp_path}/r.safetensors"
