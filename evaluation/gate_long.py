@@ -144,8 +144,9 @@ class MixedShift:
         prompt = [*self.exercises.tokenizer.sot_sequence]
 
         def change(x_BTD: Tensor) -> Tensor:
-            # behind the end of the sound nothing is edited
-            open_T = torch.nn.functional.pad(window.open_T.float(), (0, x_BTD.shape[1] - len(window.open_T)))
+            # behind the end of the sound edits act as at its last frame
+            last = window.open_T[-1:].expand(x_BTD.shape[1] - len(window.open_T))
+            open_T = torch.cat([window.open_T, last]).to(x_BTD)
             return x_BTD + open_T[:, None] * vector_D.to(x_BTD)
 
         audio_BN = self.exercises.window(Clip(window.samples_N[None], RATE))

@@ -39,7 +39,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from hooks import open_model
+from hooks import AudioModel, open_model
 from hooks.errors import one_line, shortened
 from hooks.files import whole_file
 from steer import starter
@@ -208,13 +208,16 @@ class Recipe(_Strict):
 
     # --- what it names ---
 
-    def open(self, device: str | torch.device = "cpu") -> SteeredModel:
-        """The model and the SAEs, on a device.
+    def open(self, device: str | torch.device = "cpu", model: str | AudioModel | None = None) -> SteeredModel:
+        """The model and the SAEs, on a device; `with steered.edit(recipe.edits_for()): ...` does what it says.
+
+        `model` is taken in place of the recipe's own: the same weights in another library, or in a file.
 
         Raises:
             ModelError, SAEError, SiteError: one of them cannot be opened, or they do not fit.
         """
-        model = open_model(self.located(self.model), device=device)
+        if not isinstance(model, AudioModel):
+            model = open_model(model or self.located(self.model), device=device)
         return SteeredModel(model, {site: load_sae(self.located(source)) for site, source in self.saes.items()})
 
     @property
