@@ -18,7 +18,7 @@ from torch import Tensor
 from apps.batch.digest import fingerprint
 from hooks import Site
 from hooks.model import AudioModel
-from steer import SAE, ControlVector, Gate, GateProbe, Recipe, SteeredModel, load_vector, save_vectors, starter
+from steer import SAE, ControlVector, Gate, GateProbe, Recipe, load_vector, save_vectors, starter
 from steer.errors import AudioSteerError, EditError, RecipeError, SAEError
 from steer.packs import load_pack
 from steer.recipe_pack import pack_recipe
@@ -90,10 +90,7 @@ def applied(recipe: Recipe) -> Tensor:
         name="whisper:tiny",
         sample_rate=600,
     )
-    from steer.formats import load_sae
-
-    saes = {site: load_sae(recipe.located(source)) for site, source in recipe.saes.items()}
-    steered = SteeredModel(model, saes, check=False)
+    steered = recipe.open(model=model)
     audio_BCN = torch.randn(3, 1, 600, generator=torch.Generator().manual_seed(9))
     with steered.edit(recipe.edits_for(), padding=recipe.padding):
         return steered.run(audio_BCN)
