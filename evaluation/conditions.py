@@ -130,7 +130,7 @@ def long_files(
             sound = (speech if is_speech else silent)[kinds[is_speech].pop()]
             samples_N = samples_of(sound)
             if is_speech:
-                texts.append(sound.labels["text"])
+                texts.append(sound.labels.get("text", ""))
                 spans.append((length / RATE, (length + len(samples_N)) / RATE, "speech"))
             parts += [samples_N, pause_N]
             length += len(samples_N) + len(pause_N)

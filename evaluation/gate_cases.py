@@ -33,7 +33,7 @@ NO_SPEECH, LOGPROB = (0.02, 0.95), (None, -1.0)
 
 def clean(study: Study, decisions: Mapping[str, Mapping[str, Decision]], vad: Decision | None) -> list[Row]:
     """Every method on the test clips as they are."""
-    valid, test = study.valid, study.test
+    valid, test = study.valid.transcribed, study.test
     plain, plain_valid = study.heard(test.all, None), study.heard(valid.all, None)
     methods: dict[str, tuple[list[Heard], Decision | None, str]] = {NOTHING: (plain, None, "")}
     sae = partial(study.steered.edit, mode="reconstruct", padding=False)

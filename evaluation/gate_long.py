@@ -42,8 +42,9 @@ SECONDS = 2.0
 """Over which a gate decides in files of both kinds."""
 OVERLAP_S = 0.2
 """A stretch counts as one with speech from here on, as one without where there is none at all."""
-WINDOW_S, FILE_S = 16.0, 180.0
-"""Windows that a shift is fitted on are at least so long, and files that a gate is fitted and measured on."""
+WINDOWS_S, FILE_S = (8.0, 30.0), 180.0
+"""Windows that a shift is fitted on are at least so long, with and without padding, and files that a gate is fitted and
+measured on."""
 FILES = 12
 """So many files are fitted on at most; a file is some 180 stretches."""
 WRONG = 0.005
@@ -159,7 +160,11 @@ class MixedShift:
     def fit(self, silent: Sequence[LabelledSound], steps: int) -> Tensor:
         """The vector [D]."""
         study, rng = self.study, np.random.default_rng(self.study.seed)
-        files = long_files(study.train.speech, silent, study.seed + 1, WINDOW_S)
+        files = [
+            file
+            for number, seconds in enumerate(WINDOWS_S, 1)
+            for file in long_files(study.train.speech, silent, study.seed + number, seconds)
+        ]
         # windows without any speech, which a gate meets as well
         files += [replace(sound, source=Clip(samples_of(sound)[None], RATE), intervals=()) for sound in silent]
         mixed = len(files) - len(silent)

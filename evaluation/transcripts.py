@@ -37,7 +37,8 @@ class FalseAlarmError(AudioSteerError):
 
 @dataclass(frozen=True)
 class Clips:
-    """Sounds without speech, sounds with it (whose label `text` is what is said), and the name of their split.
+    """Sounds without speech, sounds with it (whose label `text` is what is said, as far as that is known), and the name
+    of their split.
 
     Raises:
         FalseAlarmError: there are none of a kind.
@@ -56,6 +57,11 @@ class Clips:
     def all(self) -> list[LabelledSound]:
         return [*self.silent, *self.speech]
 
+    @property
+    def transcribed(self) -> Clips:
+        """Without speech whose text is not known."""
+        return Clips(self.silent, [sound for sound in self.speech if "text" in sound.labels], self.split)
+
 
 def clips_of(
     dataset: Dataset,
@@ -63,9 +69,11 @@ def clips_of(
     limit: int | None = None,
     silent: Sequence[str] = (),
     speech: Sequence[str] = (),
+    untranscribed: bool = False,
 ) -> Clips:
     """Clips of a split, at most `limit` a subset: all of the subsets `silent` but room impulse responses, and those of
-    `speech` that have a text. By default it is known from the manifests which clips have speech (`has_speech`).
+    `speech` that have a text, or with `untranscribed` all of these. By default it is known from the manifests which
+    clips have speech (`has_speech`).
 
     Raises:
         FalseAlarmError: none of a kind.
@@ -78,7 +86,8 @@ def clips_of(
         return without and not is_impulse_response(sound.labels)
 
     def is_speech(sound: LabelledSound) -> bool:
-        return bool(sound.subset in speech if speech else has_speech(sound.labels)) and "text" in sound.labels
+        spoken = bool(sound.subset in speech if speech else has_speech(sound.labels))
+        return spoken and (untranscribed or "text" in sound.labels)
 
     return Clips([one for one in sounds if is_silent(one)], [one for one in sounds if is_speech(one)], split)
 

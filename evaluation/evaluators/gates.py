@@ -17,7 +17,7 @@ from evaluation.evaluators.false_alarms import Counts, suits
 from evaluation.frame import Evaluator, Progress, depends_on
 from evaluation.headline import line
 from evaluation.report import Report, TableRow
-from evaluation.transcripts import clip_sets, defaults
+from evaluation.transcripts import clips_of, defaults
 from steer.edits import AddDirection
 from steer.recipe import Recipe
 from steer.vectors import ControlVector, save_vectors
@@ -56,7 +56,10 @@ def run(config: GatesConfig, progress: Progress = iter) -> Report:
     preset = FAST if config.preset == "fast" else FULL
     steered = config.steered()
     clips = min(config.clips, preset["clips"])
-    train, valid, test = clip_sets(config.dataset, clips, config.no_speech, config.speech, preset["train"])
+    which = (config.no_speech, config.speech)
+    train = clips_of(config.dataset, "train", max(clips, preset["train"]), *which, untranscribed=True)
+    valid = clips_of(config.dataset, "valid", clips, *which, untranscribed=True)
+    test = clips_of(config.dataset, "test", clips, *which)
     spoken, sung = voices(config)
     options: Mapping[str, Any] = {"language": "en"} if config.guarded else defaults(steered.model)
     # of another choice of cases the transcripts are the same
