@@ -42,8 +42,8 @@ a short training.
 
 ## Command
 
-    python -m training.whisper_saes train PREPARED --pack PACK --out RUN --models {model} --seeds {seed} --steps {steps} \\
-        --rate {lr}
+    python -m training.whisper_saes train PREPARED --pack PACK --out RUN --models {model} --seeds {seed} \\
+        --steps {steps} --rate {lr}
     python -m training.whisper_ship CHECKPOINT AUDIO --run RUN --model {model} --seed {seed}
 
 {steps} steps of {batch:,} of {frames:,} frames, saved in fp16: 3 to 6 minutes of one CPU core.
