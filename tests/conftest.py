@@ -42,6 +42,15 @@ def pytest_report_header() -> str:
     )
 
 
+LONG = ("test_real_gates", "test_real_weights", "interop", "devices", "test_kills", "test_edit_tab", "fuzz")
+"""Modules, or folders of them, with tests of ten seconds and more, or with fixtures that take as long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: near the end workers of xdist take tests from each other, and one would wait for them."""
+    items.sort(key=lambda item: not set(LONG) & {item.path.stem, item.path.parent.name})
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays: to look through it again takes the garbage collector a third of a second."""
     gc.collect()

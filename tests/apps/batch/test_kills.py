@@ -1,6 +1,6 @@
 """kill -9 of workers, the scheduler and the command itself at random moments of a long job; Ctrl-C and SIGTERM.
 
-AUDIOSTEER_KILLS says how many kills there are in all (4), of a job of 160 files; with 20 it has 500, and takes minutes.
+AUDIOSTEER_KILLS says how many kills there are in all (4), of a job of 120 files; with 20 it has 500, and takes minutes.
 """
 
 from __future__ import annotations
@@ -127,9 +127,7 @@ def test_scheduler_is_killed(job: Job, undisturbed: dict[str, bytes], tmp_path: 
             assert wait_for_rows(job.out, len(rows(job.out)) + 1, process)
             process.kill()
             job.ended()
-        with steer(job.log, *job.arguments, "--cluster", cluster.address) as process:
-            assert process.ended() == 0, process.text()
-            gone(process)
+        here(*job.arguments, "--cluster", cluster.address)
         again = job.check(undisturbed)
     print(f"{SCHEDULERS} schedulers were killed and a main, {again} of {FILES} files were done twice")
 
@@ -173,14 +171,14 @@ def test_ctrl_c_while_workers_start(job: Job) -> None:
 
 def test_transcribe_is_killed(tmp_path: Path) -> None:
     """Noise, of which Whisper is not sure and draws lots: each sound draws its own."""
-    write_sounds(tmp_path / "in", 24)  # three lots
+    write_sounds(tmp_path / "in", 10)  # two lots
     out, whole = tmp_path / "out", tmp_path / "whole"
     arguments = ["transcribe", tmp_path / "in", "--model", "starter:asr", "-o"]
     with steer(tmp_path, *arguments, out) as process:
         assert wait_for_rows(out, 1, process)
         process.kill()
-    assert len(rows(out)) < 24
+    assert len(rows(out)) < 10
     for folder in (out, whole):
         here(*arguments, folder)
-    assert len(rows(out)) == 24
+    assert len(rows(out)) == 10
     assert outputs(out) == outputs(whole)
