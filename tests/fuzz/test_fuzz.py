@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -24,10 +22,11 @@ from hypothesis import strategies as st
 
 from hooks import AudioSteerError, read_clip
 from steer.recipe import Recipe
+from tests.fuzz import child
 from tests.fuzz.child import MAX_MEMORY
 from tests.fuzz.mutate import mutated
+from tests.processes import Forked
 
-CHILD = Path(__file__).with_name("child.py")
 TIMES = int(os.environ.get("AUDIOSTEER_FUZZ", "1"))
 KINDS = {
     # how many mutants beside those made by hand, and how many there are at least in all
@@ -46,12 +45,13 @@ KINDS = {
 def test_malformed(kind: str, tmp_path: Path) -> None:
     count, least = KINDS[kind]
     folder = tmp_path / kind
-    command = [sys.executable, str(CHILD), kind, str(TIMES * count), str(folder)]
-    ran = subprocess.run(command, cwd=CHILD.parents[2], capture_output=True, text=True, errors="replace", check=False)
-    if ran.returncode:
+    log = tmp_path / "log.txt"
+    code = Forked(child.main, kind, TIMES * count, folder, log=log, variables={}).wait()
+    if code:
         last = (folder / "now.txt").read_text(encoding="utf-8")
-        how = signal.Signals(-ran.returncode).name if ran.returncode < 0 else "a hang, or the test itself"
-        pytest.fail(f"{kind}: {how} at {last!r}, which is in {folder / 'tried'}\n{ran.stderr[-3000:]}")
+        how = signal.Signals(-code).name if code < 0 else "a hang, or the test itself"
+        said = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        pytest.fail(f"{kind}: {how} at {last!r}, which is in {folder / 'tried'}\n{said}")
     report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     print(kind, {key: value for key, value in report.items() if key != "wrong"})
     assert not report["wrong"], "\n".join(report["wrong"][:10]) + f"\nthe files are in {folder / 'wrong'}"
