@@ -31,13 +31,13 @@ TIMES = int(os.environ.get("AUDIOSTEER_FUZZ", "1"))
 KINDS = {
     # how many mutants beside those made by hand, and how many there are at least in all
     "sounds": (200, 850),
-    "recipes": (80, 330),
+    "recipes": (80, 280),
     "saes": (80, 360),
     "files": (40, 540),
     "commands": (4, 58),
-    "stores": (40, 360),
-    "batches": (12, 122),
-    "ct2": (80, 280),
+    "stores": (40, 300),
+    "batches": (12, 115),
+    "ct2": (80, 270),
 }
 
 
