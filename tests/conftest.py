@@ -24,8 +24,11 @@ from steer.matmul import backend
 from tests.real_weights import UNAVAILABLE, VARIABLE, WEIGHTS
 from tests.tiny_codec import codec_folder, sae_folder, sound  # noqa: F401 - fixtures
 
-# several workers share the cores
-torch.set_num_threads(int(os.environ.get("AUDIOSTEER_TEST_THREADS", "1")))
+# several workers share the cores: with two threads each they would wait for each other most of the time
+THREADS = int(os.environ.get("AUDIOSTEER_TEST_THREADS", "1"))
+torch.set_num_threads(THREADS)
+for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # of processes that tests start; numba is not loaded yet
+    os.environ.setdefault(variable, str(THREADS))
 if os.environ.get("AUDIOSTEER_TEST_ONEDNN") == "0":
     torch.backends.mkldnn.enabled = False
 
@@ -37,6 +40,15 @@ def pytest_report_header() -> str:
         f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} threads, "
         f"oneDNN {onednn}, large products by {backend()}"
     )
+
+
+LONG = ("test_real_gates", "test_real_weights", "interop", "devices", "test_kills", "test_edit_tab", "fuzz")
+"""Modules, or folders of them, with tests of ten seconds and more, or with fixtures that take as long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: near the end workers of xdist take tests from each other, and one would wait for them."""
+    items.sort(key=lambda item: not set(LONG) & {item.path.stem, item.path.parent.name})
 
 
 def pytest_collection_finish() -> None:
@@ -138,6 +150,13 @@ def listener() -> Listener:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> None:
+    """As at the beginning, whatever a test before called: numba, for one, gives all cores to OpenMP."""
+    if torch.get_num_threads() != THREADS:
+        torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)

@@ -434,7 +434,7 @@ def test_full_disk(sound: Write, tmp_path: Path, codec_folder: Path, sae_folder:
     """A limit on the size of files stands for the full disk: the kernel refuses the write in the same call."""
     commands = []
     for suffix, flags in (("wav", ()), ("flac", LOUDER), ("ogg", LOUDER)):
-        source = sound(f"a.{suffix}", 1.0, 44_100, 2)
+        source = sound(f"a.{suffix}", 0.5, 44_100, 2)
         options = ["--model", codec_folder, "--sae", sae_folder, *flags]
         arguments = ["edit", source, "-o", tmp_path / f"o.{suffix}", *options]
         commands.append((source.stat().st_size // 2, [*map(str, arguments)]))

@@ -1,9 +1,7 @@
-"""One kind of malformed things through the functions that take them; run as a program, so that a crash is its own.
+"""One kind of malformed things through the functions that take them, in a process of its own, so that a crash is too.
 
-    python tests/fuzz/child.py KIND COUNT FOLDER
-
-writes FOLDER/report.json at the end. FOLDER/now.txt says at any time what is being tried; what it was tried on lies in
-FOLDER/tried. A thing that takes longer than `DEADLINE_S` ends the program.
+`main` writes FOLDER/report.json at the end. FOLDER/now.txt says at any time what is being tried; what it was tried on
+lies in FOLDER/tried. A thing that takes longer than `DEADLINE_S` ends the process.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import json
 import os
 import resource
 import shutil
-import sys
 import time
 import traceback
 import warnings
@@ -22,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 DEADLINE_S = 60.0  # the machine may be busy
 MAX_MEMORY = 2 * 2**30
@@ -128,14 +124,3 @@ def main(kind: str, count: int, folder: Path) -> None:
     os.chdir(folder)
     cases = importlib.import_module(f"tests.fuzz.{kind}").cases(tried, count)
     (folder / "report.json").write_text(json.dumps(run(cases, folder), indent=1), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    import torch
-
-    torch.set_num_threads(1)
-    # by the names that pytest gives them, whatever else is installed under the name of tests
-    package = ModuleType("tests")
-    package.__path__ = [str(Path(__file__).parents[1])]
-    sys.modules["tests"] = package
-    importlib.import_module("tests.fuzz.child").main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

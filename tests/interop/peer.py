@@ -16,6 +16,8 @@ from torch import Tensor
 from steer.sae import SAE
 
 X = torch.randn(64, 12, generator=torch.Generator().manual_seed(1))
+SAE_PACKAGES = ("sae-lens>=6,<7", "eai-sparsify>=1.3")
+"""Most of what they depend on is the same."""
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 """b_dec is folded into our biases, which rounds otherwise."""
 

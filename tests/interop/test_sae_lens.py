@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from steer.sae import SAE
-from tests.interop.peer import Peer, random_sae
+from tests.interop.peer import SAE_PACKAGES, Peer, random_sae
 
 pytestmark = pytest.mark.interop
 KINDS = ["relu", "topk", "batchtopk", "jumprelu", "gated"]
@@ -19,7 +19,7 @@ SAES = {f"{kind}-{center}": random_sae(kind, center=center) for kind in KINDS fo
 
 def test_the_same_features_both_ways(peer: Callable[..., Peer]) -> None:
     ours = {name: sae.save for name, sae in SAES.items()} | {"rms": random_sae("relu", rms_norm=True).save}
-    sae_lens = peer("with_sae_lens.py", ours, "sae-lens>=6,<7")
+    sae_lens = peer("with_sae_lens.py", ours, *SAE_PACKAGES)
     for name, sae in SAES.items():
         sae_lens.agrees(f"ours/{name}", sae)
     # it has no RMS norm: reading it as a plain SAE would be wrong

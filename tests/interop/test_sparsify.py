@@ -10,7 +10,7 @@ import pytest
 from steer.errors import SAEError
 from steer.formats import write_sae
 from steer.sae import SAE
-from tests.interop.peer import Peer, random_sae
+from tests.interop.peer import SAE_PACKAGES, Peer, random_sae
 
 pytestmark = pytest.mark.interop
 SAES = {"topk": random_sae("topk"), "topk-uncentred": random_sae("topk", center=False)}
@@ -18,7 +18,7 @@ SAES = {"topk": random_sae("topk"), "topk-uncentred": random_sae("topk", center=
 
 def test_the_same_features_both_ways(peer: Callable[..., Peer]) -> None:
     ours = {name: partial(write_sae, sae, to="sparsify") for name, sae in SAES.items()}
-    sparsify = peer("with_sparsify.py", ours, "eai-sparsify>=1.3")
+    sparsify = peer("with_sparsify.py", ours, *SAE_PACKAGES)
     for name, sae in SAES.items():
         sparsify.agrees(f"ours/{name}", sae)
     for name in ("layers.3", "square"):

@@ -7,10 +7,13 @@ import os
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +26,19 @@ from hooks.families.whisper.together import transcribe_together
 from hooks.model import Source, Transcript
 from hooks.weights import check_file
 from hooks.whole import taken_whole
+
+
+@cache
+def start_numba() -> None:
+    """Let a thread of its own be the first that calls numba, by which the library finds the times of words.
+
+    numba gives OpenMP all cores in that thread, and torch's operations there use them from then on, whatever number
+    `torch.set_num_threads` was given.
+    """
+    timing = require("whisper.timing", "whisper")
+    first = Thread(target=timing.dtw_cpu, args=(np.zeros((1, 1)),))
+    first.start()
+    first.join()
 
 
 class WhisperPackage(Whisper):
@@ -43,8 +59,11 @@ class WhisperPackage(Whisper):
         Raises:
             ModelError: options that the library or the model does not have.
         """
+        words = options.get("word_timestamps")
+        if words:
+            start_numba()
         # for the times of words the package's hooks stay on the decoder between its calls
-        with turn_of(self.module) if options.get("word_timestamps") else nullcontext():
+        with turn_of(self.module) if words else nullcontext():
             return self.transcribe_by(OnTime(self.module, current_time() or 0.0), source, **options)
 
     def transcribe_by(self, module: OnTime, source: Source, **options: Any) -> Transcript:

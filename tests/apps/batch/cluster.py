@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -10,15 +11,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from apps.batch.jobs import Row
 from apps.batch.journal import JOURNAL, parsed
+from apps.cli import main
+from tests.processes import Forked
 
 ROOT = Path(__file__).parents[3]
 QUIET = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__LINK": ""}
+CAPABILITIES_V3, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 0x20080522, 1, 2
 PATIENCE_S = 120.0
 """So long a test waits for what should come within seconds: other work may be on the machine."""
 
@@ -26,16 +31,10 @@ PATIENCE_S = 120.0
 class Process:
     """A command in a session of its own, by which all its descendants are found, also those whose parents are dead."""
 
-    def __init__(self, arguments: list[str], folder: Path) -> None:
+    def __init__(self, folder: Path, start: Callable[[Path], subprocess.Popen[bytes] | Forked]) -> None:
         self.log = folder / f"{time.monotonic_ns()}.log"
-        with self.log.open("wb") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, *arguments],
-                env={**os.environ, **QUIET},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.log.touch()
+        self.popen = start(self.log)
 
     def text(self) -> str:
         return self.log.read_text()
@@ -73,11 +72,35 @@ class Process:
 @contextmanager
 def steer(folder: Path, *arguments: object) -> Iterator[Process]:
     """`steer ARGUMENTS` in the background; what it prints goes to a file in `folder`."""
-    process = Process(["-c", "from apps.cli import main; main()", *map(str, arguments)], folder)
+    given = [*map(str, arguments)]
+    process = Process(folder, lambda log: Forked(main, given, log=log, variables=QUIET))
     try:
         yield process
     finally:
         process.clear()
+
+
+def main_under(limit: Callable[[], object], arguments: list[str]) -> None:
+    """`steer ARGUMENTS` in this process, once `limit` was called."""
+    limit()
+    main(arguments)
+
+
+def without_root_rights() -> None:
+    """From here on rights of files count for root too."""
+    if os.geteuid() == 0:
+        libc, who, rights = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(CAPABILITIES_V3, 0), (ctypes.c_uint32 * 6)()
+        assert not libc.capget(who, rights)
+        for place in (0, 1):  # those in effect, and those that may be taken
+            rights[place] &= ~(1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH)
+        assert not libc.capset(who, rights)
+
+
+def dask(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """The command `dask`; what it prints goes to a file."""
+    command, variables = [sys.executable, "-m", "dask", *arguments], {**os.environ, **QUIET}
+    with log.open("wb") as file:
+        return subprocess.Popen(command, env=variables, stdout=file, stderr=file, start_new_session=True)
 
 
 class DaskCluster:
@@ -103,7 +126,7 @@ class DaskCluster:
         scheduler = ["scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard", "--no-show"]
         worker = ["worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
         worker += ["--local-directory", str(self.folder)]
-        self.processes = [Process(["-m", "dask", *arguments], self.folder) for arguments in (scheduler, worker)]
+        self.processes = [Process(self.folder, partial(dask, arguments)) for arguments in (scheduler, worker)]
 
     def kill_scheduler(self) -> None:
         self.processes[0].kill()

@@ -12,7 +12,7 @@ import soundfile
 from apps.cli import main
 
 KILLS = int(os.environ.get("AUDIOSTEER_KILLS", "4"))
-FILES = max(160, 25 * KILLS)
+FILES = max(120, 25 * KILLS)
 
 
 def write_sounds(folder: Path, count: int) -> None:

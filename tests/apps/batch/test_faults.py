@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import random
 import resource
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +18,18 @@ import soundfile
 from apps.batch.edit_work import EditWorker
 from apps.batch.jobs import Job
 from apps.batch.journal import read_rows
-from tests.apps.batch.cluster import QUIET, rows
+from tests.apps.batch.cluster import QUIET, main_under, rows, without_root_rights
 from tests.apps.batch.conftest import outputs, write_sounds
+from tests.processes import Forked
 
 Steer = Callable[..., tuple[int, str, str]]
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 
 
-def steer_under(limit: Callable[[], object], *arguments: object) -> subprocess.CompletedProcess[str]:
-    """`steer ARGUMENTS` in a process in which `limit` was called before."""
-    command = [sys.executable, "-c", "from apps.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(
-        command, env={**os.environ, **QUIET}, preexec_fn=limit, capture_output=True, text=True, timeout=300
-    )
-
-
-def without_root_rights() -> None:
-    """Rights of files count for root too."""
-    if os.geteuid() == 0:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-        for right in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-            if prctl(PR_CAPBSET_DROP, right, 0, 0, 0):
-                raise OSError(ctypes.get_errno(), "prctl")
+def steer_under(limit: Callable[[], object], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, output and errors of `steer ARGUMENTS` in a process in which `limit` was called before."""
+    process = Forked(main_under, limit, [*map(str, arguments)], variables=QUIET)
+    out, err = process.text()
+    return process.wait(300), out, err
 
 
 @pytest.fixture
@@ -58,13 +46,12 @@ def test_full_disk(steer: Steer, few: Path, edits: list[str], tmp_path: Path) ->
     out = tmp_path / "out"
     sizes = {path.relative_to(few).as_posix(): path.stat().st_size for path in few.rglob("*.wav")}
     limit = sorted(sizes.values())[3]
-    ran = steer_under(
-        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)), "edit", few, "-o", out, *edits, "--json"
-    )
-    assert ran.returncode == 1
-    (line,) = ran.stderr.splitlines()
+    no_more = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    code, printed, err = steer_under(no_more, "edit", few, "-o", out, *edits, "--json")
+    assert code == 1
+    (line,) = err.splitlines()
     assert line.startswith(f"{out / 'journal.jsonl'}: could not be written (is the disk full?): ")
-    report = json.loads(ran.stdout)["report"]
+    report = json.loads(printed)["report"]
     too_long = {name for name, size in sizes.items() if size > limit}
     assert report["files"] == 6 and report["failed"] == len(too_long) == 2
     for failure in report["failures"]:
@@ -117,9 +104,9 @@ def test_folder_and_files_without_rights(steer: Steer, few: Path, edits: list[st
     unreadable, hidden = few / "2" / "002.wav", few / "1" / "001.wav"
     unreadable.chmod(0)
     (out / "1").chmod(0o555)
-    ran = steer_under(without_root_rights, "edit", few, "-o", out, *edits, "--json")
-    assert ran.returncode == 1, ran.stderr
-    errors = {one["source"]: one["error"] for one in json.loads(ran.stdout)["report"]["failures"]}
+    code, printed, err = steer_under(without_root_rights, "edit", few, "-o", out, *edits, "--json")
+    assert code == 1, err
+    errors = {one["source"]: one["error"] for one in json.loads(printed)["report"]["failures"]}
     assert errors == {
         str(unreadable): f"{unreadable}: cannot be read (Permission denied)",
         str(hidden): f"{out / '1'}: no permission to write there",
@@ -139,8 +126,7 @@ def test_read_only_output(few: Path, edits: list[str], tmp_path: Path) -> None:
         (out, f"{out / 'journal.jsonl'}: cannot be opened (Permission denied)"),
         (below, f"{below}: the folder cannot be made (Permission denied)"),
     ):
-        ran = steer_under(without_root_rights, "edit", few, "-o", folder, *edits)
-        assert (ran.returncode, ran.stderr) == (2, f"steer: {said}\n")
+        assert steer_under(without_root_rights, "edit", few, "-o", folder, *edits) == (2, "", f"steer: {said}\n")
 
 
 # --- files that change ---

@@ -62,7 +62,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
-    """The whole page, as `steer demo` opens it; three may wait."""
+    """The whole page, as `steer demo` opens it; two may wait."""
     pytest.importorskip("gradio", reason="extra demo")
     from apps.page import shared
     from apps.page.build import page
@@ -79,7 +79,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
 
     with own_folder() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared, "Runs", noted)
-        settings = Settings(Limits(max_mb=20, max_minutes=10), queue=3, folder=folder, private=True)
+        settings = Settings(Limits(max_mb=20, max_minutes=10), queue=2, folder=folder, private=True)
         with running(page(settings), settings) as address:
             yield Open(address, folder)
             # a process must not end while a thread computes
@@ -87,13 +87,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
                 time.sleep(0.1)
 
 
+@pytest.fixture(scope="module")
+def tabs(chromium: Any) -> Any:
+    """A context whose tabs share what was loaded: the page knows users by their tabs."""
+    return chromium.new_context()
+
+
 @pytest.fixture
-def visit(chromium: Any, demo: Open) -> Iterator[Callable[..., Visitor]]:
+def visit(chromium: Any, tabs: Any, demo: Open) -> Iterator[Callable[..., Visitor]]:
     """Opens the page as another user; what a page must never do is looked for at the end."""
     visitors: list[Visitor] = []
 
     def come(**options: Any) -> Visitor:
-        visitors.append(Visitor.come(chromium, demo, **options))
+        visitors.append(Visitor.come(chromium if options else tabs, demo, **options))
         return visitors[-1]
 
     yield come

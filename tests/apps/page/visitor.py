@@ -14,7 +14,7 @@ WAIT_MS = 60_000
 
 @dataclass
 class Visitor:
-    """A page in a context of its own: `foreign` are requests to other hosts, `complaints` errors in its console."""
+    """A page, and what went wrong there: `foreign` are requests to other hosts, `complaints` errors in its console."""
 
     demo: Open
     page: Any
@@ -24,7 +24,8 @@ class Visitor:
 
     @classmethod
     def come(cls, browser: Any, demo: Open, **options: Any) -> Visitor:
-        visitor = cls(demo, browser.new_context(**options).new_page())
+        """With a whole browser, in a context of its own; or in a tab of the context that is given."""
+        visitor = cls(demo, browser.new_page(**options))
         own = (demo.address, "blob:", "data:")
         visitor.page.on("request", lambda r: None if r.url.startswith(own) else visitor.foreign.append(r.url))
         visitor.page.on("console", lambda m: visitor.complaints.append(m.text) if m.type == "error" else None)
@@ -34,7 +35,7 @@ class Visitor:
         return visitor
 
     def leave(self) -> None:
-        self.page.context.close()
+        self.page.close()
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()

@@ -84,7 +84,7 @@ def case_of(size: str, kind: str) -> Case:
             ),
         }
     # two chunks of the 48 kHz model, but of the package, which is large: `test_encodec` has chunks of that too
-    seconds = 1.1 if size == "48" and kind == "transformers" else 0.25
+    seconds = 1.1 if size == "48" and kind == "transformers" else 0.1
     # the weights with which chunks are faded begin with a 0 that in float32 is a small number
     refuses = {} if size == "24" else dict.fromkeys((torch.float16, torch.bfloat16), "overlap-add divides by zero")
     return Case(f"encodec {kind} {size} kHz", build, ways, save, seconds, refuses)

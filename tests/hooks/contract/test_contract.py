@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -42,6 +42,18 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture(scope="module")
 def model(case: Case) -> AudioModel:
     """Shared by all tests of a case, so none may change it."""
+    return build(case)
+
+
+@pytest.fixture(scope="module")
+def heard(case: Case, model: AudioModel) -> Heard:
+    """Of the way "run", without an edit."""
+    return listened(case, model, ways_of(case)["run"])
+
+
+@pytest.fixture
+def own(case: Case) -> AudioModel:
+    """The same model once more, for a test that changes it."""
     return build(case)
 
 
@@ -112,7 +124,7 @@ def few(names: list[str]) -> list[str]:
     return [names[round(index * (len(names) - 1) / (FEW - 1))] for index in range(FEW)]
 
 
-class Heard:
+class Listening:
     """What passed at every site while it was open: {site: [activations]}, in the order of their first pass."""
 
     def __init__(self, model: AudioModel) -> None:
@@ -130,11 +142,21 @@ class Heard:
         self._stack.close()
 
 
-def listened(case: Case, model: AudioModel, way: Way) -> tuple[Any, dict[str, list[Tensor]]]:
+class Heard(NamedTuple):
+    """An output, and what passed at every site on the way to it."""
+
+    output: Any
+    passed: dict[str, list[Tensor]]
+
+    def width(self, site: str) -> int:
+        return self.passed[site][0].shape[2]
+
+
+def listened(case: Case, model: AudioModel, way: Way) -> Heard:
     given = prepared(case, model, way)
-    with Heard(model) as passed:
+    with Listening(model) as passed:
         output = seeded(way.call, model, given)
-    return output, passed
+    return Heard(output, passed)
 
 
 def push(x_BTD: Tensor, sizes: float | Tensor = 3.0) -> Tensor:
@@ -155,9 +177,9 @@ def random_sae(width: int) -> SAE:
 # --- sites ---
 
 
-def test_every_way_passes_its_sites_as_declared(case: Case, model: AudioModel) -> None:
+def test_every_way_passes_its_sites_as_declared(case: Case, model: AudioModel, heard: Heard) -> None:
     for label, way in ways_of(case).items():
-        _, passed = listened(case, model, way)
+        passed = (heard if label == "run" else listened(case, model, way)).passed
         assert set(passed) == {name for name in model.sites if way.expects(name)}, label
         rates = [rate for name in passed if (rate := model.sites[name].frame_rate)]
         for name, calls in passed.items():
@@ -171,17 +193,16 @@ def test_every_way_passes_its_sites_as_declared(case: Case, model: AudioModel) -
                 assert abs(frames - case.seconds * site.frame_rate) <= spare, (label, name, frames)
 
 
-def test_sites_are_listed_in_the_order_in_which_they_are_passed(case: Case, model: AudioModel) -> None:
-    _, passed = listened(case, model, ways_of(case)["run"])
-    assert list(passed) == list(model.sites)
+def test_sites_are_listed_in_the_order_in_which_they_are_passed(model: AudioModel, heard: Heard) -> None:
+    assert list(heard.passed) == list(model.sites)
 
 
 # --- nothing without an edit ---
 
 
-def test_without_edits_every_way_is_bit_identical(case: Case, model: AudioModel) -> None:
-    widths = {name: calls[0].shape[2] for name, calls in listened(case, model, ways_of(case)["run"])[1].items()}
-    steered = SteeredModel(model, {name: random_sae(widths[name]) for name in few(list(model.sites))}, check=False)
+def test_without_edits_every_way_is_bit_identical(case: Case, model: AudioModel, heard: Heard) -> None:
+    saes = {name: random_sae(heard.width(name)) for name in few(list(model.sites))}
+    steered = SteeredModel(model, saes, check=False)
     before = hooks_on(model.module)
     for label, way in ways_of(case).items():
         given = prepared(case, model, way)
@@ -210,36 +231,32 @@ def test_a_change_of_nothing_keeps_the_types(case: Case, model: AudioModel) -> N
 # --- an edit ---
 
 
-def test_an_edit_changes_what_comes_after_and_nothing_before(case: Case, model: AudioModel) -> None:
+def test_an_edit_changes_what_comes_after_and_nothing_before(case: Case, model: AudioModel, heard: Heard) -> None:
     run = ways_of(case)["run"]
-    plain, unedited = listened(case, model, run)
-    order = list(unedited)
+    order = list(heard.passed)
     for place in few(order):
         with attach(model.module, model.sites[place], push):
             # heard behind the push at its own site
             edited, passed = listened(case, model, run)
-        assert not same(edited, plain), place
+        assert not same(edited, heard.output), place
         for name in order:
-            equal_bits = all(map(torch.equal, passed[name], unedited[name]))
+            equal_bits = all(map(torch.equal, passed[name], heard.passed[name]))
             assert equal_bits == (order.index(name) < order.index(place)), (place, name)
 
 
-def test_a_steered_model_proves_its_sites(case: Case, model: AudioModel) -> None:
-    _, passed = listened(case, model, ways_of(case)["run"])
-    some = few(list(model.sites))
-    SteeredModel(model, {name: random_sae(passed[name][0].shape[2]) for name in some})
+def test_a_steered_model_proves_its_sites(model: AudioModel, heard: Heard) -> None:
+    SteeredModel(model, {name: random_sae(heard.width(name)) for name in few(list(model.sites))})
 
 
-def test_rows_of_a_batch_are_what_they_are_alone(case: Case, model: AudioModel) -> None:
+def test_rows_of_a_batch_are_what_they_are_alone(case: Case, model: AudioModel, heard: Heard) -> None:
     if not case.batch:
         with pytest.raises(ModelError):
             model.run(case.audio(model, rows=2))
         return
-    _, passed = listened(case, model, ways_of(case)["run"])
     name = few(list(model.sites))[len(few(list(model.sites))) // 2]
-    steered = SteeredModel(model, random_sae(passed[name][0].shape[2]), name, check=False)
+    steered = SteeredModel(model, random_sae(heard.width(name)), name, check=False)
     audio_BCN = case.audio(model, rows=2)
-    strengths = torch.tensor([0.0, 4.0]) * float(passed[name][0].std())
+    strengths = torch.tensor([0.0, 4.0]) * float(heard.passed[name][0].std())
     with steered.edit(Clamp([1, 2], PerRow(strengths))):
         both = tensors(seeded(model.run, audio_BCN))
     for row, strength in enumerate(strengths):
@@ -269,8 +286,9 @@ def tensors(output: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision(case: Case, dtype: torch.dtype) -> None:
-    model = build(case)
+def test_half_precision(case: Case, dtype: torch.dtype, own: AudioModel) -> None:
+    """Edited at the first and the last site in one type, between them in the other: float16 is slow on a CPU."""
+    model = own
     model.module.to(dtype)
     audio_BCN = case.audio(model)
     if dtype in case.refuses:
@@ -278,8 +296,9 @@ def test_half_precision(case: Case, dtype: torch.dtype) -> None:
             seeded(model.run, audio_BCN)
         return
     plain, passed = listened(case, model, ways_of(case)["run"])
-    for name in few(list(model.sites)):
-        assert {x_BTD.dtype for x_BTD in passed[name]} <= {dtype, torch.float32}
+    assert {x_BTD.dtype for calls in passed.values() for x_BTD in calls} <= {dtype, torch.float32}
+    names = list(passed)
+    for name in (names[0], names[-1]) if dtype == torch.float16 else (names[len(names) // 2],):
         sae = random_sae(passed[name][0].shape[2])
         steered = SteeredModel(model, sae, name, check=False)
         with steered.edit(Clamp([0], 50 * float(passed[name][0].float().std()))):
@@ -308,15 +327,13 @@ def test_gradients_on_request(case: Case, model: AudioModel) -> None:
 # --- the module stays the user's own ---
 
 
-def test_training_mode_is_ended(case: Case) -> None:
-    module = case.build().train()
-    model = wrap_model(module)
+def test_training_mode_is_ended(own: AudioModel) -> None:
+    model = wrap_model(own.module.train())
     assert not any(part.training for part in model.module.modules())
 
 
-def test_hooks_of_others_are_kept_and_called(case: Case) -> None:
-    torch.manual_seed(0)
-    model, calls = build(case), []
+def test_hooks_of_others_are_kept_and_called(case: Case, own: AudioModel) -> None:
+    model, calls = own, []
     site = model.sites[few(list(model.sites))[1]]
     theirs = site.find(model.module).register_forward_hook(lambda *_: calls.append("before"))
     audio_BCN = case.audio(model)
@@ -331,8 +348,8 @@ def test_hooks_of_others_are_kept_and_called(case: Case) -> None:
     later.remove()
 
 
-def test_compiled_modules_are_refused(case: Case) -> None:
-    module = case.build()
+def test_compiled_modules_are_refused(own: AudioModel) -> None:
+    module = own.module
     with pytest.raises((SiteError, ModelError), match="compile"):
         wrap_model(torch.compile(module))
     model = wrap_model(module)
@@ -343,9 +360,8 @@ def test_compiled_modules_are_refused(case: Case) -> None:
         attach(model.module, site, push)
 
 
-def test_copies_are_models_of_their_own(case: Case) -> None:
-    model = build(case)
-    audio_BCN = case.audio(model)
+def test_copies_are_models_of_their_own(case: Case, own: AudioModel) -> None:
+    model, audio_BCN = own, case.audio(own)
     plain = seeded(model.run, audio_BCN)
     untouched = hooks_on(model.module)
     site = model.sites[few(list(model.sites))[2]]
@@ -361,9 +377,9 @@ def test_copies_are_models_of_their_own(case: Case) -> None:
             assert same(seeded(model.run, audio_BCN), plain)
 
 
-def test_new_weights_take_effect(case: Case) -> None:
+def test_new_weights_take_effect(case: Case, own: AudioModel) -> None:
     """Also where a library keeps something that it computed from the old ones."""
-    model, other = build(case), build(case, seed=5)
+    model, other = own, build(case, seed=5)
     audio_BCN = case.audio(model)
     wanted = seeded(other.run, audio_BCN)
     assert not same(seeded(model.run, audio_BCN), wanted)

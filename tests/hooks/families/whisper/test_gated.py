@@ -66,9 +66,11 @@ SITES = [("encoder.1", "encoder.0"), ("encoder.1", "encoder.1"), ("encoder.0", "
 """Where the gate is, and where the edit."""
 
 
-@pytest.mark.parametrize(("at", "site"), SITES)
-@pytest.mark.parametrize("scope", ["clip", "window", 1.0])
-def test_shut_and_open(steered: SteeredModel, at: str, site: str, scope: Any) -> None:
+@pytest.mark.parametrize(
+    ("scope", "at", "site"),
+    [*(("clip", *sites) for sites in SITES), *((scope, *sites) for scope in ("window", 1.0) for sites in SITES[::3])],
+)
+def test_shut_and_open(steered: SteeredModel, scope: Any, at: str, site: str) -> None:
     sound, edit = noise(LONG), Ablate(range(64)) if site == "decoder.1" else PUSH
     if site == "decoder.1" and scope == 1.0:
         with pytest.raises(EditError, match="an edit there takes a gate by clip or window"):
@@ -86,7 +88,7 @@ def test_shut_and_open(steered: SteeredModel, at: str, site: str, scope: Any) ->
 
 @pytest.mark.parametrize(("at", "site"), SITES)
 def test_clips_of_a_batch_are_decided_each_by_its_own(steered: SteeredModel, at: str, site: str) -> None:
-    sounds = [noise(1.0, 1), 0.1 * noise(2.0, 2), 3 * noise(1.0, 3), noise(LONG)]
+    sounds = [0.1 * noise(2.0, 2), 3 * noise(1.0, 3), noise(LONG)]
     threshold, opens = threshold_between(steered, at, sounds)
     assert set(opens) == {True, False}
     edit = Ablate(range(64)) if site == "decoder.1" else PUSH
@@ -143,10 +145,10 @@ def test_beams_and_temperatures(options: dict[str, Any], site: str) -> None:
     with steered.edit(edit, site=site):
         always = heard()
     assert plain != always
-    for threshold, expected in ((1e4, plain), (-1e4, always)):
-        for scope in ("clip", "window"):
-            with steered.edit(edit, site=site, when=gate("encoder.1", scope, threshold=threshold)):
-                assert heard() == expected
+    scopes = ("clip", "window") if site == "encoder.0" else ("window", "clip")
+    for threshold, expected, scope in ((1e4, plain, scopes[0]), (-1e4, always, scopes[1])):
+        with steered.edit(edit, site=site, when=gate("encoder.1", scope, threshold=threshold)):
+            assert heard() == expected
 
 
 def test_timestamps_and_languages(steered: SteeredModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from hooks.families.whisper import Whisper, WhisperPackage
 from hooks.families.whisper.export import to_transformers, tokenizer_of
 from hooks.families.whisper.hf import WhisperTransformers
 from hooks.families.whisper.options import within
+from hooks.families.whisper.package import start_numba
 from hooks.model import Transcriber, Transcript
 from hooks.padding import real_frames
 from steer import SAE, Ablate, EditError, Shift, SteeredModel
@@ -463,6 +465,23 @@ def test_every_site_is_edited_in_every_call_of_the_library(call: str, sae: SAE) 
         assert {new.dtype for new in after} == {torch.float16 if "half" in call else torch.float32}
 
 
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes half a minute to compile what finds the times of words."""
+    timing = importlib.import_module("whisper.timing")
+    for name in ("dtw_cpu", "backtrace"):
+        monkeypatch.setattr(timing, name, getattr(timing, name).py_func)
+
+
+def test_numba_gives_no_thread_of_ours_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does to the one that calls it first."""
+    callers: list[int] = []
+    monkeypatch.setattr("whisper.timing.dtw_cpu", lambda costs_NM: callers.append(threading.get_ident()))
+    start_numba.cache_clear()
+    for _ in range(2):
+        start_numba()
+    assert len(callers) == 1 and callers != [threading.get_ident()]
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -477,11 +496,8 @@ def test_every_site_is_edited_in_every_call_of_the_library(call: str, sae: SAE) 
 def test_what_the_package_can_do_it_does_under_an_edit(
     options: dict[str, Any], package: WhisperPackage, sae: SAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    without_numba(monkeypatch)
     audio_N, options = noise(2.0), {"sample_len": 5, "fp16": False, **options}
-    timing = importlib.import_module("whisper.timing")
-    for name in ("dtw_cpu", "backtrace"):
-        # numba takes half a minute to compile them
-        monkeypatch.setattr(timing, name, getattr(timing, name).py_func)
 
     def both() -> Iterator[dict[str, Any]]:
         for call in (
@@ -581,7 +597,10 @@ def test_an_error_inside_leaves_no_time_behind(model: Whisper) -> None:
     assert current_time() is None and real_frames(1500, 50.0) == 1500
 
 
-def test_threads_that_share_a_model_do_not_hear_each_other(model: Whisper, sae: SAE) -> None:
+def test_threads_that_share_a_model_do_not_hear_each_other(
+    model: Whisper, sae: SAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_numba(monkeypatch)
     steered = steer(model, sae, "encoder.1")
 
     def write(number: int) -> list[int]:
