@@ -13,10 +13,9 @@ from torch import Tensor
 
 from evaluation.dataset import LabelledSound
 from hooks import Site, attach
-from hooks.attach import at_time, current_time
 from hooks.errors import AudioSteerError
-from hooks.padding import real_frames
 from hooks.precision import widest
+from hooks.timing import at_time, current_time, real_frames
 from steer.delta import FullEdit, Mode, SiteEdit, site_edit
 from steer.edits import Ablate, Frames
 from steer.sae import SAE, decoded, moved

@@ -25,11 +25,11 @@ from torch.nn.functional import one_hot
 from evaluation.atlas import Atlas, AtlasError, Concept
 from evaluation.auroc import auroc, best_by_chance
 from evaluation.dataset import LabelledSound, LabelledSpan
-from hooks.attach import attach, current_time
+from hooks.attach import attach
 from hooks.capture import capture
 from hooks.errors import SiteError
-from hooks.padding import real_frames
 from hooks.site import Site
+from hooks.timing import current_time, real_frames
 from steer.sae import EncodesAndDecodes
 from steer.steered import SteeredModel
 

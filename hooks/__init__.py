@@ -1,14 +1,13 @@
 """Where: audio models, their sites, and reading and writing activations there."""
 
-from hooks.attach import Handle, at_time, attach
+from hooks.attach import Handle, attach
 from hooks.capture import Captured, capture
 from hooks.clip import Clip, read_clip, write_clip
 from hooks.errors import AudioFileError, AudioSteerError, MissingExtraError, ModelError, SiteError
 from hooks.model import AudioModel, Codec, Encoder, Transcriber, Transcript
-from hooks.padding import real_frames, sound_until
 from hooks.registry import open_model, wrap_model
-from hooks.rows import rows_at
 from hooks.site import Site
+from hooks.timing import at_time, real_frames, rows_at, sound_until
 
 __all__ = [
     "AudioFileError",

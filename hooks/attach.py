@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from hooks.site import Site, check_hookable
-from hooks.timing import Change, now, saying
+from hooks.timing import Change, now
 
 _alive: ContextVar[frozenset[int]] = ContextVar("audiosteer_alive_hooks", default=frozenset())
 _everywhere: set[int] = set()
@@ -116,22 +116,3 @@ def attached(module: nn.Module) -> bool:
             for part in module.modules()
             for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
         )
-
-
-def at_time(seconds: float, carry: dict[str, Any] | None = None) -> AbstractContextManager[None]:
-    """Say that what the model gets inside this block starts at `seconds` of the whole recording.
-
-    `carry` is one dict for all chunks of a recording, in which a model with a running state (the phase of an
-    oscillator) finds what it left there at the chunk before.
-    """
-    return saying(start_s=seconds, carry=carry)
-
-
-def current_time() -> float | None:
-    """Start of the present chunk in seconds, or None outside `at_time`."""
-    return now().start_s
-
-
-def current_carry() -> dict[str, Any] | None:
-    """What is carried from chunk to chunk of the present recording, or None."""
-    return now().carry

@@ -11,16 +11,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import at_time, attach
+from hooks.attach import attach
 from hooks.errors import AudioSteerError, SiteError
 from hooks.gradients import gradients, gradients_kept
 from hooks.model import AudioModel, Source
-from hooks.padding import real_frames
 from hooks.registry import wrap_model
-from hooks.rows import current_rows
 from hooks.site import Site, names_of
-from hooks.timing import saying
-from hooks.whole import Whole, whole_sounds
+from hooks.timing import Whole, at_time, now, real_frames, saying, whole_sounds
 
 AHEAD = 8
 """So many batches are read ahead to find stretches of equal length."""
@@ -63,7 +60,7 @@ class Recorder:
         self._stack.close()
 
     def _note(self, site: Site, x_BTD: Tensor) -> None:
-        rows = current_rows()
+        rows = now().rows
         if rows is not None and len(rows.groups) > 1:
             raise SiteError(
                 f"site {site.name!r}: rows that start or end at different seconds cannot be recorded as one tensor; "

@@ -15,7 +15,7 @@ from hooks.errors import ModelError, SiteError
 from hooks.gradients import gradients
 from hooks.random_numbers import seeded
 from hooks.site import Site
-from hooks.whole import taken_whole
+from hooks.timing import taken_whole
 
 CHAINED = {"to", "cpu", "cuda", "half", "float", "double", "bfloat16", "type", "eval", "train", "requires_grad_"}
 """Methods that change a module and give it back; what wraps the module gives itself back."""

@@ -2,7 +2,7 @@
 
 A decision is made from the pass itself where the gate's site comes before the edit: as it reaches the site, other edits
 that are on included. Where it comes later, or where a clip is longer than a pass, the whole recording is passed once
-beforehand (`hooks.whole`), without any edit, and the decision is kept for all its windows.
+beforehand (`hooks.timing`), without any edit, and the decision is kept for all its windows.
 
 Each recording of a batch is decided by itself, from its own frames, so that its decision does not depend on what lies
 beside it; several rows of one recording (channels, beams) share one.
@@ -21,11 +21,9 @@ from torch import Tensor
 
 from hooks import AudioModel, attach
 from hooks.attach import unhooked
-from hooks.padding import real_frames
 from hooks.random_numbers import seeded
 from hooks.site import Site
-from hooks.timing import Moment, now, saying
-from hooks.whole import Whole
+from hooks.timing import Moment, Whole, now, real_frames, saying
 from steer.edits import Frames
 from steer.errors import EditError
 from steer.feature_ids import check_features

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from hooks import AudioModel, Handle, Site, attach, wrap_model
-from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.errors import require
 from hooks.gradients import gradients
 from hooks.model import CHAINED, AnyKind, Source
-from hooks.padding import real_frames
+from hooks.timing import current_time, real_frames
 from steer.delta import Mode, Step, steps_of
 from steer.edits import Edit, Frames
 from steer.errors import EditError, SAEError

@@ -19,8 +19,7 @@ from hooks import ModelError, at_time
 from hooks.attach import unhooked
 from hooks.model import Codec
 from hooks.random_numbers import seeded
-from hooks.timing import saying
-from hooks.whole import Whole
+from hooks.timing import Whole, saying
 from steer.errors import EditError
 from steer.steered import SteeredModel
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hooks.by_value import ByValue
 from hooks.errors import shortened
-from hooks.rows import current_rows
+from hooks.timing import now
 from steer.errors import EditError
 
 Span = tuple[float, float]
@@ -98,7 +98,7 @@ class Frames:
         rows_R = value.values.to(like)
         if self.batch % len(rows_R):
             raise EditError(f"a value per row needs {self.batch} numbers, got {len(rows_R)}")
-        if len(rows_R) > 1 and current_rows() is not None:
+        if len(rows_R) > 1 and now().rows is not None:
             # which sounds are stacked into a batch is not the caller's to know
             raise EditError("a value per row has no meaning where each row is a sound with a time of its own")
         # beams and channels repeat each row of the batch

@@ -11,9 +11,10 @@ from torch import Tensor
 from apps.flags import RECOGNISER
 from apps.transcripts import edits_of, recogniser
 from evaluation.transcripts import defaults
-from hooks.attach import attach, current_time
+from hooks.attach import attach
 from hooks.clip import as_clip
 from hooks.model import Source, Transcriber, Transcript
+from hooks.timing import current_time
 from steer.editing.editor import Report
 from steer.recipe import Recipe
 from steer.steered import SteeredModel

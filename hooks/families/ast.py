@@ -25,14 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import at_time, current_time
 from hooks.clip import as_clip
 from hooks.errors import ModelError, require
 from hooks.family import Family
 from hooks.model import Encoder, Source
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
-from hooks.whole import taken_whole
+from hooks.timing import at_time, current_time, taken_whole
 
 TRANSFORMERS = "transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer"
 EXTRA_TOKENS = 2

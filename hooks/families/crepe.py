@@ -29,12 +29,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import at_time, attach, current_time
+from hooks.attach import attach
 from hooks.clip import as_clip
 from hooks.errors import ModelError, SiteError, one_line, require
 from hooks.family import Family
 from hooks.model import Encoder, Source
 from hooks.site import Site
+from hooks.timing import at_time, current_time
 from hooks.weights import read_state
 
 NAMES = ("crepe:tiny", "crepe:full")

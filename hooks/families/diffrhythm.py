@@ -34,14 +34,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, one_line
 from hooks.families.oobleck import MeanSite
 from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
-from hooks.padding import sound_until
 from hooks.site import Site
+from hooks.timing import at_time, current_time, sound_until
 from hooks.weights import check_finite
 
 FILE = "vae_model.pt"

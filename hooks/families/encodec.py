@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.model import Codec
 from hooks.pretrained import from_pretrained
 from hooks.site import Site
+from hooks.timing import at_time, current_time
 from hooks.weights import read_state
 
 CHECKPOINTS = {"24khz": "encodec_24khz-d7cc33bc.th", "48khz": "encodec_48khz-7e698e3e.th"}

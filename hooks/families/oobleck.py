@@ -31,14 +31,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import at_time, current_time
 from hooks.errors import ModelError, SiteError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
-from hooks.padding import sound_until
 from hooks.site import Site
+from hooks.timing import at_time, current_time, sound_until
 from hooks.weights import read_state
 
 

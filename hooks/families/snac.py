@@ -26,14 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hooks.attach import attach, current_time
+from hooks.attach import attach
 from hooks.errors import ModelError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
-from hooks.padding import sound_until
 from hooks.site import Site
+from hooks.timing import current_time, sound_until
 from hooks.weights import read_state
 
 SIZES = ("24khz", "32khz", "44khz")
@@ -100,7 +100,7 @@ class SnacCodec(Codec):
 
 class Noise:
     """What the linear layer of a noise block gives, kept until the block is done: one after another where the rows of
-    the batch come in several parts (`hooks.rows`)."""
+    the batch come in several parts (`hooks.timing`)."""
 
     def __init__(self) -> None:
         self.scales: deque[Tensor] = deque()

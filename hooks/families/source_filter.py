@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hooks.attach import current_carry, current_time
 from hooks.errors import ModelError, one_line
 from hooks.family import Family
 from hooks.model import Codec
 from hooks.networks.pitch_net import WINDOWS
 from hooks.networks.source_filter import MIDI_CENTRE, MIDI_STEP, N_FFT, SourceFilter, SourceFilterConfig
 from hooks.site import Site
+from hooks.timing import current_time, now
 from hooks.weights import read_state
 
 
@@ -71,7 +71,7 @@ class SourceFilterCodec(Codec):
 
     def decode(self, z_BTD: Tensor) -> Tensor:
         start = round((current_time() or 0.0) * self.module.config.sample_rate)
-        carry = current_carry()
+        carry = now().carry
         phases = None if carry is None else carry.setdefault("phases", [])
         return self.module.decode(z_BTD.transpose(1, 2), start, phases=phases)[:, None]
 

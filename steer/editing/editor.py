@@ -20,13 +20,11 @@ from hooks.clip import audio_info, check_target, create_audio, read_blocks
 from hooks.errors import require
 from hooks.files import stamp_of
 from hooks.model import Codec
-from hooks.padding import sound_until
 from hooks.samples import far_above
 from hooks.sound_files import copy_file, kind_of
 from hooks.sound_info import AudioInfo
 from hooks.tags import read_tags
-from hooks.timing import saying
-from hooks.whole import Whole
+from hooks.timing import Whole, saying, sound_until
 from steer.editing.chunks import CHUNK_S, file_plan, resampled
 from steer.editing.excerpts import choose, read_stretches
 from steer.editing.kept import Kept, what_was_kept

@@ -14,7 +14,7 @@ from evaluation.ablation import RowPool, ablated_runs, decoder_norms
 from evaluation.dataset import LabelledSound
 from hooks import Clip, Site, attach, capture, wrap_model
 from hooks.model import AudioModel
-from hooks.padding import sound_until
+from hooks.timing import sound_until
 from steer import SAE, SteeredModel
 from steer.delta import Mode
 from steer.edits import Ablate

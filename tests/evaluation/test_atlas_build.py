@@ -15,8 +15,7 @@ from evaluation.atlas_build import SHUFFLES, bounds_of, build, halves, labels_be
 from evaluation.auroc import auroc
 from evaluation.dataset import LabelledSound, LabelledSpan
 from hooks import AudioFileError, AudioModel, Clip, Site, capture
-from hooks.attach import current_time
-from hooks.padding import sound_until
+from hooks.timing import current_time, sound_until
 from steer.sae import SAE
 from steer.steered import SteeredModel
 

@@ -17,7 +17,7 @@ from evaluation.concepts import Rank, concepts_of, contribution, draw, evaluate,
 from evaluation.dataset import LabelledSound
 from hooks import Clip, Site
 from hooks.model import AudioModel
-from hooks.padding import sound_until
+from hooks.timing import sound_until
 from steer import SAE, SAEInfo, SteeredModel
 from steer.edits import Ablate
 

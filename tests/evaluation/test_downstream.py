@@ -16,7 +16,7 @@ from evaluation.downstream import DownstreamError, clip_sets, evaluate
 from hooks import Site, Transcriber
 from hooks.clip import AudioFileError
 from hooks.model import Codec, Encoder, Source
-from hooks.padding import sound_until
+from hooks.timing import sound_until
 from steer import SAE, SAEError, SteeredModel
 
 RATE = 16_000

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hooks import Handle, Site, SiteError, at_time, attach
-from hooks.attach import attached, current_carry, current_time, unhooked
+from hooks.attach import attached, unhooked
+from hooks.timing import current_time, now
 
 Pair = namedtuple("Pair", ["hidden", "cache"])
 
@@ -291,11 +292,11 @@ def test_at_time_nests_and_is_reset_after_an_exception() -> None:
 
 
 def test_what_is_carried_is_the_callers_own_dict_and_ends_with_the_block() -> None:
-    assert current_carry() is None
+    assert now().carry is None
     carry: dict[str, object] = {}
     for start in (0.0, 1.0):
         with at_time(start, carry):
-            assert current_carry() is carry
+            assert now().carry is carry
             with at_time(start + 0.5):  # a part of a chunk, by a model that says the time itself
-                assert current_carry() is None
-    assert current_carry() is None
+                assert now().carry is None
+    assert now().carry is None

@@ -20,9 +20,9 @@ from hooks import (
     sound_until,
     write_clip,
 )
-from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.families.wavtokenizer import WavTokenizerCodec
+from hooks.timing import current_time
 
 
 def test_it_sees_what_a_plain_torch_hook_sees(codec: WavTokenizerCodec, tmp_path: Path) -> None:

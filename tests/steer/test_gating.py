@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from hooks import Clip, Codec, Site, at_time, capture, rows_at, sound_until
 from hooks.capture import Recorder
-from hooks.timing import saying
-from hooks.whole import Whole
+from hooks.timing import Whole, saying
 from steer import (
     SAE,
     Ablate,

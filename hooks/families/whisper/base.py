@@ -9,15 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import at_time, attached, current_time
+from hooks.attach import attached
 from hooks.clip import as_clip
 from hooks.errors import ModelError
 from hooks.families.whisper.options import language_code
 from hooks.model import Source, Transcriber
-from hooks.padding import frames_in, real_frames, sound_until
 from hooks.site import Site
-from hooks.timing import saying
-from hooks.whole import Whole, whole_sounds
+from hooks.timing import Whole, at_time, current_time, frames_in, real_frames, saying, sound_until, whole_sounds
 
 SAMPLE_RATE, MEL_RATE, FRAME_RATE = 16_000, 100, 50.0
 

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks.attach import current_time
 from hooks.errors import ModelError, require
 from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.families.whisper.options import NAMED, check_task, within
 from hooks.model import Source, Transcript
 from hooks.pretrained import from_pretrained
-from hooks.whole import taken_whole
+from hooks.timing import current_time, taken_whole
 
 
 class WhisperTransformers(Whisper):

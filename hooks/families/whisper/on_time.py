@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from hooks.families.whisper.base import MEL_RATE, window
-from hooks.whole import Whole
+from hooks.timing import Whole
 
 _turns: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 

@@ -17,15 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hooks.attach import current_time
 from hooks.errors import ModelError, SoundWarning, one_line, require
 from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.families.whisper.on_time import CutOut, OnTime, turn_of
 from hooks.families.whisper.options import check_names, check_task, spans_within, within
 from hooks.families.whisper.together import transcribe_together
 from hooks.model import Source, Transcript
+from hooks.timing import current_time, taken_whole
 from hooks.weights import check_file
-from hooks.whole import taken_whole
 
 
 @cache

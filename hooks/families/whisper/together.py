@@ -18,15 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hooks.attach import current_time
 from hooks.errors import require
 from hooks.families.whisper.base import MEL_RATE, window
 from hooks.families.whisper.on_time import CutOut, OnTime, turn_of
 from hooks.model import Source, Transcript
 from hooks.random_numbers import seeded
-from hooks.rows import rows_at
 from hooks.threads import be_single
-from hooks.whole import Whole
+from hooks.timing import Whole, current_time, rows_at
 
 
 @dataclass(eq=False)

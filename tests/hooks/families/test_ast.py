@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hooks import Clip, ModelError, at_time, attach, capture, open_model, wrap_model
-from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.families.ast import SpectrogramTransformer
+from hooks.timing import current_time
 from steer import SAE, Ablate, EditError, SteeredModel
 
 transformers = pytest.importorskip("transformers", reason="extra ssl")

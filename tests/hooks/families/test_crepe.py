@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from hooks import Clip, ModelError, SiteError, at_time, attach, capture, open_model, wrap_model
-from hooks.attach import current_time
 from hooks.families.crepe import CrepeEncoder, FrameSite
+from hooks.timing import current_time
 from steer import SAE, Ablate, Clamp, EditError, SteeredModel
 
 torchcrepe = pytest.importorskip("torchcrepe", reason="extra crepe")

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hooks import Clip, Codec, ModelError, at_time, attach, capture, open_model, wrap_model
-from hooks.attach import current_time
 from hooks.families.encodec import EncodecPackage
+from hooks.timing import current_time
 
 encodec = pytest.importorskip("encodec", reason="extra encodec")
 transformers = pytest.importorskip("transformers", reason="extra encodec")

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hooks import Clip, ModelError, SiteError, at_time, attach, capture, open_model, wrap_model
-from hooks.attach import current_time
 from hooks.families.oobleck import MeanSite, OobleckVAE
+from hooks.timing import current_time
 from steer import SAE, Shift, SteeredModel
 from steer.errors import EditError
 

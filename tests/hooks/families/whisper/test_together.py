@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from hooks import AudioFileError, SiteError, Transcriber, Transcript, at_time, attach, open_model, wrap_model
-from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.families.whisper import WhisperPackage
-from hooks.padding import real_frames
+from hooks.timing import current_time, real_frames
 from steer import SAE, Ablate, EditError, Shift, SteeredModel
 
 whisper = pytest.importorskip("whisper", reason="extra whisper")

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hooks import Clip, ModelError, at_time, attach, capture, open_model, wrap_model, write_clip
-from hooks.attach import current_time
 from hooks.capture import Recorder
 from hooks.families.whisper import Whisper, WhisperPackage
 from hooks.families.whisper.export import to_transformers, tokenizer_of
@@ -28,7 +27,7 @@ from hooks.families.whisper.hf import WhisperTransformers
 from hooks.families.whisper.options import within
 from hooks.families.whisper.package import start_numba
 from hooks.model import Transcriber, Transcript
-from hooks.padding import real_frames
+from hooks.timing import current_time, real_frames
 from steer import SAE, Ablate, EditError, Shift, SteeredModel
 
 whisper = pytest.importorskip("whisper", reason="extra whisper")
