@@ -11,47 +11,17 @@ import numpy as np
 
 from evaluation.report import Interval, Row, Share
 
-Z = 1.959963984540054
-"""The standard normal distribution's 97.5 % quantile."""
-TAIL = 0.025
 INTERVALS = "95 %: speakers (where named) and clips resampled; of shares without spread exact for the number of clips"
 """What reports say of their intervals."""
 
 
-def share_interval(hits: int, count: int, exact: bool = False) -> Share:
-    """The share `hits / count` of independent trials, with Wilson's interval, or Clopper and Pearson's `exact` one."""
+def all_or_none(share: float, count: int) -> Share:
+    """A share of 0 or 1 of independent trials, with Clopper and Pearson's exact interval: up to the share with which as
+    many trials would all turn out like that with a probability of 2.5 %."""
     if not count:
         return Share(math.nan, math.nan, math.nan, 0)
-    low, high = clopper_pearson(hits, count) if exact else wilson(hits, count)
-    return Share(hits / count, low, high, count)
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    share, weight = hits / count, Z**2 / count
-    middle = (share + weight / 2) / (1 + weight)
-    half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def clopper_pearson(hits: int, count: int) -> tuple[float, float]:
-    """The shares under which as many hits, or as few, have a probability of 2.5 %."""
-    low = 0.0 if hits == 0 else bisected(lambda share: at_least(hits, count, share) - TAIL)
-    high = 1.0 if hits == count else bisected(lambda share: at_least(hits + 1, count, share) - (1 - TAIL))
-    return low, high
-
-
-def at_least(hits: int, count: int, share: float) -> float:
-    """The probability of so many hits or more."""
-    return sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(hits, count + 1))
-
-
-def bisected(rising: Callable[[float], float]) -> float:
-    """Where a function that rises from below 0 to above it between 0 and 1 is 0."""
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
-    return (low + high) / 2
+    reach = 0.025 ** (1 / count)
+    return Share(1.0, reach, 1.0, count) if share else Share(0.0, 0.0, 1 - reach, count)
 
 
 class SpokenClip(NamedTuple):
@@ -118,7 +88,7 @@ def clustered_share(flags: Sequence[bool], clips: Sequence[Hashable]) -> Share:
     """
     count = len(set(clips))
     if all(flags) or not any(flags):
-        return share_interval(count if flags and all(flags) else 0, count, exact=True)
+        return all_or_none(float(all(flags)), count)
     mean = clustered_bootstrap([float(flag) for flag in flags], clips)
     return Share(mean.value, 0.0, 1.0, 1) if count == 1 else Share(*astuple(mean))
 

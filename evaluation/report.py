@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,6 @@ TableRow = Mapping[str, Cell]
 """A row of a table that is shown."""
 INTERVALS: dict[str, type[Interval]] = {"interval": Interval, "share": Share, "needed": Needed}
 """Kinds of interval by their names in JSON."""
-
-
-def bootstrap(
-    values: Sequence[float], statistic: Callable[..., Any] = np.mean, seed: int = 0, rounds: int = 2000
-) -> Interval:
-    """Percentile bootstrap over clips (95 %) of a statistic that takes `axis`, such as `np.mean` or `np.median`."""
-    data = np.asarray([value for value in values if np.isfinite(value)], dtype=float)
-    if not len(data):
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    draws = np.random.default_rng(seed).integers(len(data), size=(rounds, len(data)))
-    low, high = np.percentile(statistic(data[draws], axis=1), [2.5, 97.5])
-    return Interval(float(statistic(data, axis=0)), float(low), float(high), len(data))
 
 
 @dataclass

@@ -17,7 +17,7 @@ import torch
 from evaluation.ablation import Progress
 from evaluation.concept_sets import has_speech
 from evaluation.dataset import Dataset, LabelledSound, is_impulse_response
-from evaluation.intervals import draws_of, share_interval
+from evaluation.intervals import all_or_none, draws_of
 from evaluation.report import Interval, Share
 from hooks.errors import AudioSteerError, require
 from hooks.families.whisper import WhisperPackage
@@ -269,8 +269,7 @@ def over_clips(
     values_R = values_R[np.isfinite(values_R)]
     low, high = np.percentile(values_R, [2.5, 97.5]) if len(values_R) else (value, value)
     if issubclass(kind, Share) and low == high == value and value in (0, 1):
-        count = clips if trials is None else trials
-        exact = share_interval(round(value * count), count, exact=True)
+        exact = all_or_none(value, clips if trials is None else trials)
         low, high = exact.low, exact.high
     return kind(value, float(low), float(high), clips)
 

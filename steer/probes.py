@@ -108,10 +108,6 @@ class Probe(ByValue):
         """Mean of the class centres, weighted by their probability [...], in the unit of the bins."""
         return self.logits(f_XF).softmax(-1) @ torch.tensor(self.bins.centres).to(self.weights)
 
-    def class_of(self, value: float) -> int:
-        """The class that a value (in the unit of the bins) belongs to."""
-        return int(self.bins.classes(torch.tensor([value]))[0])
-
     def control_vector(self, class_: int, from_: int | None = None) -> ControlVector:
         """Direction [F] towards a class: its weights minus the mean of all classes' (softmax does not see the mean), or
         minus those of class `from_`.

@@ -52,12 +52,6 @@ class ControlVector(ByValue):
 
     __rmul__ = __mul__
 
-    def orthogonal_to(self, others: Iterable[ControlVector]) -> ControlVector:
-        """Without the parts that lie along `others` (what they span together)."""
-        basis_FK = torch.stack([other.vector.double() for other in others], dim=1)
-        inside = basis_FK @ torch.linalg.lstsq(basis_FK, self.vector.double()[:, None]).solution
-        return replace(self, vector=(self.vector.double() - inside[:, 0]).to(self.vector.dtype))
-
 
 def difference_of_means(with_NF: Tensor, without_NF: Tensor, name: str = "vector", **fields: str) -> ControlVector:
     """Mean features of frames that have an attribute minus those of frames that do not."""

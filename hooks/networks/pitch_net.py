@@ -26,11 +26,6 @@ RANGE = 8.0
 """The spectrum reaches from a frame's strongest bin down by e^-8 (70 dB)."""
 
 
-def bin_midi() -> Tensor:
-    """MIDI note of each pitch bin [BINS]."""
-    return PITCH_LOW + torch.arange(BINS) / PER_SEMITONE
-
-
 def log_frequency_map(sample_rate: int) -> Tensor:
     """From an FFT's bins to the log axis, [F, bins]: triangles half a bin of the log axis, or one of the FFT, wide."""
     midi = torch.arange(LOW * PER_SEMITONE, HIGH * PER_SEMITONE + 1) / PER_SEMITONE

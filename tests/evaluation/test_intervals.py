@@ -5,31 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.intervals import SpokenClip, clustered_bootstrap, clustered_share, draws_of, mean_share, share_interval
-from evaluation.report import Share, bootstrap
+from evaluation.intervals import SpokenClip, all_or_none, clustered_bootstrap, clustered_share, draws_of, mean_share
+from evaluation.report import Share
 
 
-@pytest.mark.parametrize(
-    ("hits", "count", "exact", "low", "high"),
-    [
-        (10, 10, False, 0.7225, 1.0),
-        (0, 10, False, 0.0, 0.2775),
-        (5, 10, False, 0.2366, 0.7634),
-        (10, 10, True, 0.6915, 1.0),
-        (0, 10, True, 0.0, 0.3085),
-        (5, 10, True, 0.1871, 0.8129),
-        (81, 263, True, 0.2527, 0.3676),
-    ],
-)
-def test_intervals_of_shares_as_tables_have_them(hits: int, count: int, exact: bool, low: float, high: float) -> None:
-    share = share_interval(hits, count, exact)
+def test_intervals_of_all_and_of_none_as_tables_have_them() -> None:
+    share = all_or_none(1.0, 10)
     assert isinstance(share, Share)
-    assert (share.value, share.count) == (hits / count, count)
-    assert (share.low, share.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert (share.value, share.high, share.count) == (1.0, 1.0, 10)
+    assert share.low == pytest.approx(0.6915, abs=1e-4)
+    none = all_or_none(0.0, 10)
+    assert (none.value, none.low, none.high) == (0.0, 0.0, pytest.approx(0.3085, abs=1e-4))
 
 
 def test_a_share_of_nothing_is_not_known() -> None:
-    assert math.isnan(share_interval(0, 0).value)
+    assert math.isnan(all_or_none(0.0, 0).value)
     assert clustered_share([], []).count == 0
 
 
@@ -39,7 +29,7 @@ def test_values_of_one_cluster_are_drawn_together() -> None:
     values, clusters = np.repeat(middles, 20), np.repeat(np.arange(30), 20)
     clustered = clustered_bootstrap(values.tolist(), clusters.tolist())
     # twenty equal values of a cluster say no more than one of them
-    alone = bootstrap(middles.tolist())
+    alone = clustered_bootstrap(middles.tolist(), range(len(middles)))
     assert clustered.count == 30
     assert clustered.value == pytest.approx(alone.value)
     assert clustered.high - clustered.low == pytest.approx(alone.high - alone.low, rel=0.1)
@@ -84,7 +74,7 @@ def test_clips_of_one_speaker_are_drawn_together() -> None:
     speakers = [f"s{index // 16}" for index in range(400)]
     values = np.repeat(middles, 16)
     # sixteen equal clips of a speaker say no more than one of them
-    alone = bootstrap(middles.tolist())
+    alone = clustered_bootstrap(middles.tolist(), range(len(middles)))
     assert width(values, speakers) == pytest.approx(alone.high - alone.low, rel=0.1)
     # as if they were 400 speakers: too narrow by a factor of 4
     assert width(values, None) == pytest.approx((alone.high - alone.low) / 4, rel=0.15)
@@ -117,8 +107,8 @@ def test_shares_take_speakers_too() -> None:
 
 
 def test_means_of_shares_without_spread_get_the_exact_interval() -> None:
-    assert mean_share([1.0] * 10, list(range(10))) == share_interval(10, 10, exact=True)
-    assert mean_share([0.0] * 10, list(range(10))) == share_interval(0, 10, exact=True)
+    assert mean_share([1.0] * 10, list(range(10))) == all_or_none(1.0, 10)
+    assert mean_share([0.0] * 10, list(range(10))) == all_or_none(0.0, 10)
     some = mean_share([1.0, 0.5] * 5, list(range(10)))
     assert (some.value, some.count) == (0.75, 10)
     assert 0.5 < some.low < 0.75 < some.high < 1

@@ -3,25 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from evaluation.report import Interval, Report, Share, bootstrap
-
-
-def test_bootstrap_interval_holds_the_mean_and_shrinks_with_the_count() -> None:
-    rng = np.random.default_rng(0)
-    few, many = (bootstrap(rng.normal(3.0, 1.0, count)) for count in (20, 2000))
-    for interval in (few, many):
-        assert interval.low < interval.value < interval.high
-    assert many.high - many.low < 0.2 * (few.high - few.low)
-    # of 2000 draws with deviation 1 the mean's interval is 2 * 1.96 / sqrt(2000) wide
-    assert many.high - many.low == pytest.approx(2 * 1.96 / 2000**0.5, rel=0.15)
-
-
-def test_bootstrap_leaves_out_what_is_not_a_number() -> None:
-    assert bootstrap([1.0, float("nan"), 3.0], np.median) == bootstrap([1.0, 3.0], np.median)
-    assert bootstrap([]).count == 0
+from evaluation.report import Interval, Report, Share
 
 
 def test_a_report_is_saved_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from evaluation.dataset import Dataset, LabelledSound
-from evaluation.intervals import share_interval
+from evaluation.intervals import all_or_none
 from evaluation.report import Interval, Share
 from evaluation.transcripts import (
     Clips,
@@ -113,7 +113,7 @@ def test_shares_of_100_percent_have_the_exact_interval() -> None:
     assert (none.low, none.high) == (0, pytest.approx(0.3085, abs=1e-4))
     # all five false alarms of twenty clips are gone
     gone = over_clips(drop, np.zeros(20), np.repeat([1.0, 0], [5, 15]), kind=Share, trials=5)
-    assert (gone.value, gone.low, gone.count) == (1, pytest.approx(share_interval(5, 5, exact=True).low), 20)
+    assert (gone.value, gone.low, gone.count) == (1, pytest.approx(all_or_none(1.0, 5).low), 20)
 
 
 def test_speakers_are_drawn_together() -> None:

@@ -151,11 +151,6 @@ def test_the_slope_is_that_of_the_weights_over_the_classes() -> None:
         named.slope()
 
 
-def test_class_of_a_value(level_probe: Probe) -> None:
-    for class_, centre in enumerate(level_probe.bins.centres):
-        assert level_probe.class_of(centre) == class_
-
-
 # --- files ---
 
 
