@@ -91,6 +91,12 @@ class Explained:
         self.frames += x_BTD.shape[0] * x_BTD.shape[1]
         return f_BTF
 
+    @property
+    def origin(self) -> str:
+        """What the SAE says of where it belongs, in brackets."""
+        info = getattr(self.sae, "info", None)
+        return f" (it says {info.model or 'no model'}, {info.site or 'no site'})" if info else ""
+
     def share(self) -> float:
         spread = self.square - float(self.total.square().sum()) / max(self.frames, 1)
         return 1 - self.error / max(spread, 1e-30)
@@ -152,11 +158,9 @@ def plain_run(
         features.append(pools[0].take())
         activations.append(pools[1].take())
     if explained.share() <= 0:
-        info = getattr(steered.saes[site], "info", None)
-        origin = f" (it says {info.model or 'no model'}, {info.site or 'no site'})" if info else ""
         raise ConceptError(
             f"the SAE explains nothing of site {site!r} of {steered.model.name} (explained variance "
-            f"{explained.share():.2g}): it belongs to another model or site{origin}"
+            f"{explained.share():.2g}): it belongs to another model or site{explained.origin}"
         )
     return np.stack(features), np.stack(activations), explained.share()
 

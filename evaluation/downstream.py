@@ -22,9 +22,9 @@ import torch
 
 from evaluation.ablation import Progress
 from evaluation.concept_sets import Sets
-from evaluation.concepts import ROUNDS, concepts_of, too_few
+from evaluation.concepts import concepts_of, too_few
 from evaluation.dataset import Dataset, LabelledSound
-from evaluation.probing import Answers, Weights, ask, interval, resampled
+from evaluation.probing import ROUNDS, Answers, Weights, ask, interval, resampled
 from evaluation.report import Interval, Report, Row, Share
 from evaluation.transcripts import Heard, defaults, errors_in, listen, over_clips, ratio, rise_in_points, words_of
 from hooks.errors import AudioSteerError, require

@@ -145,7 +145,7 @@ def stability(report: Report) -> Panel:
 def requested(report: Report) -> list[Panel]:
     """For each attribute the measured change over the requested one, a dot an edit; the line is where they are equal.
 
-    Of a report of `acoustics_run`.
+    Of a report of `steer evaluate acoustics`.
     """
     made = [row for row in report.clips if row["attribute"] in row["goals"] and not row["left out"]]
     subsets = list(dict.fromkeys(row["subset"] for row in made))

@@ -35,6 +35,8 @@ from hooks.errors import require
 
 Kind = TypeVar("Kind", bound=Interval)
 
+ROUNDS = 1000
+"""Resamplings of an interval."""
 C = 100.0
 """1 / strength of the probe's L2 penalty."""
 ROUNDING = 1e-5

@@ -64,13 +64,3 @@ def check(site: str, seeds: Sequence[SAE]) -> None:
     models = {sae.info.model: None for sae in seeds if sae.info.model}
     if len(models) > 1:
         raise StabilityError(f"{site}: the SAEs are of several models: {' and '.join(models)}")
-
-
-def check_fit(site: str, seeds: Sequence[SAE], explained: Sequence[float]) -> None:
-    """Raises StabilityError if one of them explains nothing of the activations."""
-    for sae, share in zip(seeds, explained, strict=True):
-        if share <= 0:
-            raise StabilityError(
-                f"{site}: an SAE explains nothing there (explained variance {share:.2g}): it belongs to another model "
-                f"or site (it says {sae.info.model or 'no model'}, {sae.info.site or 'no site'})"
-            )

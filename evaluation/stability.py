@@ -27,7 +27,7 @@ from evaluation.ablation import Explained, Progress
 from evaluation.dataset import LabelledSound
 from evaluation.matching import FeatureSums, decoder_cosine, in_blocks, random_like, regrouped
 from evaluation.report import Report, Row, Share
-from evaluation.seeds import StabilityError, check, check_fit
+from evaluation.seeds import StabilityError, check
 from hooks import AudioModel
 from hooks.store_writing import fill
 from steer.sae import SAE
@@ -102,7 +102,6 @@ def evaluate(
         live = [(fires_F >= min_frames).nonzero()[:, 0] for fires_F in sums.fires]
         if not all(map(len, live)):
             raise StabilityError(f"{site}: an SAE has no feature that fires on {min_frames} of {sums.frames} frames")
-        check_fit(site, seeds, explained[site])
         for measure, threshold in thresholds.items():
             row, details = summary(compare(measure, seeds, sums, live, seed), threshold)
             head = {"site": site, "measure": f"{measure} >= {threshold:g}"}
@@ -120,7 +119,7 @@ def summed(site: str, seeds: Sequence[SAE], blocks: Iterable[Tensor], seed: int)
     """The sums over all blocks, and how much of the activations each SAE explains.
 
     Raises:
-        StabilityError: activations of another width.
+        StabilityError: activations of another width, or of which an SAE explains nothing.
     """
     sums, explained = FeatureSums(seeds, seed), [Explained(sae) for sae in seeds]
     for x_ND in blocks:
@@ -130,6 +129,12 @@ def summed(site: str, seeds: Sequence[SAE], blocks: Iterable[Tensor], seed: int)
             )
         x_BTD = x_ND.to(seeds[0].W_enc.device, torch.float32)[None]
         sums.add([encode(x_BTD)[0].float() for encode in explained])
+    for one in explained:
+        if one.share() <= 0:
+            raise StabilityError(
+                f"{site}: an SAE explains nothing there (explained variance {one.share():.2g}): it belongs to another "
+                f"model or site{one.origin}"
+            )
     return sums, [one.share() for one in explained]
 
 

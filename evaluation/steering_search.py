@@ -197,12 +197,11 @@ def separate(steered: SteeredModel, clips: Clips, progress: Progress = iter) -> 
     for site, seen in means.items():
         f_NF, x_ND = (torch.from_numpy(np.stack(one)) for one in seen)
         live = (f_NF != 0).any(0).nonzero()[:, 0]
-        info, share = getattr(steered.saes[site], "info", None), explained[site].share()
-        origin = f" (it says {info.model or 'no model'}, {info.site or 'no site'})" if info else ""
+        share = explained[site].share()
         if not len(live) or share <= 0:
             raise FalseAlarmError(
                 f"the SAE does not fit site {site!r} of {steered.model.name}: {len(live)} of its features fire, and it "
-                f"explains {share:.2g} of the variance; it belongs to another model or site{origin}"
+                f"explains {share:.2g} of the variance; it belongs to another model or site{explained[site].origin}"
             )
         moved_F, moved_D = (one_NX[is_silent_N].mean(0) - one_NX[~is_silent_N].mean(0) for one_NX in (f_NF, x_ND))
         found[site] = Separation(live, auroc(f_NF, is_silent_N[None])[0], moved_F, moved_D, f_NF)

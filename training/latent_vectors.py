@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.vector_ways import measured, moved, start_of
+from evaluation.evaluators.vectors import measured, moved, start_of
 from hooks import Clip
 from hooks.families.source_filter import SourceFilterCodec
 from hooks.model import Codec

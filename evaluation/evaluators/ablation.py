@@ -1,4 +1,4 @@
-"""`steer evaluate ablation`: see `evaluation.concepts`."""
+"""`steer evaluate ablation`: see `evaluation.removal`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from evaluation import concepts, figures
+from evaluation import figures, removal
 from evaluation.concept_sets import KINDS, concept_sets
-from evaluation.concepts import Rank
 from evaluation.config import RECOGNISER, Config, EvaluationError, Names
 from evaluation.dataset import Dataset
 from evaluation.evaluators.options import for_speech_models
 from evaluation.everything import EverythingConfig
 from evaluation.frame import Evaluator, Progress, common
 from evaluation.headline import line
+from evaluation.removal import Rank
 from evaluation.report import Report, TableRow
 from steer.delta import Mode
 from steer.steered import SteeredModel
@@ -75,7 +75,7 @@ class AblationConfig(Config):
 
 def run(config: AblationConfig, progress: Progress = iter) -> Report:
     dataset = config.dataset
-    return concepts.evaluate(
+    return removal.evaluate(
         config.steered(),
         *concept_sets(dataset, config.kinds(dataset), config.split, config.clips),
         config.concepts,
@@ -131,7 +131,7 @@ ABLATION = Evaluator(
     name="ablation",
     config=AblationConfig,
     run=run,
-    figure=concepts.draw,
+    figure=removal.draw,
     headline=headline,
     panels=lambda reports: [
         figures.removal({name.removeprefix("ablation-"): report for name, report in reports.items()})

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from evaluation.config import Config, Names, Subject
-from evaluation.dataset import Dataset
+from evaluation.file_edits import REQUESTS
 from hooks import Codec
 from hooks.model import Encoder, Transcriber
+from steer.errors import EditError
 from steer.steered import SteeredModel
+from steer.vectors import ControlVector
 
 
 def count_or_all(value: Any) -> Any:
@@ -33,14 +35,43 @@ class SplitConfig(Config):
 class SubsetsConfig(SplitConfig):
     subsets: Names = Field(default=(), description="Which subsets, with commas. Default: those that are evaluated on.")
 
+    def chosen_subsets(self, own: Sequence[str]) -> Sequence[str]:
+        """Those that are named; else those of AudioSteer's `own` that the folder has, or all of a folder without them.
 
-def own_or_all(dataset: Dataset, own: Sequence[str]) -> list[str]:
-    """Those of AudioSteer's own subsets that the folder has; all that it has where these are none.
+        Raises:
+            AudioFileError: it has none.
+        """
+        there = self.dataset
+        return self.subsets or [subset for subset in own if subset in there.subsets] or there.check().subsets
 
-    Raises:
-        AudioFileError: it has none.
-    """
-    return [subset for subset in own if subset in dataset.subsets] or dataset.check().subsets
+
+class RequestsConfig(SubsetsConfig):
+    """Of evaluators that request changes along control vectors."""
+
+    requests: CountOrAll = Field(
+        default=2, description="How many requests for each clip and attribute are drawn, or all."
+    )
+    vectors: Any = Field(default=None, exclude=True, repr=False)
+    """Control vectors by name, in place of those beside the SAE."""
+
+    def control_vectors(self, attributes: Sequence[str]) -> tuple[Mapping[str, ControlVector], list[str]]:
+        """The vectors, and for which of the attributes there are some. Raises EditError where there are none."""
+        vectors = self.recipe().control_vectors() if self.vectors is None else self.vectors
+        able = [name for name in attributes if name in vectors]
+        if not able:
+            raise EditError(f"no control vectors for {', '.join(attributes)}; there are {', '.join(vectors) or 'none'}")
+        return vectors, able
+
+    def about(self, steered: SteeredModel, attributes: Sequence[str]) -> dict[str, Any]:
+        """What reports say of the model and of what was requested."""
+        named = self.recipe().saes if self.vectors is None else {site: repr(sae) for site, sae in steered.saes.items()}
+        return {
+            "model": steered.model.name,
+            "saes": named,
+            "split": self.split,
+            "requests": {name: REQUESTS[name] for name in attributes},
+            "requests a clip and attribute": "all" if self.requests is None else self.requests,
+        }
 
 
 def model_of(subject: Subject) -> Any:

@@ -1,4 +1,4 @@
-"""`steer evaluate vectors`; what it measures is in `tests/evaluation/test_vector_ways.py`."""
+"""`steer evaluate vectors`; what it measures is in `tests/evaluation/evaluators/test_vectors.py`."""
 
 from __future__ import annotations
 

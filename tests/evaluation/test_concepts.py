@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.ablation import ConceptError, Pool, ablated_runs, later_site, plain_run
-from evaluation.concepts import Rank, concepts_of, contribution, draw, evaluate, fisher_score, log_counts
+from evaluation.concepts import concepts_of, contribution, fisher_score, log_counts
 from evaluation.dataset import LabelledSound
+from evaluation.removal import Rank, draw, evaluate
 from hooks import Clip, Site
 from hooks.model import AudioModel
 from hooks.timing import sound_until
@@ -256,8 +257,6 @@ def test_errors_say_what_is_wrong(steered: SteeredModel, sounds: Make, basis: Te
         evaluate(steered, train, held_out, counts=[0, 3])
     with pytest.raises(ConceptError, match="no SAE at 'encoder.1'"):
         evaluate(steered, train, held_out, site="encoder.1")
-    with pytest.raises(ConceptError, match="ranked by contribution or fisher, not by 'auroc'"):
-        evaluate(steered, train, held_out, rank="auroc")  # type: ignore[arg-type]
     foreign = SAE(WIDTH, 8, "relu", info=SAEInfo(model="other", site="encoder.7"))
     with torch.no_grad():
         foreign.b_dec += 5

@@ -7,6 +7,7 @@ import math
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -14,9 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from evaluation import quality, yardsticks
-from evaluation.dataset import Dataset
+from evaluation.evaluators.reconstruction import (
+    COLUMNS,
+    INPUT,
+    ReconstructionConfig,
+    by_subset,
+    codec_of,
+    fitted,
+    round_trips,
+    run,
+)
 from evaluation.polyphony import MADE
-from evaluation.reconstruction import COLUMNS, INPUT, by_subset, codec_of, evaluate, fitted, round_trips
 from evaluation.report import Report, Share
 from hooks import AudioFileError, Codec, ModelError, Site, Transcriber
 from steer import SAE, SteeredModel
@@ -83,8 +92,8 @@ def few_frames_with_pitch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(audio: Path, subject: SteeredModel | Codec, **options: object) -> Report:
-    values: dict[str, object] = {"subsets": ["notes"], "with_yardsticks": False, **options}
-    return evaluate(subject, Dataset(audio), **values)  # type: ignore[arg-type]
+    values: dict[str, Any] = {"subsets": ("notes",), "yardsticks": False, **options}
+    return run(ReconstructionConfig(audio=audio, subject=subject, **values))
 
 
 def paths(report: Report) -> list[str]:
@@ -126,9 +135,10 @@ def test_without_an_sae_and_without_a_quantiser(audio: Path) -> None:
     assert paths(measured(audio, Halving(quantizer=False))) == ["continuous"]
 
 
-def test_other_codecs_stand_beside_it_at_its_rate(audio: Path) -> None:
+def test_other_codecs_stand_beside_it_at_its_rate(audio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     also = {"plain": Halving(quantizer=False), "lower": with_sae(Halving(8_000), 1.0)}
-    report = measured(audio, Halving(quantizer=False), also=also)
+    monkeypatch.setattr(ReconstructionConfig, "another", lambda config, name: also[name])
+    report = measured(audio, Halving(quantizer=False), also=tuple(also))
     names = ["continuous", "plain: continuous", "lower: continuous", "lower: through the SAE", "lower: quantised"]
     assert paths(report) == names
     first, plain, lower, through_sae, _ = report.rows
@@ -158,7 +168,7 @@ def test_a_model_that_is_no_codec() -> None:
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_yardsticks_stand_beside_it(audio: Path) -> None:
-    report = measured(audio, Halving(quantizer=False), with_yardsticks=True, clips_per_subset=1)
+    report = measured(audio, Halving(quantizer=False), yardsticks=True, clips=1)
     names = [one.name for one in yardsticks.YARDSTICKS]
     assert paths(report) == ["continuous", *names]
     assert report.about["yardsticks"] == names
@@ -169,7 +179,7 @@ def test_yardsticks_stand_beside_it(audio: Path) -> None:
 
 def test_yardsticks_without_ffmpeg(audio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    report = measured(audio, Halving(quantizer=False), with_yardsticks=True)
+    report = measured(audio, Halving(quantizer=False), yardsticks=True)
     assert paths(report) == ["continuous"]
     assert report.about["left out"] == {"yardsticks": "ffmpeg is not installed"}
     assert measured(audio, Halving()).about["left out"] == {"yardsticks": "not asked for"}
@@ -181,10 +191,10 @@ def test_yardsticks_without_ffmpeg(audio: Path, monkeypatch: pytest.MonkeyPatch)
 def test_measures_of_speech_and_pitch_are_for_such_sounds_only(audio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pystoi", "pesq", "torchcrepe"):
         pytest.importorskip(module, reason="extra eval")
-    monkeypatch.setattr("evaluation.reconstruction.dnsmos", lambda y_N, rate: 3.0)
+    monkeypatch.setattr("evaluation.evaluators.reconstruction.dnsmos", lambda y_N, rate: 3.0)
     monkeypatch.setattr(quality, "dnsmos", lambda y_N, rate: 2.0)
     monkeypatch.setattr(quality, "measure", measure)  # every frame counts
-    report = measured(audio, Halving(quantizer=False), subsets=["speech_misc", "notes", "chords"], clips_per_subset=1)
+    report = measured(audio, Halving(quantizer=False), subsets=["speech_misc", "notes", "chords"], clips=1)
     rows = {(row["clips"], row["path"]): row for row in report.rows}
     clear = rows["speech_misc", INPUT]
     assert clear["DNSMOS"].value == 3.0
@@ -206,18 +216,18 @@ def test_measures_of_speech_and_pitch_are_for_such_sounds_only(audio: Path, monk
 def test_dnsmos_that_is_not_installed_is_said(audio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pystoi", "pesq"):
         pytest.importorskip(module, reason="extra eval")
-    monkeypatch.setattr("evaluation.reconstruction.dnsmos", lambda y_N, rate: None)
-    monkeypatch.setattr("evaluation.reconstruction.dnsmos_absent", lambda: "speechmos is not installed")
+    monkeypatch.setattr("evaluation.evaluators.reconstruction.dnsmos", lambda y_N, rate: None)
+    monkeypatch.setattr("evaluation.evaluators.reconstruction.dnsmos_absent", lambda: "speechmos is not installed")
     monkeypatch.setattr(quality, "dnsmos", lambda y_N, rate: None)
-    report = measured(audio, Halving(quantizer=False), subsets=["speech_misc"], clips_per_subset=1)
+    report = measured(audio, Halving(quantizer=False), subsets=["speech_misc"], clips=1)
     assert report.about["left out"]["DNSMOS"] == "speechmos is not installed"
     assert [row["DNSMOS"] for row in report.rows] == [None]
-    assert "DNSMOS" not in measured(audio, Halving(), clips_per_subset=1).about["left out"]
+    assert "DNSMOS" not in measured(audio, Halving(), clips=1).about["left out"]
 
 
 def test_by_default_all_subsets_that_are_there(audio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evaluation.reconstruction.has_speech", lambda labels: False)
-    report = measured(audio, Halving(quantizer=False), subsets=None, clips_per_subset=2)
+    monkeypatch.setattr("evaluation.evaluators.reconstruction.has_speech", lambda labels: False)
+    report = measured(audio, Halving(quantizer=False), subsets=(), clips=2)
     counts = {row["clips"]: row["count"] for row in report.rows}
     # the impulse response is left out
     assert counts == {"speech_misc": 2, "notes": 2, "esc10": 2, "noise_rir": 1, **dict.fromkeys(MADE, 2)}
@@ -231,12 +241,12 @@ def test_subsets_that_are_not_there(audio: Path, tmp_path: Path) -> None:
     with pytest.raises(AudioFileError, match=r"manifest\.csv: no such file"):
         measured(audio, Halving(), subsets=["chords", "music"])
     with pytest.raises(AudioFileError, match=r"manifest\.csv: no such file"):
-        measured(tmp_path, Halving(), subsets=None)
-    assert len(measured(tmp_path, Halving(), subsets=["drums"], clips_per_subset=1).rows) == 2
+        measured(tmp_path, Halving(), subsets=())
+    assert len(measured(tmp_path, Halving(), subsets=["drums"], clips=1).rows) == 2
 
 
 def test_a_table_for_each_subset(audio: Path) -> None:
-    report = measured(audio, Halving(), subsets=["esc10", "drums"], clips_per_subset=1)
+    report = measured(audio, Halving(), subsets=["esc10", "drums"], clips=1)
     first, second = by_subset(report)
     assert (first.title, second.title) == ("esc10: 1 clip", "drums: 1 clip")
     assert list(second.rows[0]) == ["path", *COLUMNS]

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.dataset import Dataset
-from evaluation.residuals import UNTOUCHED, brightened, compared, evaluate, ideal, tilted
+from evaluation.evaluators import residuals
+from evaluation.evaluators.residuals import (
+    UNTOUCHED,
+    ResidualsConfig,
+    brightened,
+    compared,
+    ideal,
+    run,
+    tilted,
+)
 from hooks import Clip, read_clip
 from steer.acoustics import centroid_hz
 from steer.recipe import Recipe
@@ -52,7 +60,11 @@ def test_a_centroid_that_no_tilt_moves_has_no_ideal_edit() -> None:
 
 
 def test_ways_are_compared_with_the_ideal_edit(
-    codec_folder: Path, sae_folder: Path, sound: Callable[..., Path], tmp_path: Path
+    codec_folder: Path,
+    sae_folder: Path,
+    sound: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sound("audio/notes/0.flac", seconds=0.5)
     sound("audio/digits/1.wav", seconds=0.6, sample_rate=16_000)
@@ -60,14 +72,9 @@ def test_ways_are_compared_with_the_ideal_edit(
         (tmp_path / "audio" / subset / "manifest.csv").write_text(f"path,split\n{name},test\n")
     recipe = Recipe.build({"model": str(codec_folder), "saes": {"latent": str(sae_folder)}})
     vectors = {"loudness": recipe.control_vectors()["loudness"]}
-    report = evaluate(
-        recipe.open(),
-        vectors,
-        Dataset(tmp_path / "audio"),
-        subsets=["notes", "digits"],
-        requests=1,
-        ways=["ratio", "drop"],
-    )
+    monkeypatch.setattr(residuals, "WAYS", ("ratio", "drop"))
+    options = {"subsets": ("notes", "digits"), "requests": 1}
+    report = run(ResidualsConfig(audio=tmp_path / "audio", subject=recipe.open(), vectors=vectors, **options))
     ways = [UNTOUCHED, "ratio", "drop"]
     assert [row["way"] for row in report.clips] == ways * 2
     rows = {(row["clips"], row["way"]): row for row in report.rows}

@@ -10,9 +10,10 @@ import pytest
 import soundfile
 import torch
 
-from evaluation import acoustics_run, file_edits
-from evaluation.acoustics_run import evaluate, goals_for, summary
-from evaluation.dataset import Dataset, LabelledSound
+from evaluation import file_edits
+from evaluation.dataset import LabelledSound
+from evaluation.evaluators import acoustics
+from evaluation.evaluators.acoustics import AcousticsConfig, goals_for, run, summary
 from evaluation.figures import figure, requested
 from evaluation.file_edits import FileEditor, is_met, random_like, requests_for, why_not
 from evaluation.report import Report
@@ -54,7 +55,7 @@ def test_requests_of_a_clip_are_the_same_in_every_run() -> None:
 
 
 def test_all_three_are_asked_for_together_once() -> None:
-    jobs = goals_for("notes/a.flac", ["loudness", "brightness", "pitch"], 2)
+    jobs = goals_for("notes/a.flac", ["loudness", "brightness", "pitch"], 2, 0)
     assert [attribute for attribute, _ in jobs] == ["loudness"] * 2 + ["brightness"] * 2 + ["pitch"] * 2 + ["together"]
     assert jobs[-1][1] == {"loudness": 3.0, "pitch": 2.0, "brightness": 20.0}
     assert all(attribute != "together" for attribute, _ in goals_for("esc10/a.ogg", ["loudness", "brightness"], 2))
@@ -140,22 +141,16 @@ def test_a_small_run(opened: tuple[Any, Any], audio: Path, tmp_path: Path, monke
     steered, vectors = opened
     sources = {f"notes/{name}": audio / "notes" / name for name in ("0.flac", "1.wav")}
     written: list[float] = []
-    measured_file = acoustics_run.measured_file
+    measured_file = acoustics.measured_file
 
     def spy(path: Path, pitch: bool) -> Acoustics:
         written.append(level_db(path))
         return measured_file(path, False)
 
-    monkeypatch.setattr(acoustics_run, "measured_file", spy)
-    report = evaluate(
-        steered,
-        {name: vectors[name] for name in ("loudness", "brightness")},
-        Dataset(audio),
-        subsets=["notes"],
-        requests=1,
-        control_clips=1,
-        saes={"latent": "tiny"},
-    )
+    monkeypatch.setattr(acoustics, "measured_file", spy)
+    some = {name: vectors[name] for name in ("loudness", "brightness")}
+    options = {"subsets": ("notes",), "requests": 1, "control_clips": 1}
+    report = run(AcousticsConfig(audio=audio, subject=steered, vectors=some, **options))
     assert [(row["clip"], row["attribute"]) for row in report.clips] == [
         (name, attribute) for name in sources for attribute in ("loudness", "brightness")
     ]
@@ -167,7 +162,7 @@ def test_a_small_run(opened: tuple[Any, Any], audio: Path, tmp_path: Path, monke
     assert [row["clips"] for row in report.rows] == ["notes", "all", "all, random directions"] * 2
     assert report.rows[0]["met"].count == 2
     assert report.rows[0]["control met"].count == 1
-    assert "tiny" in report.title and "2 test clips" in report.title
+    assert "SAE(" in report.title and "2 test clips" in report.title
     assert report.about["clips"] == {"notes": 2}
     report.save(tmp_path / "acoustics.json")
     report.markdown()
@@ -223,6 +218,6 @@ def test_an_edit_that_cannot_be_made_is_not_met(opened: tuple[Any, Any], tmp_pat
     soundfile.write(noise, 0.1 * rng.standard_normal(12_000), 24_000)
     file = LabelledSound(noise, "notes/noise.wav", {"subset": "notes"})
     before = file_edits.measured_file(noise, False)
-    made = acoustics_run.edit_row(FileEditor(steered, vectors, tmp_path), file, before, {"pitch": 2.0})
+    made = acoustics.edit_row(FileEditor(steered, vectors, tmp_path), file, before, {"pitch": 2.0})
     assert not made["met"] and not made["met against round trip"]
     assert "no pitch" in made["failed"]

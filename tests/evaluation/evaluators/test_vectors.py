@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evaluation.dataset import Dataset
-from evaluation.intervals import SpokenClip
-from evaluation.vector_ways import (
+from evaluation.evaluators.vectors import (
     ALPHAS,
     RANDOM,
+    VectorsConfig,
     correlation,
-    evaluate,
     of_length,
     one_alpha,
     random_direction,
+    run,
     ways_of,
 )
+from evaluation.intervals import SpokenClip
 from hooks import Clip, Codec, Site, write_clip
 from steer import SAE, ControlVector, EditError, SteeredModel
 from steer.vectors import from_direction
@@ -115,7 +115,7 @@ def test_r_is_pearsons_over_all_clips_and_its_interval_resamples_them() -> None:
 def test_changes_are_measured_against_the_input(
     steered: SteeredModel, vectors: dict[str, ControlVector], audio: Path
 ) -> None:
-    report = evaluate(steered, vectors, Dataset(audio), subsets=["notes"])
+    report = run(VectorsConfig(audio=audio, subject=steered, vectors=vectors, subsets=("notes",)))
     rows = {(row["attribute"], row["way"]): row for row in report.rows}
     assert list(rows) == [
         ("loudness (dB)", "lstsq"),
