@@ -77,6 +77,8 @@ class AudioModel(AnyKind):
     """
 
     kind = "model"
+    takes_float32 = False
+    """Whether audio is prepared in float32 for models of any dtype: spectrograms are computed in it."""
     envoy: Any = None
     """The nnsight wrapper in which the module was handed over."""
 
@@ -155,7 +157,7 @@ class AudioModel(AnyKind):
         if self.sample_rate is None:
             raise ModelError(f"{self.name}: it is not known how this model takes audio; call it with your own inputs")
         clip = as_clip(source, self.sample_rate).resampled(self.sample_rate).mixed(self.channels)
-        return clip.waveform[None].to(self.device, self.dtype)
+        return clip.waveform[None].to(self.device, torch.float32 if self.takes_float32 else self.dtype)
 
     def run(self, audio_BCN: Tensor, *, grad: bool = False) -> Any:
         """One pass over prepared audio, through every site; rows are whole recordings where nobody says a time.

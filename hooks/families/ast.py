@@ -17,7 +17,6 @@ normalised; tokens of that padding are in the row with all others, and statistic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks.clip import as_clip
 from hooks.errors import ModelError, require
 from hooks.family import Family
 from hooks.model import Encoder, Source
-from hooks.pretrained import from_pretrained
+from hooks.opening import from_pretrained, origin_of, read_config
 from hooks.site import Site
 from hooks.timing import at_time, current_time, taken_whole
 
@@ -45,6 +43,7 @@ class SpectrogramTransformer(Encoder):
     """
 
     module: Any
+    takes_float32 = True
 
     def __init__(self, module: Any, name: str = "", feature_extractor: Any = None) -> None:
         # without torchaudio the library computes its spectrograms another way
@@ -73,12 +72,6 @@ class SpectrogramTransformer(Encoder):
             Site("encoder.norm", f"{path}layernorm", **known),
         ]
         super().__init__(module, sites, name=name, sample_rate=rate)
-
-    def prepare(self, source: Source) -> Tensor:
-        """Audio [1, 1, samples], in float32 for models of any dtype: so are their spectrograms."""
-        assert self.sample_rate is not None
-        clip = as_clip(source, self.sample_rate).resampled(self.sample_rate).mixed(1)
-        return clip.waveform[None].to(self.device)
 
     def _run(self, audio_BCN: Tensor) -> Tensor:
         """The class logits of each window [B, windows, classes]; without a head its tokens [B, windows * T, D]."""
@@ -115,9 +108,7 @@ class SpectrogramTransformer(Encoder):
 
 def wrap(module: Any, name: str = "") -> Encoder:
     """A module that was loaded by hand; the feature extractor beside its weights counts."""
-    origin = module.name_or_path
-    name = name or (origin if Path(origin).is_dir() else f"hf:{origin}" if origin else type(module).__name__)
-    return SpectrogramTransformer(module, name, extractor(origin))
+    return SpectrogramTransformer(module, name or origin_of(module), extractor(module.name_or_path))
 
 
 def open_folder(folder: Path, name: str) -> Encoder:
@@ -127,8 +118,7 @@ def open_folder(folder: Path, name: str) -> Encoder:
         ModelError: weights are missing, or the feature extractor does not fit the model.
     """
     transformers = require("transformers", "ast")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    has_head = "ASTForAudioClassification" in (config.get("architectures") or ())
+    has_head = "ASTForAudioClassification" in (read_config(folder).get("architectures") or ())
     cls = transformers.ASTForAudioClassification if has_head else transformers.ASTModel
     return SpectrogramTransformer(from_pretrained(cls, folder, name), name, extractor(str(folder)))
 

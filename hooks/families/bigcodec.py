@@ -16,12 +16,12 @@ from typing import Any
 
 from torch import Tensor
 
-from hooks.errors import ModelError, one_line
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.hub import published_path
 from hooks.model import Codec
 from hooks.networks.bigcodec import BigCodec, BigCodecConfig, flat
+from hooks.opening import opening
 from hooks.site import Site
 from hooks.weights import checked, read_checkpoint, weight_files
 
@@ -79,12 +79,10 @@ def open_weights(path: Path, name: str) -> Codec:
         ModelError: it cannot be read, or does not fit.
     """
     checkpoint = read_checkpoint(path)
-    try:
+    with opening(name, "a BigCodec"):
         state = checked(flat(checkpoint), path)
         module = BigCodec(BigCodecConfig.of_checkpoint(state))
         module.load_checkpoint_(state)
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"{name}: not a BigCodec that can be opened ({one_line(error)})") from error
     return BigCodecCodec(module, name)
 
 

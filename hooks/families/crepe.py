@@ -30,7 +30,6 @@ import torch
 from torch import Tensor, nn
 
 from hooks.attach import attach
-from hooks.clip import as_clip
 from hooks.errors import ModelError, SiteError, one_line, require
 from hooks.family import Family
 from hooks.model import Encoder, Source
@@ -92,6 +91,7 @@ class CrepeEncoder(Encoder):
     """`torchcrepe.Crepe`, with frames `hop_length` samples apart."""
 
     module: Any
+    takes_float32 = True  # frames are brought to the same level in it
 
     def __init__(self, module: Any, name: str = "", hop_length: int = 160) -> None:
         self.capacity = "full" if module.in_features == 2048 else "tiny"
@@ -110,10 +110,6 @@ class CrepeEncoder(Encoder):
         bins = module.classifier.out_features
         sites.append(FrameSite("logits", "classifier", width=bins, frame_rate=rate, chunk_s=chunk_s))
         super().__init__(module, sites, name=name or f"crepe:{self.capacity}", sample_rate=SAMPLE_RATE)
-
-    def prepare(self, source: Source) -> Tensor:
-        """Audio [1, 1, samples], in float32 for models of any dtype: frames are brought to the same level in it."""
-        return as_clip(source, SAMPLE_RATE).resampled(SAMPLE_RATE).mixed(1).waveform[None].to(self.device)
 
     def _run(self, audio_BCN: Tensor) -> Tensor:
         """Probabilities of the pitch bins [B, T, 360], T = 1 + samples // hop_length, a second or so at a time."""

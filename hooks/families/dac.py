@@ -22,7 +22,7 @@ from hooks.errors import ModelError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.model import Codec
-from hooks.pretrained import from_pretrained
+from hooks.opening import from_pretrained, opening
 from hooks.site import Site
 from hooks.weights import checked, read_checkpoint
 
@@ -172,13 +172,11 @@ def open_file(path: Path, name: str) -> Codec:
             "open the weights.pth beside it, or write one with save(path, package=False)"
         )
     content = read_checkpoint(path)
-    try:
+    with opening(name, "a DAC"):
         wanted, state = content["metadata"]["kwargs"], checked(content["state_dict"], path)
         known = inspect.signature(dac.DAC).parameters
         module = dac.DAC(**{key: value for key, value in wanted.items() if key in known})
         absent = module.load_state_dict(state, strict=False).missing_keys
-    except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{name}: not a DAC that can be opened ({one_line(error)})") from error
     if absent:
         raise ModelError(f"{name}: {len(absent)} weights are not in its file, among them {absent[0]}; fetch it again")
     return DacPackage(module, name)

@@ -18,7 +18,7 @@ from hooks.errors import ModelError, one_line, require
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.model import Codec
-from hooks.pretrained import from_pretrained
+from hooks.opening import from_pretrained
 from hooks.site import Site
 from hooks.timing import at_time, current_time
 from hooks.weights import read_state

@@ -26,7 +26,7 @@ from hooks.errors import ModelError, require
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.model import Codec
-from hooks.pretrained import from_pretrained
+from hooks.opening import from_pretrained, origin_of
 from hooks.site import Site
 
 PARTS = ("encoder", "encoder_transformer", "downsample", "upsample", "decoder_transformer", "decoder")
@@ -132,8 +132,7 @@ def mark(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def wrap(module: Any, name: str = "") -> Codec:
-    origin = module.name_or_path
-    return MimiCodec(module, name or (origin if not origin or Path(origin).is_dir() else f"hf:{origin}"))
+    return MimiCodec(module, name or origin_of(module))
 
 
 def open_folder(folder: Path, name: str) -> Codec:

@@ -21,7 +21,6 @@ pipeline) do not: edits with `during` or curves are refused there, unless the ti
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,11 +30,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooks.errors import ModelError, SiteError, one_line, require
+from hooks.errors import ModelError, SiteError, require
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
+from hooks.opening import opening, read_config
 from hooks.site import Site
 from hooks.timing import at_time, current_time, sound_until
 from hooks.weights import read_state
@@ -172,14 +172,9 @@ def open_folder(folder: Path, name: str) -> Codec:
         ModelError: the configuration or the weights do not fit or cannot be read.
     """
     diffusers = require("diffusers", "vae")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        module = diffusers.AutoencoderOobleck.from_config(config)
+    with opening(name, "an AutoencoderOobleck"):
+        module = diffusers.AutoencoderOobleck.from_config(read_config(folder))
         module.load_state_dict(read_state(folder))
-    except ModelError as error:
-        raise ModelError(f"{name}: {error}") from error
-    except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise ModelError(f"{name}: not an AutoencoderOobleck that can be opened ({one_line(error)})") from error
     return OobleckVAE(module, name)
 
 

@@ -15,7 +15,6 @@ edit and nothing else.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -27,11 +26,12 @@ import torch
 from torch import Tensor
 
 from hooks.attach import attach
-from hooks.errors import ModelError, one_line, require
+from hooks.errors import ModelError, require
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
+from hooks.opening import opening, read_config
 from hooks.site import Site
 from hooks.timing import current_time, sound_until
 from hooks.weights import read_state
@@ -138,12 +138,9 @@ def open_folder(folder: Path, name: str) -> Codec:
     """
     snac = require("snac", "snac")
     state = read_state(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        module = snac.SNAC(**config)
+    with opening(name, "a SNAC"):
+        module = snac.SNAC(**read_config(folder))
         module.load_state_dict(state)
-    except (TypeError, KeyError, ValueError, RuntimeError, OSError) as error:
-        raise ModelError(f"{name}: not a SNAC that can be opened ({one_line(error)})") from error
     return SnacCodec(module, name)
 
 

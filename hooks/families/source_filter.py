@@ -7,17 +7,16 @@ pitch by a semitone and leaves formants where they are.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hooks.errors import ModelError, one_line
 from hooks.family import Family
 from hooks.model import Codec
 from hooks.networks.pitch_net import WINDOWS
 from hooks.networks.source_filter import MIDI_CENTRE, MIDI_STEP, N_FFT, SourceFilter, SourceFilterConfig
+from hooks.opening import opening, read_config
 from hooks.site import Site
 from hooks.timing import current_time, now
 from hooks.weights import read_state
@@ -88,18 +87,14 @@ def open_folder(folder: Path, name: str) -> Codec:
     Raises:
         ModelError: the configuration or the weights do not fit or cannot be read.
     """
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        values.pop("architecture", None)
-        config = SourceFilterConfig(**values)
+    with opening(name, "a source-filter codec"):
+        config = SourceFilterConfig(**read_config(folder))
         if config != SourceFilterConfig():  # torch loads its compiler for that, which takes a second and a half
             with torch.device("meta"):
                 SourceFilter(config)  # one too large for its weights is refused by `registry.room_for` before its fill
         module = SourceFilter(config)
         module.load_weights_(read_state(folder))
         return SourceFilterCodec(module, name)
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(f"{name}: not a source-filter codec that can be opened ({one_line(error)})") from error
 
 
 FAMILY = Family(

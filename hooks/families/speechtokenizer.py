@@ -11,17 +11,17 @@ there unless `num_quantizers` is 1.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from hooks.errors import ModelError, one_line, require
+from hooks.errors import ModelError, require
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.hub import download
 from hooks.model import Codec
+from hooks.opening import opening, read_config
 from hooks.site import Site
 from hooks.weights import read_state
 
@@ -85,27 +85,25 @@ def open_name(rest: str, name: str) -> Codec:
     if path.is_dir():
         return open_folder(path, name)
     if path.is_file():
-        return load(path.with_name("config.json"), path, name)
+        return load(path.parent, path, name)
     raise ModelError(f"{name}: no such file or folder, and published models are {', '.join(NAMES)}")
 
 
 def open_folder(folder: Path, name: str) -> Codec:
     """A folder with `config.json` and one file of weights."""
-    return load(folder / "config.json", folder, name)
+    return load(folder, folder, name)
 
 
-def load(config: Path, weights: Path, name: str) -> Codec:
+def load(folder: Path, weights: Path, name: str) -> Codec:
     """Build the model and fill it with tensors; the library's own loader would unpickle anything.
 
     Raises:
         ModelError: one of the two cannot be read, or they do not fit each other.
     """
     package = require("speechtokenizer", "speechtokenizer")
-    try:
-        module = package.SpeechTokenizer(json.loads(config.read_text(encoding="utf-8")))
+    with opening(name, "a SpeechTokenizer"):
+        module = package.SpeechTokenizer(read_config(folder))
         module.load_state_dict(read_state(weights))
-    except (TypeError, AttributeError, ValueError, RuntimeError, OSError) as error:
-        raise ModelError(f"{name}: not a SpeechTokenizer that can be opened ({one_line(error)})") from error
     return SpeechTokenizerCodec(module, name)
 
 

@@ -19,7 +19,6 @@ depending on which of the two was asked for first.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from hooks.clip import as_clip
 from hooks.errors import ModelError, require
 from hooks.family import Family
 from hooks.model import Encoder, Source
-from hooks.pretrained import from_pretrained
+from hooks.opening import from_pretrained, origin_of, read_config
 from hooks.site import Site
 
 PREFIXES = {"hubert": "Hubert", "wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "mert_model": "Hubert"}
@@ -111,10 +110,8 @@ def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
 
 def wrap(module: Any, name: str = "") -> Encoder:
     """A module that was loaded by hand; if from a folder, the feature extractor there counts."""
-    origin = module.name_or_path
-    if origin and Path(origin).is_dir():
-        return SpeechEncoder(module, name or origin, **extractor(Path(origin)))
-    return SpeechEncoder(module, name or (f"hf:{origin}" if origin else ""))
+    told = extractor(Path(module.name_or_path)) if module.name_or_path else {}
+    return SpeechEncoder(module, name or origin_of(module), **told)
 
 
 def open_folder(folder: Path, name: str) -> Encoder:
@@ -124,7 +121,7 @@ def open_folder(folder: Path, name: str) -> Encoder:
         ModelError: weights are missing, or a MERT that is no HuBERT.
     """
     transformers = require("transformers", "ssl")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder)
     unlike = [key for key in ("feature_extractor_cqt", "deepnorm") if config.get(key)]
     if unlike:
         raise ModelError(f"{name}: a MERT with {' and '.join(unlike)} is another network than HuBERT, not supported")

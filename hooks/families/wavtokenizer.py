@@ -8,20 +8,17 @@ Sites: `encoder.N` (layers of the SEANet encoder), `latent` (what it gives, befo
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hooks.errors import ModelError, one_line
 from hooks.families.conv_sites import children_of, conv_sites
 from hooks.family import Family
 from hooks.hub import published_path
 from hooks.model import Codec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
+from hooks.opening import opening, read_config
 from hooks.site import Site
 from hooks.weights import read_state
 
@@ -92,9 +89,8 @@ def open_folder(folder: Path, name: str) -> Codec:
     """
     config, quantize = None, True
     if (folder / "config.json").is_file():
-        with fitting(name):
-            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            values.pop("architecture", None)
+        with opening(name, "a WavTokenizer"):
+            values = read_config(folder)
             quantize = bool(values.pop("quantize", True))
             config = WavTokenizerConfig.from_dict(values)
     return open_weights(folder, name, config, quantize)
@@ -107,22 +103,13 @@ def open_weights(path: Path, name: str, config: WavTokenizerConfig | None = None
         ModelError: they cannot be read, or do not fit.
     """
     state = read_state(path)
-    with fitting(name):
+    with opening(name, "a WavTokenizer"):
         config = config or WavTokenizerConfig.of_checkpoint(state)
         with torch.device("meta"):
             WavTokenizer(config)  # one too large for its weights is refused by `registry.room_for` before it is filled
         module = WavTokenizer(config)
         module.load_checkpoint_(state)
     return WavTokenizerCodec(module, name, quantize)
-
-
-@contextmanager
-def fitting(name: str) -> Iterator[None]:
-    """What a configuration or weights of something else raise, as a ModelError."""
-    try:
-        yield
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"{name}: not a WavTokenizer that can be opened ({one_line(error)})") from error
 
 
 FAMILY = Family(

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hooks.attach import attached
-from hooks.clip import as_clip
 from hooks.errors import ModelError
 from hooks.families.whisper.options import language_code
-from hooks.model import Source, Transcriber
+from hooks.model import Transcriber
 from hooks.site import Site
 from hooks.timing import Whole, at_time, current_time, frames_in, real_frames, saying, sound_until, whole_sounds
 
@@ -34,6 +33,7 @@ class Whisper(Transcriber):
     """What both implementations share; `layers` and `norm` are their names for the blocks and the closing norm."""
 
     module: Any
+    takes_float32 = True
     layers: str
     norm: str
     vocabulary: int
@@ -74,10 +74,6 @@ class Whisper(Transcriber):
         if set(codes) == {"en"} and language.lower() not in ("en", "english"):
             raise ModelError(f"{self.name} knows English alone; leave out the language {language}")
         return {"language": language_code(language, codes, self.name, aliases)}
-
-    def prepare(self, source: Source) -> Tensor:
-        """Audio [1, 1, samples] at 16 kHz, in float32 for models of any dtype: so are their spectrograms."""
-        return as_clip(source, SAMPLE_RATE).resampled(SAMPLE_RATE).mixed(1).waveform[None].to(self.device)
 
     def frames_of(self, seconds: float) -> int:
         """How many frames of an encoder site a sound of that length fills; the rest of its last window is padding."""

@@ -8,16 +8,15 @@ own module with Whisper's whole vocabulary, so that all of the package works on 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hooks.errors import ModelError, one_line, require
+from hooks.errors import ModelError, require
 from hooks.families.whisper.package import WhisperPackage
 from hooks.family import Family
+from hooks.opening import opening, read_config
 
 EMBEDDING = "decoder.token_embedding.weight"
 SINUSOIDS = "encoder.positional_embedding"
@@ -27,17 +26,13 @@ SINUSOIDS = "encoder.positional_embedding"
 def open_folder(folder: Path, name: str) -> WhisperPackage:
     """Raises ModelError where the configuration and the weights do not fit or cannot be read."""
     whisper = require("whisper.model", "whisper")
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        values.pop("architecture", None)
-        module = whisper.Whisper(whisper.ModelDimensions(**values))
+    with opening(name, "a compact Whisper"):
+        module = whisper.Whisper(whisper.ModelDimensions(**read_config(folder)))
         state = load_file(folder / "model.safetensors")
         rows, ids = state.pop(EMBEDDING).float(), state.pop("vocabulary").long()
         state = {key: value.float() for key, value in state.items()}
         state[EMBEDDING] = whole_vocabulary(rows, ids, module.dims.n_vocab)
         absent, unknown = module.load_state_dict(state, strict=False)
-    except (TypeError, KeyError, ValueError, IndexError, RuntimeError, OSError, SafetensorError) as error:
-        raise ModelError(f"{name}: not a compact Whisper that can be opened ({one_line(error)})") from error
     wrong = [*(key for key in absent if key != SINUSOIDS), *unknown]
     if wrong:
         raise ModelError(f"{name}: not a compact Whisper that can be opened (missing or unknown: {wrong[0]})")

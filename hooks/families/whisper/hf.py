@@ -13,7 +13,7 @@ from hooks.errors import ModelError, require
 from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.families.whisper.options import NAMED, check_task, within
 from hooks.model import Source, Transcript
-from hooks.pretrained import from_pretrained
+from hooks.opening import from_pretrained
 from hooks.timing import current_time, taken_whole
 
 

@@ -58,7 +58,7 @@ def test_all_three_are_asked_for_together_once() -> None:
     jobs = goals_for("notes/a.flac", ["loudness", "brightness", "pitch"], 2, 0)
     assert [attribute for attribute, _ in jobs] == ["loudness"] * 2 + ["brightness"] * 2 + ["pitch"] * 2 + ["together"]
     assert jobs[-1][1] == {"loudness": 3.0, "pitch": 2.0, "brightness": 20.0}
-    assert all(attribute != "together" for attribute, _ in goals_for("esc10/a.ogg", ["loudness", "brightness"], 2))
+    assert all(attribute != "together" for attribute, _ in goals_for("esc10/a.ogg", ["loudness", "brightness"], 2, 0))
 
 
 def voice(*notes: float) -> Acoustics:
