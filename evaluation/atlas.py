@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from evaluation.report import Report
 from hooks.errors import AudioSteerError, one_line
-from hooks.files import whole_file
+from hooks.files import UNWRITABLE, write_tensors
 from hooks.weights import UNREADABLE
 from steer import starter
 from steer.sae import check_features
@@ -251,11 +250,9 @@ class Atlas:
     def save(self, path: str | Path) -> Path:
         """Raises AtlasError if it cannot be written."""
         about = {name: getattr(self, name) for name in _plain()} | {"concepts": [asdict(c) for c in self.concepts]}
-        tensors = {name: getattr(self, name).contiguous() for name in _tensors()}
         try:
-            with whole_file(path) as partial:
-                save_file(tensors, partial, {"atlas": json.dumps(about)})
-        except (OSError, SafetensorError) as error:
+            write_tensors(path, {name: getattr(self, name) for name in _tensors()}, atlas=about)
+        except UNWRITABLE as error:
             raise AtlasError(f"{path}: the atlas could not be written ({error})") from error
         return Path(path)
 

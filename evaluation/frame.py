@@ -21,7 +21,7 @@ from evaluation.dataset import Dataset
 from evaluation.figures import Panel
 from evaluation.report import Report, TableRow
 from hooks.errors import require
-from hooks.files import whole_file
+from hooks.files import whole_file, write_text
 from steer.steered import SteeredModel
 
 C = TypeVar("C", bound=Config)
@@ -135,8 +135,7 @@ def write(report: Report, out: Path, name: str, drawn: Any = None) -> None:
         if drawn is not None:
             with whole_file(out / f"{name}.png") as partial:
                 drawn.savefig(partial, format="png")
-        with whole_file(out / f"{name}.md") as partial:
-            partial.write_text(report.markdown() + "\n", encoding="utf-8")
+        write_text(out / f"{name}.md", report.markdown() + "\n")
         with whole_file(out / f"{name}.json") as partial:
             report.save(partial)
     except OSError as error:

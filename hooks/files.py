@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
 
@@ -34,6 +39,28 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A whole file of UTF-8; raises OSError where it cannot be written."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, values: object) -> None:
+    """A whole file of JSON, what JSON does not know as text; raises OSError where it cannot be written."""
+    write_text(path, json.dumps(values, indent=2, default=str) + "\n")
+
+
+UNWRITABLE = (OSError, SafetensorError)
+"""What `write_tensors` raises on a full disk, or where there is no folder."""
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], **about: object) -> None:
+    """A whole safetensors file; each of `about` is JSON in its metadata. Raises one of `UNWRITABLE`."""
+    found = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with whole_file(path) as partial:
+        save_file(found, partial, {name: json.dumps(value) for name, value in about.items()})
 
 
 def clear_partials(paths: Iterable[Path]) -> int:

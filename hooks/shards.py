@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hooks.errors import AudioSteerError, one_line, shortened
-from hooks.files import whole_file
+from hooks.files import whole_file, write_json
 from hooks.text import check_regular, read_bytes, read_text
 
 HEAD, INDEX = "store.json", "index.json"
@@ -197,8 +197,7 @@ def claim(folder: Path, head: Head) -> None:
         StoreError: it is a store of another head.
     """
     if not (folder / HEAD).exists():
-        with whole_file(folder / HEAD) as path:
-            path.write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / HEAD, head)
     # read back: of two different ones that come at once only the last one stays
     if other := differences(read_head(folder), head):
         raise StoreError(f"{folder}: holds {shortened(other)}; choose another folder")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hooks.files import whole_file
+from hooks.files import whole_file, write_text
 from steer.errors import SAEError, TrainingError
 from steer.matmul import arithmetic, backend, using
 from steer.trainee import TrainConfig, Trainee
@@ -96,8 +96,7 @@ class Run:
         try:
             with whole_file(self.folder / STATE) as path:
                 torch.save(state, path)
-            with whole_file(self.folder / LOG) as path:
-                path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+            write_text(self.folder / LOG, "".join(json.dumps(line) + "\n" for line in self.lines))
             draw_losses(self.lines, self.folder / CURVE)
         except (OSError, RuntimeError) as error:
             raise TrainingError(f"{self.folder}: the checkpoint could not be written ({error})") from error

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from hooks.by_value import ByValue
 from hooks.errors import one_line, require
-from hooks.files import whole_file
+from hooks.files import UNWRITABLE, write_tensors
 from hooks.weights import UNREADABLE
 from steer.errors import ProbeError
 from steer.vectors import ControlVector
@@ -200,16 +199,15 @@ def save_probes(probes: Mapping[str, Probe], path: str | Path) -> None:
     tensors: dict[str, Tensor] = {}
     about = {}
     for name, probe in probes.items():
-        tensors |= {f"{name}.{part}": getattr(probe, part).contiguous() for part in ("weights", "bias", "counts")}
+        tensors |= {f"{name}.{part}": getattr(probe, part) for part in ("weights", "bias", "counts")}
         bins = probe.bins
         about[name] = {
             "site": probe.site,
             "bins": {"attribute": bins.attribute, "centres": bins.centres, "unit": bins.unit, "names": bins.names},
         }
     try:
-        with whole_file(path) as partial:
-            save_file(tensors, partial, {"probes": json.dumps(about)})
-    except (OSError, SafetensorError) as error:
+        write_tensors(path, tensors, probes=about)
+    except UNWRITABLE as error:
         raise ProbeError(f"{path}: the probes could not be written ({error})") from error
 
 

@@ -41,7 +41,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from hooks import AudioModel, open_model
 from hooks.errors import one_line, shortened
-from hooks.files import whole_file
+from hooks.files import write_text
 from steer import starter
 from steer.edits import Edit, Shift
 from steer.errors import EditError, RecipeError
@@ -169,8 +169,7 @@ class Recipe(_Strict):
         as_yaml = yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
         text = json.dumps(values, indent=2) + "\n" if path.suffix.lower() == ".json" else as_yaml
         try:
-            with whole_file(path) as partial:
-                partial.write_text(text, encoding="utf-8")
+            write_text(path, text)
         except OSError as error:
             raise RecipeError(f"{path}: could not be written ({error.strerror})") from error
         return path

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from hooks.by_value import ByValue
 from hooks.errors import one_line
-from hooks.files import whole_file
+from hooks.files import UNWRITABLE, write_tensors
 from hooks.weights import UNREADABLE
 from steer.errors import EditError
 
@@ -100,13 +99,9 @@ def save_vectors(vectors: Mapping[str, ControlVector], path: str | Path) -> None
     """
     about = {key: {"name": v.name, "unit": v.unit, "site": v.site, "model": v.model} for key, v in vectors.items()}
     try:
-        with whole_file(path) as partial:
-            save_file(
-                {key: v.vector.clone(memory_format=torch.contiguous_format) for key, v in vectors.items()},
-                partial,
-                {"vectors": json.dumps(about)},
-            )
-    except (OSError, SafetensorError) as error:
+        # cloned: one vector under two names is not written by safetensors
+        write_tensors(path, {key: v.vector.clone() for key, v in vectors.items()}, vectors=about)
+    except UNWRITABLE as error:
         raise EditError(f"{path}: the vectors could not be written ({error})") from error
 
 

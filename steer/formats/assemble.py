@@ -115,11 +115,16 @@ def check_sizes(tensors: Mapping[str, Tensor], d_in: Any, d_sae: Any, name: str)
         raise SAEError(f"{name}: cfg says {d_in} x {d_sae}, W_enc is {' x '.join(map(str, shape))}")
 
 
-def biases(sae: SAE, center: bool) -> dict[str, Tensor]:
-    """`b_enc` and the activation's own, for a format that subtracts b_dec from its input, or one that does not."""
+def tensors_as(names: Mapping[str, str], sae: SAE, center: bool) -> dict[str, Tensor]:
+    """Tensors under the names of a format, {ours: theirs}, the opposite of `taken`; for one that subtracts b_dec from
+    its input (`center`), or one that does not."""
     shift_F = (sae.b_dec @ sae.W_enc) * (int(center) - int(sae.center))
     shifted = sae.function.shifted(Encoder(sae.W_enc, sae.b_enc, sae.own), shift_F)
-    return {"b_enc": shifted.b_enc, **shifted.own}
+    tensors = {**sae.state_dict(), "b_enc": shifted.b_enc, **shifted.own}
+    return {
+        theirs: (tensors[ours].T if theirs.endswith(".weight") else tensors[ours]).detach().cpu().contiguous()
+        for ours, theirs in names.items()
+    }
 
 
 def without_threshold(name: str, k: Any) -> str:

@@ -8,7 +8,6 @@ a warning says so.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hooks.files import whole_file
+from hooks.files import whole_file, write_json
 from steer.errors import SAEError
-from steer.formats.assemble import assemble, biases, check_sizes, info_of, only_plain, taken, without_threshold
+from steer.formats.assemble import assemble, check_sizes, info_of, only_plain, taken, tensors_as, without_threshold
 from steer.formats.checkpoint import Checkpoint, plain
 from steer.sae import SAE, SAEInfo
 
@@ -135,11 +134,7 @@ def save(sae: SAE, folder: Path) -> None:
     if kind == "BatchTopKSAE" and not sae.threshold.eq(sae.threshold[0]).all():
         kind = "JumpReluAutoEncoder"
     _, names, center = CLASSES[kind]
-    tensors = dict(sae.state_dict()) | biases(sae, center)
-    state = {
-        theirs: (tensors[ours].T if theirs.endswith(".weight") else tensors[ours]).detach().cpu().contiguous()
-        for ours, theirs in names.items()
-    }
+    state = tensors_as(names, sae, center)
     if kind in ("AutoEncoderTopK", "BatchTopKSAE"):
         state["k"] = torch.tensor(sae.k, dtype=torch.int)
         state["threshold"] = sae.threshold[0].detach().cpu() if kind == "BatchTopKSAE" else torch.tensor(-1.0)
@@ -148,5 +143,4 @@ def save(sae: SAE, folder: Path) -> None:
     config = {"trainer": said, "buffer": {}, "audio": sae.info.to_dict()}
     with whole_file(folder / WEIGHTS) as partial:
         torch.save(state, partial)
-    with whole_file(folder / CONFIG) as partial:
-        partial.write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, config)

@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from hooks.errors import AudioSteerError, one_line, require
+from hooks.files import UNWRITABLE
 from hooks.hub import HubError, explained
 from hooks.weights import UNREADABLE
 from steer.errors import SAEError
@@ -146,7 +146,7 @@ def write_sae(sae: SAE, folder: str | Path, to: str = "saelens") -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
             save(sae, folder)
-    except (OSError, SafetensorError) as error:
+    except UNWRITABLE as error:
         raise SAEError(f"{folder}: the SAE could not be written ({error})") from error
     return folder
 

@@ -5,15 +5,14 @@ Its loader does a layer norm to the inputs of every SAE with TopK and to no othe
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hooks.files import whole_file
+from hooks.files import whole_file, write_json
 from steer.errors import SAEError
-from steer.formats.assemble import assemble, biases, info_of, only_plain, taken
+from steer.formats.assemble import assemble, info_of, only_plain, taken, tensors_as
 from steer.formats.checkpoint import Checkpoint
 from steer.sae import SAE, SAEInfo
 
@@ -59,11 +58,7 @@ def save(sae: SAE, folder: Path) -> None:
         only_plain(sae, "OpenAI's format")
         if sae.activation != "relu":
             raise SAEError(f"OpenAI's format has ReLU and TopK only: {sae.activation} cannot be written for it")
-    tensors = dict(sae.state_dict()) | biases(sae, center=True)
-    state: dict[str, Any] = {
-        theirs: (tensors[ours].T if theirs.endswith(".weight") else tensors[ours]).detach().cpu().contiguous()
-        for ours, theirs in TENSORS.items()
-    }
+    state: dict[str, Any] = dict(tensors_as(TENSORS, sae, center=True))
     # counters of its training, which its loader asks for
     state["stats_last_nonzero"] = torch.zeros(sae.d_sae, dtype=torch.long)
     state["latents_activation_frequency"] = torch.ones(sae.d_sae)
@@ -72,5 +67,4 @@ def save(sae: SAE, folder: Path) -> None:
     state["activation_state_dict"] = {"k": sae.k, "postact_fn": "ReLU"} if sae.k else {}
     with whole_file(folder / WEIGHTS) as partial:
         torch.save(state, partial)
-    with whole_file(folder / CONFIG) as partial:
-        partial.write_text(json.dumps({"audio": sae.info.to_dict()}, indent=2, default=str) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, {"audio": sae.info.to_dict()})

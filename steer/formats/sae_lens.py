@@ -11,16 +11,13 @@ activations at run time by a constant is folded into the weights.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from hooks.files import whole_file
+from hooks.files import UNWRITABLE, write_json, write_tensors
 from steer.errors import SAEError
 from steer.formats.assemble import assemble, check_sizes, info_of, without_threshold
 from steer.formats.checkpoint import Checkpoint, read_json, read_weights
@@ -52,7 +49,7 @@ def save_sae(sae: SAE, folder: str | Path, dtype: torch.dtype | None = None) -> 
     folder = Path(folder)
     architecture = WRITTEN_AS.get(sae.activation, sae.activation)
     ours = RMS_ARCHITECTURE if sae.rms_norm else "" if sae.activation in WRITTEN_AS else ARCHITECTURE
-    state = {name: value.detach().cpu() for name, value in sae.state_dict().items()}
+    state = sae.state_dict()
     if architecture == "gated":
         state["b_gate"] = state.pop("b_enc")
     dtype = dtype or sae.W_enc.dtype
@@ -75,14 +72,10 @@ def save_sae(sae: SAE, folder: str | Path, dtype: torch.dtype | None = None) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # a threshold decides by a strict comparison: it keeps full precision
-        weights = {
-            name: (value if name == "threshold" else value.to(dtype)).contiguous() for name, value in state.items()
-        }
-        with whole_file(folder / WEIGHTS) as partial:
-            save_file(weights, partial)
-        with whole_file(folder / CFG) as partial:
-            partial.write_text(json.dumps(cfg, indent=2, default=str) + "\n", encoding="utf-8")
-    except (OSError, SafetensorError) as error:
+        weights = {name: value if name == "threshold" else value.to(dtype) for name, value in state.items()}
+        write_tensors(folder / WEIGHTS, weights)
+        write_json(folder / CFG, cfg)
+    except UNWRITABLE as error:
         raise SAEError(f"{folder}: the SAE could not be written ({error})") from error
     return folder
 

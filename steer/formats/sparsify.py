@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from safetensors.torch import save_file
-
-from hooks.files import whole_file
+from hooks.files import write_json, write_tensors
 from steer.errors import SAEError
-from steer.formats.assemble import assemble, biases, check_sizes, info_of, only_plain, taken
+from steer.formats.assemble import assemble, check_sizes, info_of, only_plain, taken, tensors_as
 from steer.formats.checkpoint import Checkpoint
 from steer.sae import SAE, SAEInfo
 
@@ -44,11 +41,6 @@ def save(sae: SAE, folder: Path) -> None:
     only_plain(sae, "sparsify")
     if sae.activation != "topk":
         raise SAEError(f"sparsify has top-k SAEs only: one with {sae.activation} cannot be written for it")
-    tensors = dict(sae.state_dict()) | biases(sae, center=True)
-    state = {
-        theirs: (tensors[ours].T if theirs.endswith(".weight") else tensors[ours]).detach().cpu().contiguous()
-        for ours, theirs in TENSORS.items()
-    }
     cfg = {
         "activation": "topk",
         "expansion_factor": max(1, sae.d_sae // sae.d_in),
@@ -61,7 +53,5 @@ def save(sae: SAE, folder: Path) -> None:
         "d_in": sae.d_in,
         "audio": sae.info.to_dict(),
     }
-    with whole_file(folder / WEIGHTS) as partial:
-        save_file(state, partial)
-    with whole_file(folder / CFG) as partial:
-        partial.write_text(json.dumps(cfg, indent=2, default=str) + "\n", encoding="utf-8")
+    write_tensors(folder / WEIGHTS, tensors_as(TENSORS, sae, center=True))
+    write_json(folder / CFG, cfg)
