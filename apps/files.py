@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hooks import AudioFileError, AudioSteerError
@@ -43,3 +44,21 @@ def told(error: Exception) -> str:
     if isinstance(error, AudioSteerError):
         return str(error)
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+@contextmanager
+def results_in(out: Path) -> Iterator[None]:
+    """Makes the folder before the work is done, and takes it away again if that fails with nothing in it.
+
+    Raises:
+        AudioFileError: it cannot be made.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    make_folder(out)
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise

@@ -20,8 +20,8 @@ from typing import Any
 from hooks import AudioFileError, AudioSteerError
 from hooks.errors import shortened
 from hooks.ffmpeg import ENDINGS
+from hooks.files import read_text
 from hooks.sound_files import FORMATS
-from hooks.text import read_text
 from steer.starter import is_recipe_name
 
 READ = {*FORMATS, *ENDINGS}

@@ -18,9 +18,8 @@ import torch
 import typer
 
 from apps.page.build import page
-from apps.page.errors import PageError
 from apps.page.server import own_folder, running
-from apps.page.settings import Settings
+from apps.page.settings import PageError, Settings
 from apps.samples import plucked_strings
 from benchmarks.machine import describe
 from evaluation.report import Report

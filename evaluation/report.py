@@ -140,3 +140,9 @@ def cell(value: Any, intervals: bool = True) -> str:
     if isinstance(value, Interval) and not intervals:
         return value.short()
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def line(number: str, result: Cell, **beside: Cell) -> TableRow:
+    """A main number with its interval, and the numbers that it is to be compared with."""
+    parts = [f"{name.replace('_', ' ')} {cell(value)}" for name, value in beside.items() if value is not None]
+    return {"number": number, "result": result, "beside it": "; ".join(parts) or None}

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line, shortened
-from hooks.text import check_regular
+from hooks.files import check_regular
 
 FILE = "model.bin"
 VERSION = 6

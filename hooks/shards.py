@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hooks.errors import AudioSteerError, one_line, shortened
-from hooks.files import whole_file, write_json
-from hooks.text import check_regular, read_bytes, read_text
+from hooks.files import check_regular, read_bytes, read_text, whole_file, write_json
 
 HEAD, INDEX = "store.json", "index.json"
 DTYPES = {"float16": ("F16", 2), "float32": ("F32", 4)}

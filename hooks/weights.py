@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line
-from hooks.text import check_regular, read_text
+from hooks.files import check_regular, read_text
 
 SAFE, PICKLED = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
 STANDARD = ("model", "diffusion_pytorch_model", "pytorch_model")

@@ -25,8 +25,7 @@ from torch import Tensor
 
 from hooks.by_value import ByValue
 from hooks.errors import one_line, shortened
-from hooks.files import whole_file
-from hooks.text import check_regular
+from hooks.files import check_regular, whole_file
 from hooks.weights import UNREADABLE
 from steer.errors import EditError
 from steer.pooling import POOLINGS, pooled, smoothed

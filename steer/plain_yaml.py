@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from hooks.text import read_text
+from hooks.files import read_text
 
 MAX_BYTES, MAX_VALUES = 2**20, 100_000
 """Of a recipe, and of what its aliases stand for when each is written out."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from hooks.networks.meta import on_meta
+from hooks.precision import on_meta
 from steer.activations import ACTIVATIONS, Activation, dense
 from steer.encoder import Encoder
 from steer.errors import SAEError

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hooks import AudioFileError
-from hooks.files import Stamp, stamp_of
-from hooks.text import check_regular
+from hooks.files import Stamp, check_regular, stamp_of
 from steer.recipe import VECTORS, Recipe, path_in
 from steer.recipe_edits import RECIPE_EDITS
 from steer.recipe_gates import moved_gate

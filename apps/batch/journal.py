@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from apps.batch.jobs import BatchError, Job, Row
-from hooks.text import check_regular
+from hooks.files import check_regular
 
 JOURNAL = "journal.jsonl"
 CHECK = b', "check": "'

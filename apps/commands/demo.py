@@ -56,9 +56,8 @@ def demo(
     Exit codes: 0 ended, 2 wrong input, or the page cannot be opened.
     """
     from apps.batch.signals import stopped_by_sigterm
-    from apps.page.limits import Limits
     from apps.page.server import serve
-    from apps.page.settings import Settings
+    from apps.page.settings import Limits, Settings
 
     users = users_of(auth or ())
     check_content(atlas, audio)
@@ -84,7 +83,7 @@ def demo(
 
 def users_of(auth: Sequence[str]) -> dict[str, str]:
     """Passwords by user. Raises PageError."""
-    from apps.page.errors import PageError
+    from apps.page.settings import PageError
 
     pairs = [text.partition(":") for text in auth]
     if not all(name and word for name, _, word in pairs):
@@ -94,7 +93,7 @@ def users_of(auth: Sequence[str]) -> dict[str, str]:
 
 def check_content(atlas: Path | None, audio: Path | None) -> None:
     """Raises PageError if a file or folder is not there."""
-    from apps.page.errors import PageError
+    from apps.page.settings import PageError
 
     if atlas is not None and not atlas.is_file():
         raise PageError(f"{atlas}: no such file (--atlas)")

@@ -57,9 +57,8 @@ def one(name: str) -> Callable[..., None]:
     evaluator = EVALUATORS[name]
 
     def command(out: Path, fresh: bool, as_json: bool, **values: Any) -> None:
-        from apps.files import to_json
+        from apps.files import results_in, to_json
         from apps.progress import track
-        from apps.results import results_in
         from evaluation.frame import measured
 
         config = evaluator.config.build(given(values))
@@ -77,9 +76,8 @@ def everything() -> Callable[..., None]:
     from evaluation.everything import EverythingConfig
 
     def command(out: Path, fresh: bool, as_json: bool, **values: Any) -> None:
-        from apps.files import to_json
+        from apps.files import results_in, to_json
         from apps.progress import track
-        from apps.results import results_in
         from evaluation.evaluators import EVALUATORS
         from evaluation.everything import draw, plan, summarise
         from evaluation.frame import measured, write

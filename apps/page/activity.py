@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apps.page.pictures import INK, on_any_ground
+from apps.page.style import INK, on_any_ground
 from apps.page.words import NOTHING
 from apps.plot import SHOWN_S, require_plots
 from apps.spectrogram import draw_spectrogram, spectrogram_db

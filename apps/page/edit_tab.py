@@ -11,11 +11,10 @@ import gradio as gr
 
 from apps.page.choice import recipe_from, span_from
 from apps.page.edit_run import MISSING, Edited, edit_for_page, kept_rows, level_matched, measured_rows
-from apps.page.limits import checked
 from apps.page.lines import with_edit
-from apps.page.pictures import on_any_ground, png
+from apps.page.settings import checked
 from apps.page.shared import BAR, Shared
-from apps.page.style import list_html, note, picture_html, table_html
+from apps.page.style import list_html, note, on_any_ground, picture_html, png, table_html
 from apps.page.voice_controls import voice_controls, voice_values
 from apps.plot import drawn
 from hooks import AudioFileError

@@ -14,11 +14,10 @@ import gradio as gr
 from apps.page import firing
 from apps.page.edit_tab import EditTab
 from apps.page.feature_run import ORDERS, Excerpt, about, inside, place_text, table, top_clips
-from apps.page.limits import checked
 from apps.page.lines import with_edit
-from apps.page.pictures import png
+from apps.page.settings import checked
 from apps.page.shared import BAR, Shared
-from apps.page.style import note, picture_html
+from apps.page.style import note, picture_html, png
 from apps.page.transcribe_tab import NO_RECIPE, TranscribeTab
 from evaluation.atlas import Atlas, AtlasError
 from hooks import AudioFileError, Codec, Transcriber, read_clip

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apps.feature_lists import features_of, strongest
 from apps.page.feature_run import label_text, told
-from apps.page.pictures import INK, on_any_ground
+from apps.page.style import INK, on_any_ground
 from apps.plot import SHOWN_S, require_plots
 from apps.spectrogram import draw_spectrogram, spectrogram_db
 from evaluation.atlas import Atlas

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event
 
-from apps.page.errors import PageError
+from apps.page.settings import PageError
 from steer.editing.editor import Report
 
 AT_ONCE = 2

@@ -19,8 +19,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from apps.page.errors import PageError
-from apps.page.settings import Settings
+from apps.page.settings import PageError, Settings
 from hooks.errors import one_line, require
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ import gradio as gr
 from apps.flags import RECOGNISER
 from apps.page.activity import activity_of, draw
 from apps.page.choice import recipe_from
-from apps.page.limits import checked
-from apps.page.pictures import png
+from apps.page.settings import checked
 from apps.page.shared import BAR, Shared
-from apps.page.style import note, picture_html, table_html
+from apps.page.style import note, picture_html, png, table_html
 from apps.page.transcribe_run import FALSE_ALARMS, Heard, Transcribed, shipped, transcribe_three
 from apps.page.words import marked
 from apps.transcripts import edits_of

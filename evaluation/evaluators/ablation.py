@@ -15,9 +15,8 @@ from evaluation.dataset import Dataset
 from evaluation.evaluators.options import for_speech_models
 from evaluation.everything import EverythingConfig
 from evaluation.frame import Evaluator, Progress, common
-from evaluation.headline import line
 from evaluation.removal import Rank
-from evaluation.report import Report, TableRow
+from evaluation.report import Report, TableRow, line
 from steer.delta import Mode
 from steer.steered import SteeredModel
 

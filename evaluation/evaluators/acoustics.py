@@ -32,9 +32,8 @@ from evaluation.file_edits import (
     why_not,
 )
 from evaluation.frame import Evaluator, Progress
-from evaluation.headline import line
 from evaluation.intervals import INTERVALS, clips_in, clustered_bootstrap, clustered_share
-from evaluation.report import Report, Row, TableRow
+from evaluation.report import Report, Row, TableRow, line
 from steer.acoustics import Acoustics, change
 from steer.calibrate import error_of
 from steer.errors import EditError

@@ -8,8 +8,7 @@ from evaluation import downstream, figures
 from evaluation.config import RECOGNISER, Config, Names
 from evaluation.evaluators.options import for_speech_models
 from evaluation.frame import Evaluator, Progress
-from evaluation.headline import line
-from evaluation.report import Report, TableRow
+from evaluation.report import Report, TableRow, line
 
 
 class DownstreamConfig(Config):

@@ -9,8 +9,7 @@ from evaluation.config import RECOGNISER, Subject, means
 from evaluation.evaluators.options import SplitConfig, model_of
 from evaluation.everything import EverythingConfig
 from evaluation.frame import Evaluator, Progress, common
-from evaluation.headline import line
-from evaluation.report import Report, TableRow
+from evaluation.report import Report, TableRow, line
 from evaluation.seeds import seeds_in
 from hooks import open_model
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hooks.networks.meta import on_meta
+from hooks.precision import on_meta
 
 
 class _WeightNorm(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hooks.errors import ModelError, one_line
-from hooks.text import read_text
+from hooks.files import read_text
 from hooks.weights import read_checkpoint
 from steer.errors import SAEError
 

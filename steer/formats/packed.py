@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hooks.errors import one_line
-from hooks.text import check_regular
+from hooks.files import check_regular
 from hooks.weights import UNREADABLE
 from steer.activations import ACTIVATIONS
 from steer.errors import SAEError

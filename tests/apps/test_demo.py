@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from apps.page.limits import Limits
-from apps.page.settings import Settings
+from apps.page.settings import Limits, Settings
 
 Run = Callable[..., tuple[int, str, str]]
 CHECKOUT = Path(__file__).parents[2]

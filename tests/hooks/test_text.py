@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hooks.text import read_text
+from hooks.files import read_text
 
 
 def test_text_of_at_most_a_size(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hooks.ctranslate2 import AGAIN, FILE, Content, Damaged, read_model
 from hooks.errors import ModelError, one_line, require
 from hooks.families.whisper.package import WhisperPackage
 from hooks.family import Family
-from hooks.text import read_text
+from hooks.files import read_text
 
 KIND = "WhisperSpec"
 HEAD_WIDTH = 64

@@ -18,9 +18,8 @@ from tests.apps.page.visitor import Visitor
 @pytest.fixture(scope="module")
 def opened() -> Iterator[Callable[..., Open]]:
     """Opens small pages, which stay up until the end of the module's tests: `opened(users=None)`."""
-    from apps.page.limits import Limits
     from apps.page.server import own_folder, running
-    from apps.page.settings import Settings
+    from apps.page.settings import Limits, Settings
 
     with ExitStack() as stack:
 
@@ -66,10 +65,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     pytest.importorskip("gradio", reason="extra demo")
     from apps.page import shared
     from apps.page.build import page
-    from apps.page.limits import Limits
     from apps.page.runs import Runs
     from apps.page.server import own_folder, running
-    from apps.page.settings import Settings
+    from apps.page.settings import Limits, Settings
 
     made: list[Runs] = []
 

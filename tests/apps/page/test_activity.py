@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.page.activity import ROWS, SHOWN_S, Activity, Block, activity_of, blocks_of, draw
-from apps.page.pictures import INK
+from apps.page.style import INK
 from hooks import Clip, Transcriber, Transcript
 from steer.edits import Ablate, Shift
 from steer.recipe import Recipe

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from apps.page.pictures import INK, on_any_ground, png
+from apps.page.style import INK, on_any_ground, png
 from apps.plot import draw
 from tests.apps.page.colours import DARK, LIGHT, contrast, rgb
 

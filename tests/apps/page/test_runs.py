@@ -11,8 +11,8 @@ from threading import Barrier, Event
 
 import pytest
 
-from apps.page.errors import PageError
 from apps.page.runs import Runs, Stopped
+from apps.page.settings import PageError
 
 LONG_S = 20.0
 """So long a test waits for what has to happen; all of it happens within milliseconds, and WAKE_S at most."""

@@ -17,10 +17,8 @@ import pytest
 pytest.importorskip("gradio", reason="extra demo")
 
 from apps.page import server
-from apps.page.errors import PageError
-from apps.page.limits import Limits
 from apps.page.server import bound, own_folder, running, serve, sweeper, tunnel
-from apps.page.settings import Settings
+from apps.page.settings import Limits, PageError, Settings
 from tests.apps.page.small import Open, file, small_page, uploaded
 
 

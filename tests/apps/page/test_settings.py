@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from apps.page.limits import Limits, checked
+from apps.page.settings import Limits, checked
 from hooks import AudioFileError
 
 Write = Callable[..., Path]
@@ -76,7 +76,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 def test_a_long_sound_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "long.flac", np.zeros(8000 * 7200, np.int16), 8000)
-    monkeypatch.setattr("apps.page.limits.read_blocks", lambda *_: pytest.fail("was decoded"))
+    monkeypatch.setattr("apps.page.settings.read_blocks", lambda *_: pytest.fail("was decoded"))
     assert "lasts 120.0 minutes" in refused(tmp_path / "long.flac")
 
 
