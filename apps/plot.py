@@ -16,7 +16,7 @@ from hooks.clip import audio_info, read_blocks
 from hooks.errors import require
 from hooks.samples import mix_weights
 from steer.acoustics import pitch_track
-from steer.edits import Span
+from steer.values import Span
 
 SHOWN_S = 60.0
 """Of longer files this much is drawn: from a little before the first edited span on, or from the start."""

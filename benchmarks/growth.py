@@ -17,7 +17,7 @@ from hooks import Clip, capture
 from hooks.errors import MissingExtraError
 from steer import SAE, Ablate, SteeredModel, open_model
 from steer.delta import site_edit
-from steer.edits import Frames
+from steer.values import Frames
 
 FRAMES, LAYERS = "growth with frames, all layers edited", "growth with edited layers"
 FEATURES, D_SAE = "growth with features edited", "growth with d_sae, some features edited"

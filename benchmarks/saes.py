@@ -18,8 +18,8 @@ from benchmarks.timing import Timing, Variant, peak_bytes
 from evaluation.report import Row
 from steer import SAE, Ablate
 from steer.delta import SiteEdit, site_edit
-from steer.edits import Frames
 from steer.trainee import TrainConfig, Trainee, rate_at, remove_parallel_gradient
+from steer.values import Frames
 
 TOKENS = 1500
 SIZES = ((384, 3072, K), (768, 6144, K), (768, 24_576, 50))

@@ -17,9 +17,10 @@ from hooks.errors import AudioSteerError
 from hooks.precision import widest
 from hooks.timing import at_time, current_time, real_frames
 from steer.delta import FullEdit, Mode, SiteEdit, site_edit
-from steer.edits import Ablate, Frames
+from steer.edits import Ablate
 from steer.sae import SAE, decoded, moved
 from steer.steered import SteeredModel
+from steer.values import Frames
 
 STRETCH_S = 30.0
 """Longer sounds run in stretches, as in `capture`."""

@@ -19,7 +19,8 @@ from steer.acoustics import Acoustics, measure
 from steer.calibrate import error_of
 from steer.editing.chunks import CHUNK_S
 from steer.editing.editor import Editor, Outcome
-from steer.editing.render import Manner, Renderer, SiteEdits
+from steer.editing.manner import Manner
+from steer.editing.render import Renderer, SiteEdits
 from steer.recipe import Recipe
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector
@@ -39,7 +40,6 @@ PITCH_FRAMES = 80
 """CREPE's full network reads some ten to twenty frames a second on one core."""
 KEPT_FORMATS = (".flac", ".wav", ".ogg")
 
-Changes = dict[str, float | None]
 Goals = Mapping[str, float]
 Vectors = Mapping[str, ControlVector]
 

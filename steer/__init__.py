@@ -8,12 +8,13 @@ from hooks import AudioSteerError, Clip, Site, capture, open_model, read_clip, w
 from steer.attribution import attribute
 from steer.calibrate import Calibration, calibrate
 from steer.directions import directions_from_labels, directions_from_pairs
-from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, FeatureEdit, PerRow, Scale, Shift
+from steer.edits import Ablate, AddDirection, Clamp, Edit, FeatureEdit, Scale, Shift
 from steer.errors import EditError, RecipeError, SAEError, TrainingError
 from steer.gates import Gate, GateProbe
 from steer.sae import SAE, SAEInfo
 from steer.steered import SteeredModel
 from steer.stream import Stream
+from steer.values import Curve, PerRow
 from steer.vectors import (
     ControlVector,
     difference_of_means,

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from steer.errors import EditError
-from steer.goals import GOALS
-
-Changes = Mapping[str, float | None]
-"""Measured changes by attribute, in the units of `steer.goals`; None where not measurable."""
+from steer.goals import GOALS, Changes
 
 HELD = 0.6
 """The search goes on until the errors of what is to be held are below this share of their tolerance."""

@@ -24,7 +24,7 @@ from hooks.by_value import ByValue
 from steer.errors import EditError
 from steer.feature_ids import check_features
 from steer.gates import Gate
-from steer.values import Curve, Frames, PerRow, Span, Value, as_spans, checked, vector_of
+from steer.values import Curve, Frames, Span, Value, as_spans, checked, vector_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,23 +212,32 @@ class Scale(FeatureEdit):
 
 
 @dataclass(frozen=True, eq=False)
-class Shift(Edit):
+class _Along(Edit):
+    """An edit along a vector, by a strength. `made_for` is the model that a `ControlVector` names."""
+
+    vector: Tensor
+    strength: Value = 1.0
+    made_for: str = field(default="", kw_only=True, repr=False)
+    problem: ClassVar[str] = ""
+    """What is said of a vector that is none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "made_for", self.made_for or getattr(self.vector, "model", ""))
+        object.__setattr__(self, "vector", vector_of(self.vector, self.problem))
+        object.__setattr__(self, "strength", checked(self.strength, f"the strength of {self.kind}"))
+
+
+@dataclass(frozen=True, eq=False)
+class Shift(_Along):
     """Add `strength` times a vector [d_sae] (or a `ControlVector`) to the features of every frame.
 
     Gradients reach a vector that requires them, as they reach strengths, factors and values. `made_for` is the model
     that a `ControlVector` names.
     """
 
-    vector: Tensor
-    strength: Value = 1.0
-    made_for: str = field(default="", kw_only=True, repr=False)
     kind: ClassVar[str] = "shift"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "made_for", self.made_for or getattr(self.vector, "model", ""))
-        object.__setattr__(self, "vector", vector_of(self.vector, "a control vector is one finite number per feature"))
-        object.__setattr__(self, "strength", checked(self.strength, "the strength of a shift"))
+    problem: ClassVar[str] = "a control vector is one finite number per feature"
 
     def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
         return f_BTF + frames.value(self.strength, f_BTF) * self.vector.to(f_BTF)
@@ -273,7 +282,7 @@ class ActivationEdit(Edit):
 
 
 @dataclass(frozen=True, eq=False)
-class AddDirection(ActivationEdit):
+class AddDirection(_Along, ActivationEdit):
     """Add `strength` times a direction [D] to the activation of every frame.
 
     The direction may be a `ControlVector` as `steer.directions` fits them. With `keep_norm` each frame then gets the
@@ -281,18 +290,9 @@ class AddDirection(ActivationEdit):
     that requires them. `made_for` is the model that a `ControlVector` names.
     """
 
-    vector: Tensor
-    strength: Value = 1.0
     keep_norm: bool = False
-    made_for: str = field(default="", kw_only=True, repr=False)
     kind: ClassVar[str] = "add_direction"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "made_for", self.made_for or getattr(self.vector, "model", ""))
-        problem = "a direction is one finite number for each coordinate of the activation"
-        object.__setattr__(self, "vector", vector_of(self.vector, problem))
-        object.__setattr__(self, "strength", checked(self.strength, "the strength of a direction"))
+    problem: ClassVar[str] = "a direction is one finite number for each coordinate of the activation"
 
     def change(self, x_BTD: Tensor, frames: Frames) -> Tensor:
         """Its sum with the direction, computed in fp32 or more.
@@ -309,21 +309,3 @@ class AddDirection(ActivationEdit):
             length_BT1 = new_BTD.norm(dim=2, keepdim=True).clamp(min=torch.finfo(old_BTD.dtype).tiny)
             new_BTD = new_BTD * (old_BTD.norm(dim=2, keepdim=True) / length_BT1)
         return torch.where((added_BTD != 0).any(dim=2, keepdim=True), new_BTD.to(x_BTD.dtype), x_BTD)
-
-
-__all__ = [
-    "Ablate",
-    "ActivationEdit",
-    "AddDirection",
-    "Clamp",
-    "Curve",
-    "Edit",
-    "FeatureEdit",
-    "Frames",
-    "PerRow",
-    "Scale",
-    "Shift",
-    "Span",
-    "Value",
-    "as_spans",
-]

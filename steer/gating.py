@@ -24,11 +24,11 @@ from hooks.attach import unhooked
 from hooks.random_numbers import seeded
 from hooks.site import Site
 from hooks.timing import Moment, Whole, now, real_frames, saying
-from steer.edits import Frames
 from steer.errors import EditError
 from steer.feature_ids import check_features
 from steer.gates import Gate, GateProbe
 from steer.sae import SAE, EncodesAndDecodes
+from steer.values import Frames
 
 SHUT = float("-inf")
 """The logit where there is no sound to decide by."""

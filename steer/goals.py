@@ -15,6 +15,8 @@ from hooks.extensions import Registry
 from steer.errors import EditError
 
 Measure = Callable[[Tensor, int], float | None]
+Changes = dict[str, float | None]
+"""What changed, by goal and in its unit; None where it cannot be measured."""
 """The value of a waveform [C, N] at a rate in Hz, None where it has none."""
 
 

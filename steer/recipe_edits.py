@@ -20,10 +20,11 @@ from pydantic import (
 )
 
 from hooks.extensions import Registry
-from steer.edits import Ablate, AddDirection, Clamp, Curve, Edit, Scale, Shift, Span
+from steer.edits import Ablate, AddDirection, Clamp, Edit, Scale, Shift
 from steer.errors import EditError, RecipeError
 from steer.recipe_gates import When
 from steer.recipe_values import Number, Spans, each_feature, inside
+from steer.values import Curve, Span
 from steer.vectors import load_vector, load_vectors
 
 

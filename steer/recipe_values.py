@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, FiniteFloat, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-from steer.edits import Curve, as_spans
 from steer.errors import EditError
 from steer.goals import GOALS
+from steer.values import Curve, as_spans
 
 
 def inside(kind: Any, message: str, *place: int | str) -> PydanticCustomError:

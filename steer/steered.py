@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
 from torch import Tensor, nn
 
 from hooks import AudioModel, Handle, Site, attach, wrap_model
@@ -17,13 +15,11 @@ from hooks.capture import Recorder
 from hooks.errors import require
 from hooks.gradients import gradients
 from hooks.model import CHAINED, AnyKind, Source
-from hooks.timing import current_time, real_frames
-from steer.delta import Mode, Step, steps_of
-from steer.edits import Edit, Frames
+from steer.changes import Change, Edits, changes_of
+from steer.delta import Mode
 from steer.errors import EditError, SAEError
-from steer.fit import misfit, prove, renamed, warn_of_foreign, width_of
+from steer.fit import prove, warn_of_foreign
 from steer.gates import Gate
-from steer.gating import Conditional, Decider
 from steer.sae import SAE, EncodesAndDecodes
 
 if TYPE_CHECKING:
@@ -127,7 +123,7 @@ class SteeredModel(AnyKind):
 
     def apply(
         self,
-        *edits: Edit | Mapping[str, Edit | Sequence[Edit]],
+        *edits: Edits,
         site: str | None = None,
         mode: Mode = "delta",
         padding: bool = True,
@@ -153,7 +149,7 @@ class SteeredModel(AnyKind):
         """
         return self._attached(self.changes(*edits, site=site, mode=mode, padding=padding, when=when), everywhere=True)
 
-    def _attached(self, changes: Mapping[str, Callable[[Tensor], Tensor]], everywhere: bool) -> EditHandle:
+    def _attached(self, changes: Mapping[str, Change], everywhere: bool) -> EditHandle:
         if in_trace():
             raise EditError("inside a trace edits are made with tracer.edit(...), or with steered.edit(...) around it")
         handles: list[Handle] = []
@@ -169,7 +165,7 @@ class SteeredModel(AnyKind):
     @contextmanager
     def edit(
         self,
-        *edits: Edit | Mapping[str, Edit | Sequence[Edit]],
+        *edits: Edits,
         site: str | None = None,
         mode: Mode = "delta",
         padding: bool = True,
@@ -189,110 +185,14 @@ class SteeredModel(AnyKind):
 
     def changes(
         self,
-        *edits: Edit | Mapping[str, Edit | Sequence[Edit]],
+        *edits: Edits,
         site: str | None = None,
         mode: Mode = "delta",
         padding: bool = True,
         when: Gate | None = None,
-    ) -> dict[str, Callable[[Tensor], Tensor]]:
+    ) -> dict[str, Change]:
         """What `apply` attaches, {site: change}; a site where only a gate reads is among them."""
-        chosen = {
-            name: [edit if when is None or edit.when else edit.conditional(when) for edit in some]
-            for name, some in self._by_site(edits, site, mode).items()
-            if some or mode == "reconstruct"
-        }
-        deciders = self._deciders(chosen, when)
-        changes = {}
-        for name, some in chosen.items():
-            for edit in some:
-                warn_of_foreign(f"the vector of an edit at {name!r}", getattr(edit, "made_for", ""), self.model)
-            try:
-                steps = self._steps(name, some, mode, when, deciders)
-            except EditError as error:
-                raise EditError(f"{error}{renamed(self.model, self.saes.get(name), some)}") from error
-            changes[name] = self._change(name, steps, any(edit.timed for edit in some), padding)
-        for decider in deciders.values():
-            if not decider.beforehand:
-                changes[decider.site.name] = partial(noted, decider, changes.get(decider.site.name))
-        return changes
-
-    def _deciders(self, chosen: Mapping[str, Sequence[Edit]], when: Gate | None) -> dict[Gate, Decider]:
-        """One for each gate of the edits of some sites."""
-        asked: dict[Gate, list[str]] = {}
-        for name, some in chosen.items():
-            for gate in [edit.when for edit in some] or [when]:
-                if gate is not None:
-                    asked.setdefault(gate, []).append(name)
-        for gate in asked:
-            warn_of_foreign(f"the gate at {gate.site!r}", gate.probe.model, self.model)
-        return {gate: Decider(gate, self.model, self.saes.get(gate.site), names) for gate, names in asked.items()}
-
-    def _steps(
-        self, name: str, some: Sequence[Edit], mode: Mode, when: Gate | None, deciders: Mapping[Gate, Decider]
-    ) -> list[Step]:
-        """The edits of a site in their order; those behind one gate that follow each other are one step."""
-        runs = [(gate, list(run)) for gate, run in groupby(some, lambda edit: edit.when)] or [(when, [])]
-        if mode == "reconstruct" and len(runs) > 1:
-            raise EditError("mode='reconstruct' takes one gate for all edits of a site, or none")
-        steps: list[Step] = []
-        for gate, run in runs:
-            own = steps_of(self.saes.get(name), [edit.conditional(None) for edit in run], mode)
-            steps += own if gate is None else [Conditional(own, deciders[gate])]
-        return steps
-
-    def _by_site(self, edits: tuple[Any, ...], site: str | None, mode: Mode) -> dict[str, list[Edit]]:
-        # reconstruction without edits is a measurement of its own, at every site
-        chosen: dict[str, list[Edit]] = (
-            {name: [] for name in self.saes} if mode == "reconstruct" and site is None else {}
-        )
-        for edit in edits:
-            if isinstance(edit, Mapping):
-                several = {name: some if isinstance(some, Sequence) else [some] for name, some in edit.items()}
-                pairs = [(name, one) for name, some in several.items() for one in some]
-            else:
-                if site is None and len(self.saes) != 1:
-                    raise EditError(f"this model has SAEs at {self._with_saes()}: say which site with site=...")
-                pairs = [(site or next(iter(self.saes)), edit)]
-            for name, one in pairs:
-                if not isinstance(one, Edit):
-                    raise EditError(f"an edit is an Ablate, a Shift or another Edit, not {type(one).__name__}")
-                if name not in self.saes and one.of_features:
-                    raise EditError(f"there is no SAE at {name!r}; there are SAEs at {self._with_saes()}")
-                chosen.setdefault(name, []).append(one)
-        return chosen
-
-    def _with_saes(self) -> str:
-        return ", ".join(self.saes) or "no site"
-
-    def _change(self, name: str, steps: Sequence[Step], timed: bool, padding: bool) -> Callable[[Tensor], Tensor]:
-        site = self.model.site(name)
-        width = width_of(self.saes[name]) if name in self.saes else None
-
-        def change(x_BTD: Tensor) -> Tensor:
-            if width not in (None, x_BTD.shape[2]):
-                raise misfit(self.model, name, self.saes[name], x_BTD.shape[2])
-            start_s = current_time()
-            if timed and site.frame_rate is None:
-                raise EditError(
-                    f"site {name!r}: no frame rate is known there, so `during` and curves have no meaning "
-                    "(declare it, Site(frame_rate=...), where frames follow each other in time)"
-                )
-            if timed and site.chunk_s is not None and start_s is None:
-                raise EditError(
-                    f"{self.model.name} cuts its input into chunks: for edits with `during` or curves "
-                    "call run, transcribe or resynthesize, or say the time with at_time"
-                )
-            count = x_BTD.shape[1] if padding else real_frames(x_BTD.shape[1], site.frame_rate)
-            if not count:
-                return x_BTD
-            sound_BTD = x_BTD if count == x_BTD.shape[1] else x_BTD[:, :count]
-            frames = Frames.of(sound_BTD, site.frame_rate or 1.0, start_s or 0.0)
-            edited_BTD = sound_BTD
-            for step in steps:
-                edited_BTD = step(edited_BTD, frames)
-            return edited_BTD if sound_BTD is x_BTD else torch.cat([edited_BTD, x_BTD[:, count:]], dim=1)
-
-        return change
+        return changes_of(self.model, self.saes, edits, site, mode, padding, when)
 
     # --- reading ---
 
@@ -344,16 +244,10 @@ class SteeredModel(AnyKind):
         return trace(self, fn, *args, **kwargs)
 
 
-def changed(change: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor | None:
+def changed(change: Change, x_BTD: Tensor) -> Tensor | None:
     """None where a change leaves the activation alone: then the module's own output is not even copied."""
     new_BTD = change(x_BTD)
     return None if new_BTD is x_BTD else new_BTD
-
-
-def noted(decider: Decider, change: Callable[[Tensor], Tensor] | None, x_BTD: Tensor) -> Tensor:
-    """What a change gives, once a gate has read the activation."""
-    decider.note(x_BTD)
-    return x_BTD if change is None else change(x_BTD)
 
 
 def in_trace() -> bool:

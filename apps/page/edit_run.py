@@ -15,8 +15,8 @@ from hooks.sound_files import FORMATS, kind_of
 from hooks.tags import read_tags
 from steer.acoustics import decibels
 from steer.editing.editor import BLOCK_S, Editor, Outcome, Report
-from steer.edits import Span
 from steer.goals import GOALS
+from steer.values import Span
 
 MISSING = "not measured"
 SILENT_DB = -100.0

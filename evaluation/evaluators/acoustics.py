@@ -23,7 +23,6 @@ from evaluation.evaluators.options import RequestsConfig, for_codecs
 from evaluation.file_edits import (
     PITCH_FRAMES,
     REQUESTS,
-    Changes,
     FileEditor,
     Goals,
     is_met,
@@ -37,6 +36,7 @@ from evaluation.report import Report, Row, TableRow, line
 from steer.acoustics import Acoustics, change
 from steer.calibrate import error_of
 from steer.errors import EditError
+from steer.goals import Changes
 
 TOGETHER = {"loudness": 3.0, "pitch": 2.0, "brightness": 20.0}
 UNITS = {"loudness": "dB", "brightness": "%", "pitch": "cents"}

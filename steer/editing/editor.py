@@ -28,14 +28,15 @@ from hooks.timing import Whole, saying, sound_until
 from steer.editing.chunks import CHUNK_S, file_plan, resampled
 from steer.editing.excerpts import choose, read_stretches
 from steer.editing.kept import Kept, what_was_kept
+from steer.editing.manner import Manner, manner_for
 from steer.editing.outcome import Edited, Excerpts, Outcome
-from steer.editing.render import Manner, Memory, Planned, Renderer, SiteEdits
-from steer.editing.trials import Changes, Trials
+from steer.editing.render import Memory, Planned, Renderer, SiteEdits
+from steer.editing.trials import Trials
 from steer.editing.voice_edits import FORMANT_SITE, VoiceEdits, check_codec
 from steer.editing.voice_measure import measured_voice
-from steer.edits import Edit, Span, as_spans
+from steer.edits import Edit
 from steer.errors import EditError
-from steer.goals import GOALS
+from steer.goals import GOALS, Changes
 from steer.recipe import Recipe
 from steer.sae import SAE
 from steer.steered import SteeredModel
@@ -43,13 +44,8 @@ from steer.stream import Chunks, round_trip
 from steer.vectors import ControlVector
 
 BLOCK_S = 1.0
-COHERENT = 0.8
-"""Correlation with their mean above which channels are one source, whose pitch is moved for all of them together: two
-unrelated ones of equal level are at 0.71, and those that correlate by 0.3 at 0.81."""
 MOST_LIMITED_DB = 12.0
 """Strengths are not searched further where the limiter turns peaks down by more than this."""
-PITCH_MOVED = 0.05
-"""Semitones."""
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16}
 """Formats whose rounding can be heard in soft sounds."""
 Report = Callable[[str, float], None]
@@ -231,27 +227,8 @@ class Editor:
 
     def manner(self, renderer: Renderer, excerpts: Excerpts) -> Manner:
         """How the change reaches this file."""
-        goals = bool(self.recipe.wanted) or self.recipe.voice.active
-        residual = self.recipe.residual or ("ratio" if goals or not self.codec.keeps_phase else "keep")
         edits = self.edits_for(dict.fromkeys(self.recipe.wanted, 1.0))
-        every = [edit for some in edits.values() for edit in some]
-        spans: list[Span] | None = self.recipe.during
-        if every:
-            timed = [as_spans(edit.during) for edit in every]
-            timed += [as_spans(self.recipe.during)] if self.recipe.voice.active else []
-            spans = sorted({span for some in timed for span in some or ()}) if None not in timed else None
-        manner = Manner(residual, spans=spans, limit=self.recipe.limit and excerpts.has_full_scale)
-        moves_pitch = (
-            "pitch" in self.recipe.wanted
-            or self.recipe.voice.active
-            or any(
-                renderer.pitch_change(stretch.samples, excerpts.info.sample_rate, edits, stretch.start_s) > PITCH_MOVED
-                for stretch in (excerpts.stretches if every and residual == "ratio" and not goals else ())
-            )
-        )
-        linked = moves_pitch and self.codec.channels == 1 and coherent([s.samples for s in excerpts.stretches])
-        above_db = self.recipe.wanted.get("loudness", 0.0)
-        return replace(manner, moves_pitch=moves_pitch, linked=linked, above_db=above_db)
+        return manner_for(self.recipe, self.codec, excerpts, edits, renderer.pitch_change)
 
     def voice_edits(self, renderer: Renderer, excerpts: Excerpts, manner: Manner) -> VoiceEdits:
         """The edits of the recipe's voice for this file, whose median pitch is that of its excerpts."""
@@ -357,15 +334,3 @@ def notes_on(excerpts: Excerpts, unchanged: bool) -> list[str]:
     loudest = max((float(stretch.samples.abs().max()) for stretch in excerpts.stretches), default=0.0)
     notes = [*excerpts.info.notes, *filter(None, [far_above(loudest)])]
     return notes if unchanged and excerpts.same_kind else notes + excerpts.tags.lost(excerpts.kind[0])
-
-
-def coherent(parts: Sequence[Tensor]) -> bool:
-    """Whether the channels of a sound [C, n] are near their mean, so that one pitch is that of all."""
-    if not parts or parts[0].shape[0] < 2:
-        return False
-    x_CN = torch.cat(list(parts), dim=1)
-    mean_N = x_CN.mean(0)
-    norms_C = x_CN.norm(dim=1)
-    sounding_C = norms_C > 0.1 * norms_C.max()
-    correlation_C = (x_CN @ mean_N) / (norms_C * mean_N.norm()).clamp(min=1e-9)
-    return bool((correlation_C[sounding_C] > COHERENT).all())

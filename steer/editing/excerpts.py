@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hooks.clip import AudioInfo, read_blocks
-from steer.edits import Span
+from steer.values import Span
 
 WHOLE_S = 24.0
 """Up to this length in seconds everything that is edited is tried and measured."""

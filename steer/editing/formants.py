@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hooks import at_time
 from hooks.model import Codec
-from steer.edits import Curve, Shift, Span
+from steer.edits import Shift
+from steer.values import Curve, Span
 
 REST = 1e-3
 """The share of the change that may be left out, in root mean square."""

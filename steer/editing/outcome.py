@@ -12,8 +12,8 @@ from hooks.clip import AudioInfo
 from hooks.files import Stamp
 from hooks.tags import Tags
 from steer.editing.excerpts import Stretch
-from steer.editing.trials import Changes
 from steer.editing.voice_measure import Heard
+from steer.goals import Changes
 
 INTEGERS = ("PCM", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG", "IMA", "MS_ADPCM", "GSM", "DPCM", "ALAC")
 

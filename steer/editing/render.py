@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +13,14 @@ from hooks import at_time
 from hooks.model import Codec
 from steer.editing.chunks import file_plan, resampled
 from steer.editing.limiter import limited
+from steer.editing.manner import Manner
 from steer.editing.transfer import Gain, amplified, between, change_of, crossed, envelope_of, grid, inverse, spectrum
-from steer.edits import Edit, Span
+from steer.edits import Edit
 from steer.errors import EditError
 from steer.steered import SteeredModel
 from steer.stream import Chunks, Queue, round_trip
+from steer.values import Span
 
-Residual = Literal["keep", "drop", "ratio"]
 SiteEdits = Mapping[str, Sequence[Edit]]
 Planned = Callable[[Tensor, Tensor, float], SiteEdits]
 """Edits that depend on the sound: takes the latent [C, T, D] of a chunk, its sound [C, N] at the codec's rate and the
@@ -29,27 +30,6 @@ UNPITCHED, PITCHED = 0.03, 0.08
 and fricatives below 0.02."""
 EDGE_S = 0.01
 """Length of the cross-fades inside the edited spans."""
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How an edit of the codec's features reaches the sound.
-
-    `keep` adds the difference of the edited and the plain round trip to the input. `ratio` transfers it to the input as
-    a gain (`steer.editing.transfer`), or with `moves_pitch` gives the codec's output the input's envelope; frames that
-    have no pitch to move still are the input with a gain. `drop` is the codec's output. Above the codec's band the
-    input stays, in the last two cases changed by `above_db`.
-
-    Outside `spans` (seconds; None: everywhere is inside) the output is the input, bit for bit. `linked` channels share
-    one pitch: the codec is given their mean. `limit` turns true peaks above full scale down.
-    """
-
-    residual: Residual
-    moves_pitch: bool = False
-    spans: Sequence[Span] | None = None
-    limit: bool = False
-    above_db: float = 0.0
-    linked: bool = False
 
 
 @dataclass

@@ -20,10 +20,11 @@ from hooks.samples import as_floats
 from hooks.sound_files import copy_file, kind_of
 from hooks.tags import read_tags
 from steer.editing.editor import Editor, Outcome, Report
-from steer.edits import Edit, Span
+from steer.edits import Edit
 from steer.errors import RecipeError
 from steer.recipe import DEFAULT_MODEL, Recipe, default_saes
 from steer.steered import SteeredModel
+from steer.values import Span
 from steer.vectors import ControlVector
 
 Sound = str | Path | bytes | BinaryIO | Clip | tuple[np.ndarray | Tensor, int]
@@ -91,7 +92,7 @@ def edit_sound(
     entry of a recipe's `edits` such as `{"ablate": [3]}`). `voice` is what a recipe's `voice` may say, such as
     `{"note": "A3", "vibrato": "off"}` (`steer.voice`). With `during` (seconds) the sound is changed only there
     and stays the same outside, bit for bit. `residual` is how the change reaches the sound (`keep`, `drop` or `ratio`,
-    see `steer.editing.render.Manner`); `limit` turns peaks down that an integer format cannot hold. `model` is a
+    see `steer.editing.manner.Manner`); `limit` turns peaks down that an integer format cannot hold. `model` is a
     codec's name, or a `SteeredModel`; `saes` names the SAE of each site (`{"latent": "my/sae"}`) of a codec that brings
     none. Control vectors of goals and voice are those beside the SAEs unless `vectors` are given, as for a
     `SteeredModel`.

@@ -13,11 +13,12 @@ from torch import Tensor
 from steer.acoustics import PITCH_FRAMES, Acoustics, change, measure
 from steer.calibrate import calibrate, error_of
 from steer.editing.excerpts import Stretch
-from steer.editing.render import Manner, Memory, Planned, SiteEdits
-from steer.edits import Span
+from steer.editing.manner import Manner
+from steer.editing.render import Memory, Planned, SiteEdits
 from steer.errors import EditError
-from steer.goals import GOALS
+from steer.goals import GOALS, Changes
 from steer.recipe import Recipe
+from steer.values import Span
 
 FEWEST_VOICED = 5
 """With fewer voiced frames of 10 ms a sound has no pitch to move."""
@@ -29,9 +30,6 @@ LARGER_CREPE, LARGER_CREPE_FRAMES = "full", 30
 
 ROUND_TRIP_FRAMES = 40
 """Frames that the pitch of the round trip is read in: it decides nothing, and CREPE takes most of an edit's time."""
-
-Changes = dict[str, float | None]
-"""By attribute, in the units of `steer.goals`; None where it cannot be measured."""
 
 
 class Render(Protocol):

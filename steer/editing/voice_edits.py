@@ -10,10 +10,11 @@ from torch import Tensor
 from hooks.model import Codec
 from steer.editing.formants import as_shifts, change_of_latent
 from steer.editing.voice_tracks import curve_of, wanted
-from steer.edits import Edit, Shift, Span
+from steer.edits import Edit, Shift
 from steer.errors import EditError
 from steer.frame_labels import loudness_db
 from steer.sae import SAE
+from steer.values import Span
 from steer.vectors import ControlVector
 from steer.voice import Voice
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from steer.acoustics import audible_frames, frame_count, pitch_track
 from steer.editing.voice_tracks import interquartile, nearest_notes, parts, wanted
-from steer.edits import Span
 from steer.frame_labels import mono
+from steer.values import Span
 from steer.voice import Voice, shown
 
 Heard = dict[str, Any]

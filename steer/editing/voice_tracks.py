@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steer.edits import Curve
+from steer.values import Curve
 from steer.voice import HIGHEST, LOWEST, Voice, pitch_classes
 
 VIBRATO_S = 0.35

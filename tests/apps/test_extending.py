@@ -33,7 +33,6 @@ from hooks.store import ActivationStore
 from steer import SAE, FeatureEdit, Recipe, Scale, TrainConfig, edit_sound, train_sae
 from steer.activations import ACTIVATIONS, Activation
 from steer.delta import FullEdit, PickedEdit, site_edit
-from steer.edits import Frames
 from steer.encoder import Encoder
 from steer.errors import RecipeError, SAEError, TrainingError
 from steer.formats import FORMATS, Format, find_folder, load_sae, writable, write_sae
@@ -44,6 +43,7 @@ from steer.objectives import OBJECTIVES
 from steer.passes import Pass
 from steer.recipe import VECTORS
 from steer.recipe_edits import RECIPE_EDITS, of_features
+from steer.values import Frames
 from steer.vectors import ControlVector, load_vectors, save_vectors
 from tests.hooks.tiny import SITES, Tiny, tiny_model
 

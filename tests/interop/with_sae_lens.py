@@ -10,8 +10,9 @@ from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhit
 from safetensors.torch import load_file, save_file
 
 from steer.delta import site_edit
-from steer.edits import Frames, Scale
+from steer.edits import Scale
 from steer.sae import SAE as OurSAE
+from steer.values import Frames
 
 folder = Path(sys.argv[1])
 x = load_file(folder / "x.safetensors")["x"]

@@ -8,22 +8,11 @@ from torch import Tensor, nn
 
 from benchmarks.timing import peak_bytes
 from steer.delta import Mode, site_edit, steps_of
-from steer.edits import (
-    Ablate,
-    ActivationEdit,
-    AddDirection,
-    Clamp,
-    Curve,
-    Edit,
-    FeatureEdit,
-    Frames,
-    PerRow,
-    Scale,
-    Shift,
-)
+from steer.edits import Ablate, ActivationEdit, AddDirection, Clamp, Edit, FeatureEdit, Scale, Shift
 from steer.errors import EditError
 from steer.picked import PickedTopK
 from steer.sae import SAE, moved, rms_normalized
+from steer.values import Curve, Frames, PerRow
 
 B, T, D, F = 4, 11, 12, 40
 RATE, START = 5.0, 1.0

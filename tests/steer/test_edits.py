@@ -7,21 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from steer.edits import (
-    Ablate,
-    ActivationEdit,
-    AddDirection,
-    Clamp,
-    Curve,
-    Edit,
-    FeatureEdit,
-    Frames,
-    PerRow,
-    Scale,
-    Shift,
-    as_spans,
-)
+from steer.edits import Ablate, ActivationEdit, AddDirection, Clamp, Edit, FeatureEdit, Scale, Shift
 from steer.errors import EditError
+from steer.values import Curve, Frames, PerRow, as_spans
 from steer.vectors import ControlVector
 
 F = torch.rand(2, 4, 3)

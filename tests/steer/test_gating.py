@@ -27,7 +27,7 @@ from steer import (
     gate_logits,
 )
 from steer.delta import site_edit
-from steer.edits import Frames
+from steer.values import Frames
 
 RATE, WIDTH = 100, 6
 """Hz of the sound, which is that of the frames at both sites times 10; the latent is half as fast."""

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from steer.delta import site_edit
-from steer.edits import Ablate, Clamp, Frames, Scale, Shift
+from steer.edits import Ablate, Clamp, Scale, Shift
 from steer.errors import SAEError
 from steer.normalize import NORMALIZATIONS
 from steer.sae import SAE
+from steer.values import Frames
 
 X = 2 + 3 * torch.randn(2, 9, 12, generator=torch.Generator().manual_seed(1))
 

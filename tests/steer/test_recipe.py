@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from steer import starter
-from steer.edits import Ablate, AddDirection, Clamp, Curve, Scale, Shift
+from steer.edits import Ablate, AddDirection, Clamp, Scale, Shift
 from steer.errors import EditError, RecipeError, SAEError
 from steer.recipe import Recipe
 from steer.sae import SAE
+from steer.values import Curve
 from steer.vectors import ControlVector, save_vectors
 
 VALUES = {

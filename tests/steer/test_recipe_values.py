@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from steer.edits import Curve
 from steer.recipe_values import Number, Spans, amount, each_feature, written
+from steer.values import Curve
 
 Loudness = TypeAdapter(Annotated[float, amount("dB"), written("dB")])
 

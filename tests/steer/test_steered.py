@@ -13,10 +13,11 @@ from hooks import AudioFileError, AudioModel, Clip, Site, SiteError, at_time, op
 from hooks.capture import Recorder
 from hooks.families.wavtokenizer import WavTokenizerCodec
 from hooks.networks.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from steer.edits import Ablate, AddDirection, Clamp, Curve, PerRow, Scale, Shift
+from steer.edits import Ablate, AddDirection, Clamp, Scale, Shift
 from steer.errors import EditError, SAEError
 from steer.sae import SAE, SAEInfo
 from steer.steered import EditHandle, SteeredModel
+from steer.values import Curve, PerRow
 from steer.vectors import ControlVector
 
 MakeSAE = Callable[..., SAE]

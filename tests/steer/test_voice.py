@@ -23,11 +23,12 @@ from steer.editing.editor import Editor, Outcome
 from steer.editing.voice_edits import VoiceEdits
 from steer.editing.voice_measure import envelope_shift, measured_voice, times, vibrato_cents
 from steer.editing.voice_tracks import held, nearest_notes, notes_of, parts, wanted
-from steer.edits import Curve, Shift
+from steer.edits import Shift
 from steer.errors import EditError, RecipeError
 from steer.recipe import Recipe
 from steer.sae import SAE
 from steer.steered import SteeredModel
+from steer.values import Curve
 from steer.vectors import ControlVector, from_direction, save_vectors
 from steer.voice import Voice, note_name, note_number, pitch_classes
 

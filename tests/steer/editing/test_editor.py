@@ -12,8 +12,9 @@ import torch
 from hooks import AudioFileError, ModelError, read_clip
 from hooks.clip import audio_info, read_blocks
 from steer.editing import trials
-from steer.editing.editor import Editor, coherent
-from steer.editing.render import Manner, Renderer
+from steer.editing.editor import Editor
+from steer.editing.manner import Manner, coherent
+from steer.editing.render import Renderer
 from steer.errors import EditError, SAEError
 from steer.recipe import Recipe
 from steer.sae import SAE

@@ -12,7 +12,7 @@ from hooks.networks.source_filter import SourceFilter
 from steer import SAE, SteeredModel
 from steer.editing.formants import as_shifts, change_of_latent
 from steer.editing.voice_edits import VoiceEdits
-from steer.edits import Curve
+from steer.values import Curve
 from steer.voice import Voice
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from steer.editing.limiter import CEILING, true_peaks
-from steer.editing.render import EDGE_S, Manner, Renderer, inside_share
+from steer.editing.manner import Manner
+from steer.editing.render import EDGE_S, Renderer, inside_share
 from steer.errors import EditError
 from tests.steer.editing.frames import Frames, louder, steered
 

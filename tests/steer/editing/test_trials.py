@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steer.acoustics import Acoustics
 from steer.editing.excerpts import Stretch
-from steer.editing.render import Manner
+from steer.editing.manner import Manner
 from steer.editing.trials import Trials
 from steer.errors import EditError
 from steer.recipe import Recipe
