@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hooks import ModelError
-from hooks.model import AudioModel, Transcriber, Transcript
+from hooks.model import AudioModel, Transcriber
+from hooks.transcript import Transcript
 from steer.edits import Edit
 from steer.errors import RecipeError
 from steer.recipe import Recipe

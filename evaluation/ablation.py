@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from evaluation.dataset import LabelledSound
+from evaluation.report import Progress
 from hooks import Site, attach
 from hooks.errors import AudioSteerError
 from hooks.precision import widest
@@ -26,8 +27,6 @@ STRETCH_S = 30.0
 """Longer sounds run in stretches, as in `capture`."""
 ROWS = 16
 """Edits in one run of a model: so many sounds wide is what follows the SAE's site."""
-
-Progress = Callable[[list[Any]], Iterable[Any]]
 
 
 class ConceptError(AudioSteerError):

@@ -89,7 +89,7 @@ class Config(BaseModel):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             name = "-".join(str(part) for part in error.errors()[0]["loc"][:1]).replace("_", "-")
-            text = shortened(first_problem(error).partition(": ")[2])
+            text = shortened(first_problem(error, cls.model_fields).partition(": ")[2])
             raise EvaluationError(f"--{name} {values.get(name.replace('-', '_'), '')}: {text}") from None
 
     @property

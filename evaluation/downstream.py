@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.ablation import Progress
 from evaluation.concept_sets import Sets
 from evaluation.concepts import concepts_of, too_few
 from evaluation.dataset import Dataset, LabelledSound
 from evaluation.probing import ROUNDS, Answers, Weights, ask, interval, resampled
-from evaluation.report import Interval, Report, Row, Share
+from evaluation.report import Interval, Progress, Report, Row, Share
 from evaluation.transcripts import Heard, defaults, errors_in, listen, over_clips, ratio, rise_in_points, words_of
 from hooks.errors import AudioSteerError, require
 from hooks.model import AudioModel, Encoder, Transcriber

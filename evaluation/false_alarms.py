@@ -30,10 +30,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from evaluation.ablation import Progress
 from evaluation.alarm_rows import able, row, trial_row, written
 from evaluation.random_features import random_like
-from evaluation.report import Report
+from evaluation.report import Progress, Report
 from evaluation.steering_fit import What, fit
 from evaluation.steering_search import (
     Limit,

@@ -19,14 +19,12 @@ from torch import nn
 from evaluation.config import Config, EvaluationError, Subject
 from evaluation.dataset import Dataset
 from evaluation.figures import Panel
-from evaluation.report import Report, TableRow
+from evaluation.report import Progress, Report, TableRow
 from hooks.errors import require
 from hooks.files import whole_file, write_text
 from steer.steered import SteeredModel
 
 C = TypeVar("C", bound=Config)
-Progress = Callable[[list[Any]], Iterable[Any]]
-"""Goes through a list, and says how far it is."""
 CODE = ("hooks", "steer", "evaluation")
 """Packages whose code a result depends on."""
 
@@ -182,34 +180,35 @@ def paths_in(values: Any) -> list[str]:
     return [values] if isinstance(values, str) and values and Path(values).exists() else []
 
 
+def digest_of(files: Iterable[tuple[str, Path]]) -> str:
+    """Of files and their names."""
+    digest = hashlib.blake2b(digest_size=12)
+    for name, file in files:
+        digest.update(name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
 def digest_of_files(path: str) -> str:
     """Of a file, or of all files in a folder, with their names."""
-    root, digest = Path(path), hashlib.blake2b(digest_size=12)
-    for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
-        if file.is_file():
-            digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
-    return digest.hexdigest()
+    root = Path(path)
+    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    return digest_of((str(file.relative_to(root)), file) for file in files if file.is_file())
 
 
 def digest_of_recordings(dataset: Dataset, subsets: Sequence[str] = ()) -> str:
     """Of the manifests, intervals and sound files of these subsets, or of all."""
-    digest = hashlib.blake2b(digest_size=12)
+    found = []
     for subset in sorted(set(subsets) & set(dataset.subsets) or dataset.subsets):
         manifest = dataset.manifest(subset)
-        files = sorted({row["path"] for row in dataset.rows(subset)})
-        for file in (manifest, manifest.parent / "intervals.csv", *(manifest.parent / path for path in files)):
-            if file.is_file():
-                digest.update(str(file.relative_to(manifest.parent)).encode() + file.read_bytes())
-    return digest.hexdigest()
+        names = [manifest.name, "intervals.csv", *sorted({row["path"] for row in dataset.rows(subset)})]
+        found += [(name, file) for name in names if (file := manifest.parent / name).is_file()]
+    return digest_of(found)
 
 
 @cache
 def digest_of_code(module: str) -> str:
     """Of AudioSteer's packages that measure, and of the module of an evaluator that is from elsewhere."""
-    digest = hashlib.blake2b(digest_size=12)
     files = [file for name in CODE for folder in import_module(name).__path__ for file in Path(folder).rglob("*.py")]
     if module.partition(".")[0] not in CODE and (source := inspect.getsourcefile(import_module(module))):
         files.append(Path(source))
-    for file in sorted(files):
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
+    return digest_of((file.name, file) for file in sorted(files))

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.ablation import Progress
 from evaluation.dataset import LabelledSound
 from evaluation.gate_methods import Decision, decide, fitted_shift, random_gate, ranked_features, silenced
 from evaluation.passes import Kept, Passes
+from evaluation.report import Progress
 from evaluation.texts import Texts
 from evaluation.transcripts import Clips, Heard, alarm_rate
 from steer.edits import AddDirection, Edit

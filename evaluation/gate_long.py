@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.ablation import Progress
 from evaluation.conditions import RATE, long_files, made, samples_of
 from evaluation.dataset import LabelledSound
 from evaluation.gate_fits import ALL, BY_SECOND, NOTHING, SHIFT, VAD, Study
 from evaluation.gate_methods import BATCH, Decision, silenced
 from evaluation.gate_methods import RATE as STEP_SIZE
 from evaluation.gate_rows import EMPTY
-from evaluation.report import Interval, Row, Share
+from evaluation.report import Interval, Progress, Row, Share
 from evaluation.steering_fit import Exercises, frozen
 from evaluation.transcripts import Heard, drop, over_clips, ratio, rise_in_points, word_counts, words_of
 from evaluation.vad_gate import OWN_THRESHOLD

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.ablation import Progress
 from evaluation.auroc import auroc
 from evaluation.dataset import LabelledSound
+from evaluation.report import Progress
 from evaluation.steering_fit import Exercises, frozen, pushed, varied
 from evaluation.transcripts import Heard
 from steer.edits import Edit, Scale

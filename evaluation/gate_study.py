@@ -24,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.ablation import Progress
 from evaluation.conditions import SNRS_DB, channels, in_noise, through
 from evaluation.dataset import LabelledSound
 from evaluation.gate_cases import case, clean, left_out_classes
@@ -34,7 +33,7 @@ from evaluation.gate_points import all_speech
 from evaluation.gate_vad import best_vad
 from evaluation.nonspeech import SAMPLE_RATE, Nonspeech
 from evaluation.passes import Kept
-from evaluation.report import Report
+from evaluation.report import Progress, Report
 from evaluation.texts import Texts
 from evaluation.transcripts import Clips, FalseAlarmError
 from hooks.clip import Clip

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evaluation.ablation import Progress
 from evaluation.dataset import LabelledSound
+from evaluation.report import Progress
 from hooks.capture import Recorder
 from hooks.files import whole_file
 from steer.gate_fit import Pooled

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
 from hooks.errors import MissingExtraError, require
 from hooks.networks import source_filter
+from hooks.samples import resampled
 from steer.acoustics import Acoustics, change, measure
 
 RESOLUTIONS = ((512, 40), (1024, 80), (2048, 120))
@@ -32,10 +32,9 @@ FEWEST_FRAMES = 5
 """Voiced frames without which the pitch is not measured."""
 
 
-def resampled(x_N: Tensor, sample_rate: int, wanted: int) -> np.ndarray:
+def at_rate(x_N: Tensor, sample_rate: int, wanted: int) -> np.ndarray:
     """A waveform [N] as float32 at another rate."""
-    samples = x_N.detach().float().cpu().numpy()
-    return samples if sample_rate == wanted else np.ascontiguousarray(soxr.resample(samples, sample_rate, wanted))
+    return resampled(x_N.detach().float().cpu(), sample_rate, wanted).numpy()
 
 
 mel_filters = lru_cache(maxsize=16)(source_filter.mel_filters)
@@ -80,7 +79,7 @@ def stoi(x_N: Tensor, y_N: Tensor, sample_rate: int) -> float | None:
     if len(x_N) < 0.5 * sample_rate:
         return None
     pystoi = require("pystoi", "eval")
-    x, y = (resampled(wave, sample_rate, STOI_RATE) for wave in (x_N, y_N))
+    x, y = (at_rate(wave, sample_rate, STOI_RATE) for wave in (x_N, y_N))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         score = float(pystoi.stoi(x, y, STOI_RATE))
@@ -97,7 +96,7 @@ def pesq_wb(x_N: Tensor, y_N: Tensor, sample_rate: int) -> float | None:
         MissingExtraError: pesq is not installed.
     """
     pesq = require("pesq", "eval")
-    x, y = (resampled(wave, sample_rate, PESQ_RATE) for wave in (x_N, y_N))
+    x, y = (at_rate(wave, sample_rate, PESQ_RATE) for wave in (x_N, y_N))
     if not (x.any() and y.any()):
         return None
     pieces = math.ceil(len(x) / (PESQ_LONGEST_S * PESQ_RATE))
@@ -119,7 +118,7 @@ def dnsmos(y_N: Tensor, sample_rate: int) -> float | None:
         model = require("speechmos.dnsmos", "mos")
     except MissingExtraError:
         return None
-    samples = resampled(y_N, sample_rate, DNSMOS_RATE).clip(-1, 1)
+    samples = at_rate(y_N, sample_rate, DNSMOS_RATE).clip(-1, 1)
     return float(model.run(samples, DNSMOS_RATE)["ovrl_mos"]) if len(samples) else None
 
 

@@ -34,11 +34,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from evaluation.ablation import ConceptError, Progress, ablated_runs, decoder_norms, later_site, plain_run
+from evaluation.ablation import ConceptError, ablated_runs, decoder_norms, later_site, plain_run
 from evaluation.concepts import chosen_of, concepts_of, contribution, fisher_score, log_counts, too_few
 from evaluation.dataset import LabelledSound
 from evaluation.probing import ROUNDS, Answers, Curve, ask, information, interval, resampled
-from evaluation.report import Interval, Needed, Report, Row, Share
+from evaluation.report import Interval, Needed, Progress, Report, Row, Share
 from hooks.errors import require
 from steer.delta import Mode
 from steer.steered import SteeredModel

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+Progress = Callable[[list[Any]], Iterable[Any]]
+"""Goes through a list, and says how far it is."""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.ablation import Explained, Progress
+from evaluation.ablation import Explained
 from evaluation.dataset import LabelledSound
 from evaluation.matching import FeatureSums, decoder_cosine, in_blocks, random_like, regrouped
-from evaluation.report import Report, Row, Share
+from evaluation.report import Progress, Report, Row, Share
 from evaluation.seeds import StabilityError, check
 from hooks import AudioModel
 from hooks.store_writing import fill

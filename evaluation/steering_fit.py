@@ -31,8 +31,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evaluation.ablation import Progress
 from evaluation.dataset import LabelledSound
+from evaluation.report import Progress
 from evaluation.transcripts import Clips, FalseAlarmError
 from hooks import Clip, attach
 from hooks.clip import as_clip

@@ -35,8 +35,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.ablation import Explained, Pool, Progress, run
+from evaluation.ablation import Explained, Pool, run
 from evaluation.auroc import auroc
+from evaluation.report import Progress
 from evaluation.transcripts import Clips, FalseAlarmError, alarm_rate, errors_in, listen
 from hooks import attach
 from hooks.model import Transcriber

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluation.ablation import Progress
 from evaluation.dataset import LabelledSound
+from evaluation.report import Progress
 from evaluation.transcripts import Heard, listen
 from steer.steered import SteeredModel
 

@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from evaluation.ablation import Progress
 from evaluation.concept_sets import has_speech
 from evaluation.dataset import Dataset, LabelledSound, is_impulse_response
 from evaluation.intervals import all_or_none, draws_of
-from evaluation.report import Interval, Share
+from evaluation.report import Interval, Progress, Share
 from hooks.errors import AudioSteerError, require
 from hooks.families.whisper import WhisperPackage
 from hooks.model import AudioModel, Transcriber

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from evaluation.ablation import Progress
 from evaluation.dataset import LabelledSound
+from evaluation.report import Progress
 from evaluation.steering_search import Trial
 from evaluation.transcripts import Clips, Heard, Score
 from hooks.clip import as_clip

@@ -13,11 +13,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 from torch import Tensor
 
 from hooks.errors import AudioSteerError, shortened
+from hooks.samples import resampled
 
 PROGRAM = "ffmpeg"
 SAMPLE_RATES = {
@@ -75,15 +75,15 @@ def round_trip(x_N: Tensor, sample_rate: int, yardstick: Yardstick) -> Tensor:
     """
     rates = SAMPLE_RATES[yardstick.encoder]
     rate = next((one for one in rates if one >= sample_rate), rates[-1])
-    samples = at_rate(x_N.detach().float().cpu().numpy(), sample_rate, rate)
+    samples = resampled(x_N.detach().float().cpu(), sample_rate, rate).numpy()
     with TemporaryDirectory() as folder:
         # a file and no pipe: the delay of an MP3 is written into its head at the end
         path = Path(folder) / f"sound.{yardstick.suffix}"
         coding = ["-c:a", yardstick.encoder, "-b:a", f"{yardstick.kbit_per_s}k", str(path)]
         run("-f", "f32le", "-ar", str(rate), "-ac", "1", "-i", "pipe:0", *coding, samples=samples.tobytes())
         output, output_rate = decoded(path)
-    output = at_rate(output, output_rate, sample_rate)[: len(x_N)]
-    return torch.from_numpy(np.pad(output, (0, len(x_N) - len(output))))
+    output_N = resampled(torch.from_numpy(output), output_rate, sample_rate)[: len(x_N)]
+    return torch.nn.functional.pad(output_N, (0, len(x_N) - len(output_N)))
 
 
 def decoded(path: Path) -> tuple[np.ndarray, int]:
@@ -103,10 +103,6 @@ def decoded(path: Path) -> tuple[np.ndarray, int]:
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise YardstickError(f"an MP3 file cannot be read ({error})") from error
     return samples / np.float32(LAME_SCALE), rate
-
-
-def at_rate(samples: np.ndarray, sample_rate: int, wanted: int) -> np.ndarray:
-    return samples if sample_rate == wanted else soxr.resample(samples, sample_rate, wanted)
 
 
 def run(*arguments: str, samples: bytes) -> bytes:

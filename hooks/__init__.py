@@ -4,10 +4,11 @@ from hooks.attach import Handle, attach
 from hooks.capture import Captured, capture
 from hooks.clip import Clip, read_clip, write_clip
 from hooks.errors import AudioFileError, AudioSteerError, MissingExtraError, ModelError, SiteError
-from hooks.model import AudioModel, Codec, Encoder, Transcriber, Transcript
+from hooks.model import AudioModel, Codec, Encoder, Transcriber
 from hooks.registry import open_model, wrap_model
 from hooks.site import Site
 from hooks.timing import at_time, real_frames, rows_at, sound_until
+from hooks.transcript import Transcript
 
 __all__ = [
     "AudioFileError",

@@ -12,13 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
 from hooks.by_value import ByValue
 from hooks.errors import AudioFileError, SoundWarning
-from hooks.samples import MAX_CHANNELS, as_floats, check_samples, far_above, mixed_to_mono
+from hooks.samples import MAX_CHANNELS, as_floats, check_samples, far_above, mixed_to_mono, resampled
 from hooks.sound_info import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, AudioInfo, audio_info, read_blocks
 from hooks.sound_writing import ClipWriter, OutputFile, check_target, create_audio
 
@@ -83,8 +82,7 @@ class Clip(ByValue):
         """The same sound at another rate (soxr, high quality)."""
         if sample_rate == self.sample_rate:
             return self
-        samples = soxr.resample(self.waveform.T.numpy(), self.sample_rate, sample_rate)
-        return Clip(torch.from_numpy(np.ascontiguousarray(samples.T)), sample_rate, self.name, self.notes)
+        return Clip(resampled(self.waveform, self.sample_rate, sample_rate), sample_rate, self.name, self.notes)
 
     def mixed(self, channels: int) -> Clip:
         """With `channels` channels: mono is the mean of all, or the loudest where they cancel each other in it, which

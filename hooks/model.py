@@ -16,6 +16,7 @@ from hooks.gradients import gradients
 from hooks.random_numbers import seeded
 from hooks.site import Site
 from hooks.timing import taken_whole
+from hooks.transcript import Transcript
 
 CHAINED = {"to", "cpu", "cuda", "half", "float", "double", "bfloat16", "type", "eval", "train", "requires_grad_"}
 """Methods that change a module and give it back; what wraps the module gives itself back."""
@@ -140,11 +141,8 @@ class AudioModel(AnyKind):
             return Site.of(self.module, name)
         except SiteError:
             near = difflib.get_close_matches(name, self.sites, n=3)
-            hint = (
-                f"did you mean {', '.join(near)}?"
-                if near
-                else f"it has {', '.join(list(self.sites)[:12]) or 'no named sites'}"
-            )
+            known = ", ".join(list(self.sites)[:12]) or "no named sites"
+            hint = f"did you mean {', '.join(near)}?" if near else f"it has {known}"
             raise SiteError(f"{self.name} has no site {name!r}; {hint}") from None
 
     def prepare(self, source: Source) -> Tensor:
@@ -201,20 +199,6 @@ class Encoder(AudioModel):
 
     def _embed(self, source: Source) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define _embed")
-
-
-class Transcript(str):
-    """What was said. `segments` are its parts as dicts with `start` and `end` (seconds), `text`, `tokens` and whatever
-    else the model's library tells; `language` is its code where the library tells it.
-    """
-
-    segments: list[dict[str, Any]]
-    language: str | None
-
-    def __new__(cls, text: str, segments: Iterable[dict[str, Any]] = (), language: str | None = None) -> Transcript:
-        transcript = super().__new__(cls, text)
-        transcript.segments, transcript.language = list(segments), language
-        return transcript
 
 
 class Transcriber(AudioModel):

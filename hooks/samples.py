@@ -1,10 +1,11 @@
-"""Samples: arrays of any type as floats with full scale 1, whether they can be a sound, and mono mixes."""
+"""Samples: arrays of any type as floats with full scale 1, whether they can be a sound, other rates and mono mixes."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+import soxr
 import torch
 from torch import Tensor
 
@@ -80,6 +81,14 @@ def far_above(loudest: float) -> str:
         f"peaks at {loudest:.5g}, {20 * math.log10(loudest):.0f} dB above full scale (1.0); if these are integers "
         "stored as floats, divide them by their full scale (32768 for 16 bits)"
     )
+
+
+def resampled(x_CN: Tensor, source_rate: float, target_rate: float) -> Tensor:
+    """A sound [C, N] or [N] at another rate (soxr, high quality)."""
+    if source_rate == target_rate:
+        return x_CN
+    rows = soxr.resample(np.ascontiguousarray(x_CN.numpy().T), source_rate, target_rate)
+    return torch.from_numpy(np.ascontiguousarray(rows.T))
 
 
 def mix_weights(x_CN: Tensor) -> Tensor:

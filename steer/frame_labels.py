@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
 from hooks.errors import require
-from hooks.samples import mixed_to_mono
+from hooks.samples import mixed_to_mono, resampled
 
 FLOOR_DB = -100.0
 SILENCE_DB = -60.0
@@ -95,8 +94,7 @@ def crepe(
         MissingExtraError: torchcrepe is not installed.
     """
     torchcrepe = require("torchcrepe", "eval")
-    samples = mono(waveform).numpy()
-    audio_N = torch.from_numpy(np.ascontiguousarray(soxr.resample(samples, sample_rate, CREPE_RATE)))
+    audio_N = resampled(mono(waveform), sample_rate, CREPE_RATE)
     cents = CREPE_LOWEST_CENTS + CREPE_BIN_CENTS * torch.arange(360)
     midi = 69 + (cents - 1200 * np.log2(440 / 10)) / 100
     allowed = (midi >= low) & (midi <= high)

@@ -28,10 +28,9 @@ window is longer than that.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,11 +45,11 @@ from steer import starter
 from steer.edits import Edit, Shift
 from steer.errors import EditError, RecipeError
 from steer.formats import find_folder, load_sae
-from steer.goals import GOALS
 from steer.packs import SUFFIX, load_pack, named_parts
 from steer.plain_yaml import UNREADABLE, read_yaml
 from steer.recipe_edits import RECIPE_EDITS, EditSpec, Said
-from steer.recipe_gates import GateSpec, When, moved_gate
+from steer.recipe_gates import When, moved_gate
+from steer.recipe_problems import first_problem
 from steer.recipe_values import Goals, Spans, value_of
 from steer.steered import SteeredModel
 from steer.vectors import ControlVector, load_vectors
@@ -66,12 +65,10 @@ def default_saes(model: str) -> dict[str, str]:
     return {name.rpartition("/")[2]: name for name in starter.saes(model)}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Recipe(_Strict):
+class Recipe(BaseModel):
     """What to do, whole; see the module's head for the file. Paths in it are relative to `folder`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = DEFAULT_MODEL
     saes: dict[str, str] = Field(default_factory=dict, validate_default=True)
@@ -128,7 +125,7 @@ class Recipe(_Strict):
         try:
             recipe = cls.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(f"{name}: {shortened(first_problem(error))}") from None
+            raise RecipeError(f"{name}: {shortened(first_problem(error, cls.model_fields))}") from None
         recipe._folder = folder or Path()
         return recipe
 
@@ -176,20 +173,23 @@ class Recipe(_Strict):
 
     def to_dict(self, folder: Path | None = None) -> dict[str, Any]:
         """Plain values as in the file; with `folder`, paths are relative to it."""
+        return self.with_files(lambda source: source if folder is None else self._moved(source, folder))
+
+    def with_files(self, move: Callable[[str], Any]) -> dict[str, Any]:
+        """Plain values as in the file, with what `move` gives in place of each model, SAE and file named."""
         values = self.model_dump(mode="json", exclude_none=True)
         for key in [key for key in ("goals", "edits", "voice") if not values[key]]:
             del values[key]
         if self.limit:
             del values["limit"]
-        if folder is not None:
-            values["model"] = self._moved(self.model, folder)
-            values["saes"] = {site: self._moved(source, folder) for site, source in self.saes.items()}
-            for spec, edit in zip(self.edits, values.get("edits", []), strict=False):
-                if RECIPE_EDITS[spec.kind].vector:
-                    edit[spec.kind] = self._moved(edit[spec.kind], folder)
-            for one in [values, *values.get("edits", [])]:
-                if "when" in one:
-                    one["when"] = moved_gate(one["when"], lambda path: self._moved(path, folder))
+        values["model"] = move(self.model)
+        values["saes"] = {site: move(source) for site, source in self.saes.items()}
+        for spec, edit in zip(self.edits, values.get("edits", []), strict=False):
+            if RECIPE_EDITS[spec.kind].vector:
+                edit[spec.kind] = move(edit[spec.kind])
+        for one in [values, *values.get("edits", [])]:
+            if "when" in one:
+                one["when"] = moved_gate(one["when"], move)
         return values
 
     def located(self, source: str) -> str:
@@ -285,27 +285,6 @@ def path_in(source: str) -> tuple[str, str, str]:
     before = family + colon if family.isalnum() and family not in ("starter", "hf") and names_path else ""
     path, mark, name = source.removeprefix(before).partition("#")
     return before, path, f"{mark}{name}"
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line; a misspelt key with the nearest right one."""
-    problem = error.errors()[0]
-    # pydantic names the branch of a union and a key in brackets: neither stands in the file
-    place = [*problem["loc"], *problem.get("ctx", {}).get("place", ())]
-    where = ".".join(str(part) for part in place if part not in ("float", "[key]") and "[" not in str(part))
-    if problem["type"] == "extra_forbidden":
-        inner = {
-            "goals": GOALS,
-            "edits": [*RECIPE_EDITS, *EditSpec.model_fields],
-            "voice": Voice.model_fields,
-            "when": GateSpec.model_fields,
-        }
-        keys = Recipe.model_fields if len(place) == 1 else inner["when" if "when" in place[:-1] else str(place[0])]
-        near = difflib.get_close_matches(str(place[-1]), keys, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(keys)}"
-        return f"there is no key {where!r}; {hint}"
-    text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text
 
 
 __all__ = ["EditSpec", "Recipe"]

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from hooks import AudioFileError
 from hooks.files import Stamp, check_regular, stamp_of
 from steer.recipe import VECTORS, Recipe, path_in
-from steer.recipe_edits import RECIPE_EDITS
-from steer.recipe_gates import moved_gate
-
-BLOCK = 2**20
 
 
 def digest(path: Path) -> str:
@@ -23,15 +19,12 @@ def digest(path: Path) -> str:
     Raises:
         AudioFileError: it cannot be read.
     """
-    total = hashlib.blake2b(digest_size=16)
     try:
         check_regular(path)
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                total.update(block)
+            return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
     except OSError as error:
         raise AudioFileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return total.hexdigest()
 
 
 def size_and_time(path: Path) -> tuple[int, int]:
@@ -59,15 +52,8 @@ def fingerprint(recipe: Recipe | None, *named: str, **options: Any) -> str:
     """
     values: dict[str, Any] = {}
     if recipe:
-        values = recipe.to_dict()
-        values["model"] = content(recipe.located(recipe.model))
+        values = recipe.with_files(lambda source: content(recipe.located(source)))
         values["saes"] = {site: content(recipe.located(source), VECTORS) for site, source in recipe.saes.items()}
-        for spec, edit in zip(recipe.edits, values.get("edits", []), strict=False):
-            if RECIPE_EDITS[spec.kind].vector:
-                edit[spec.kind] = content(recipe.located(spec.what))
-        for one in [values, *values.get("edits", [])]:
-            if "when" in one:
-                one["when"] = moved_gate(one["when"], lambda path: content(recipe.located(path)))
     text = json.dumps([values, [content(name) for name in named if name], options], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

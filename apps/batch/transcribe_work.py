@@ -16,8 +16,9 @@ from apps.opened import Opened
 from apps.subtitles import written
 from apps.transcripts import edits_of, recogniser, said
 from hooks import Clip, open_model, read_clip
-from hooks.model import Transcriber, Transcript
+from hooks.model import Transcriber
 from hooks.samples import mixed_to_mono
+from hooks.transcript import Transcript
 from steer.recipe import Recipe
 
 TOGETHER, TOGETHER_S = 8, 240.0

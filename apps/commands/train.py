@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,7 +132,7 @@ class How:
     sparsity: Annotated[float, of_how(help="Weight of the penalty, l1 or l0.")] = 0.3
     steps: Annotated[int, of_how(help="Batches.")] = 20_000
     batch_size: Annotated[int, of_how(help="Frames a batch.")] = 4096
-    rate: Annotated[float, of_how(help="Learning rate.")] = 5e-4
+    lr: Annotated[float, of_how("--rate", help="Learning rate.")] = 5e-4
     minutes: Annotated[float, of_how(help="A checkpoint at least so often; there is one every 500 steps.")] = 5.0
     bf16: Annotated[bool, of_how("--bf16", help="Multiply in bfloat16: faster on some machines.")] = False
     seeds: Annotated[str, of_how("--seeds", "--seed", help="For the first weights, with commas.")] = "0"
@@ -141,21 +141,8 @@ class How:
         """One for each seed. Raises TrainingError if they make no sense."""
         from steer.training import TrainConfig, check_configs
 
-        configs = [
-            TrainConfig(
-                self.activation,
-                self.k,
-                self.expansion,
-                objective=self.objective,
-                sparsity=self.sparsity,
-                steps=self.steps,
-                batch_size=self.batch_size,
-                lr=self.rate,
-                seed=seed,
-                bf16=self.bf16,
-            )
-            for seed in seeds
-        ]
+        said = {one.name: getattr(self, one.name) for one in fields(TrainConfig) if hasattr(self, one.name)}
+        configs = [TrainConfig(**said, seed=seed) for seed in seeds]
         check_configs(configs)
         return configs
 

@@ -21,7 +21,8 @@ from apps.plot import SHOWN_S, require_plots
 from apps.spectrogram import draw_spectrogram, spectrogram_db
 from hooks import capture
 from hooks.clip import Clip, as_clip
-from hooks.model import Source, Transcript
+from hooks.model import Source
+from hooks.transcript import Transcript
 from steer.edits import Edit
 from steer.steered import SteeredModel
 

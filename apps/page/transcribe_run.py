@@ -13,8 +13,9 @@ from apps.transcripts import edits_of, recogniser
 from evaluation.transcripts import defaults
 from hooks.attach import attach
 from hooks.clip import as_clip
-from hooks.model import Source, Transcriber, Transcript
+from hooks.model import Source, Transcriber
 from hooks.timing import current_time
+from hooks.transcript import Transcript
 from steer.editing.editor import Report
 from steer.recipe import Recipe
 from steer.steered import SteeredModel

@@ -14,9 +14,9 @@ from evaluation.config import RECOGNISER, Config, EvaluationError, Names
 from evaluation.dataset import Dataset
 from evaluation.evaluators.options import for_speech_models
 from evaluation.everything import EverythingConfig
-from evaluation.frame import Evaluator, Progress, common
+from evaluation.frame import Evaluator, common
 from evaluation.removal import Rank
-from evaluation.report import Report, TableRow, line
+from evaluation.report import Progress, Report, TableRow, line
 from steer.delta import Mode
 from steer.steered import SteeredModel
 

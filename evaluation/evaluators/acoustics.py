@@ -30,9 +30,9 @@ from evaluation.file_edits import (
     requests_for,
     why_not,
 )
-from evaluation.frame import Evaluator, Progress
+from evaluation.frame import Evaluator
 from evaluation.intervals import INTERVALS, clips_in, clustered_bootstrap, clustered_share
-from evaluation.report import Report, Row, TableRow, line
+from evaluation.report import Progress, Report, Row, TableRow, line
 from steer.acoustics import Acoustics, change
 from steer.calibrate import error_of
 from steer.errors import EditError

@@ -7,8 +7,8 @@ from pydantic import Field
 from evaluation import downstream, figures
 from evaluation.config import RECOGNISER, Config, Names
 from evaluation.evaluators.options import for_speech_models
-from evaluation.frame import Evaluator, Progress
-from evaluation.report import Report, TableRow, line
+from evaluation.frame import Evaluator
+from evaluation.report import Progress, Report, TableRow, line
 
 
 class DownstreamConfig(Config):

@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field
 from evaluation import false_alarms, figures
 from evaluation.config import RECOGNISER, Config, Names, Subject, means, split_names
 from evaluation.evaluators.options import model_of
-from evaluation.frame import Evaluator, Progress
-from evaluation.report import Report, TableRow, line
+from evaluation.frame import Evaluator
+from evaluation.report import Progress, Report, TableRow, line
 from evaluation.transcripts import clip_sets
 from hooks.model import Transcriber
 from steer.recipe import Recipe

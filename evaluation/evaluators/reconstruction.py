@@ -17,11 +17,11 @@ from evaluation.concept_sets import DESCRIBED, has_pitch, has_speech
 from evaluation.config import Names, Subject
 from evaluation.dataset import IMPULSE_RESPONSE, Dataset, LabelledSound, read_sounds
 from evaluation.evaluators.options import SubsetsConfig, for_codecs
-from evaluation.frame import Evaluator, Progress
+from evaluation.frame import Evaluator
 from evaluation.intervals import clips_in, clustered_bootstrap, mean_share
 from evaluation.polyphony import MADE, made_clips
 from evaluation.quality import dnsmos, dnsmos_absent, scores
-from evaluation.report import Report, Row, TableRow, line
+from evaluation.report import Progress, Report, Row, TableRow, line
 from hooks import AudioFileError, Clip, Codec, ModelError, open_model
 from steer.acoustics import measure
 from steer.recipe import default_saes

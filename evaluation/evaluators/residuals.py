@@ -20,10 +20,10 @@ from evaluation.dataset import LabelledSound
 from evaluation.evaluators.acoustics import SUBSETS, share
 from evaluation.evaluators.options import RequestsConfig, for_codecs
 from evaluation.file_edits import FileEditor, Goals, is_met, requests_for
-from evaluation.frame import Evaluator, Progress
+from evaluation.frame import Evaluator
 from evaluation.intervals import INTERVALS, clips_in, clustered_bootstrap
 from evaluation.quality import mel_distance, pesq_wb, stoi
-from evaluation.report import Report, Row, TableRow, line
+from evaluation.report import Progress, Report, Row, TableRow, line
 from hooks.clip import Clip, read_clip
 from hooks.samples import mix_weights
 from steer.acoustics import change, measure

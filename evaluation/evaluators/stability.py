@@ -8,8 +8,8 @@ from evaluation import figures, stability
 from evaluation.config import RECOGNISER, Subject, means
 from evaluation.evaluators.options import SplitConfig, model_of
 from evaluation.everything import EverythingConfig
-from evaluation.frame import Evaluator, Progress, common
-from evaluation.report import Report, TableRow, line
+from evaluation.frame import Evaluator, common
+from evaluation.report import Progress, Report, TableRow, line
 from evaluation.seeds import seeds_in
 from hooks import open_model
 

@@ -30,9 +30,9 @@ from torch import Tensor
 
 from evaluation.dataset import LabelledSound, read_sounds
 from evaluation.evaluators.options import SubsetsConfig, for_codecs
-from evaluation.frame import Evaluator, Progress
+from evaluation.frame import Evaluator
 from evaluation.intervals import SpokenClip, clips_in, clustered_bootstrap
-from evaluation.report import Interval, Report, Row, TableRow, line
+from evaluation.report import Interval, Progress, Report, Row, TableRow, line
 from hooks import Clip, Codec
 from steer.acoustics import Acoustics, change, measure
 from steer.edits import Shift

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
 from hooks.model import Codec
+from hooks.samples import resampled
 from steer.stream import FADE_S, Plan
 
 CHUNK_S = 20.0
@@ -37,12 +36,9 @@ def file_plan(codec: Codec, sample_rate: int, chunk_s: float = CHUNK_S) -> Plan:
     return Plan(core, context, context, min(round(FADE_S * sample_rate), context, core))
 
 
-def resampled(x_CN: Tensor, source_rate: int, target_rate: int, count: int | None = None) -> Tensor:
-    """[C, n] at another rate (soxr, high quality), float32; cut or padded to `count` samples."""
-    if source_rate != target_rate:
-        rows = soxr.resample(np.ascontiguousarray(x_CN.T.numpy()), source_rate, target_rate)
-        x_CN = torch.from_numpy(np.ascontiguousarray(rows.T))
-    x_CN = x_CN.float()
+def fitted(x_CN: Tensor, source_rate: int, target_rate: int, count: int | None = None) -> Tensor:
+    """[C, n] at another rate, float32; cut or padded to `count` samples."""
+    x_CN = resampled(x_CN, source_rate, target_rate).float()
     if count is None or count == x_CN.shape[1]:
         return x_CN
     return torch.nn.functional.pad(x_CN, (0, max(0, count - x_CN.shape[1])))[:, :count]

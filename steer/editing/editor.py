@@ -10,35 +10,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hooks import AudioFileError, ModelError
-from hooks.clip import audio_info, check_target, create_audio, read_blocks
+from hooks.clip import audio_info, check_target, read_blocks
 from hooks.errors import require
 from hooks.files import stamp_of
 from hooks.model import Codec
-from hooks.samples import far_above
 from hooks.sound_files import copy_file, kind_of
 from hooks.sound_info import AudioInfo
 from hooks.tags import read_tags
 from hooks.timing import Whole, saying, sound_until
-from steer.editing.chunks import CHUNK_S, file_plan, resampled
+from steer.editing.chunks import CHUNK_S, file_plan, fitted
 from steer.editing.excerpts import choose, read_stretches
 from steer.editing.kept import Kept, what_was_kept
 from steer.editing.manner import Manner, manner_for
 from steer.editing.outcome import Edited, Excerpts, Outcome
-from steer.editing.render import Memory, Planned, Renderer, SiteEdits
+from steer.editing.render import Planned, Renderer, SiteEdits
 from steer.editing.trials import Trials
-from steer.editing.voice_edits import FORMANT_SITE, VoiceEdits, check_codec
+from steer.editing.voice_edits import VoiceEdits, check_voice, formant_sae
 from steer.editing.voice_measure import measured_voice
 from steer.edits import Edit
 from steer.errors import EditError
 from steer.goals import GOALS, Changes
 from steer.recipe import Recipe
-from steer.sae import SAE
 from steer.steered import SteeredModel
 from steer.stream import Chunks, round_trip
 from steer.vectors import ControlVector
@@ -87,9 +84,7 @@ class Editor:
         self.codec = self.steered.model
         self.chunk_s = chunk_s
         if recipe.voice.active:
-            check_codec(self.codec, recipe.model)
-            if recipe.voice.formants is not None and FORMANT_SITE not in self.steered.saes:
-                raise EditError(f"voice.formants: there is no SAE at {FORMANT_SITE!r}, which they need")
+            check_voice(recipe.voice, self.codec, self.steered.saes, recipe.model)
         self.vectors = dict(vectors) if vectors is not None else recipe.control_vectors()
         recipe.voice.check_vectors(self.vectors, "among those that are given")
         self.pitch = pitch or "pitch" in recipe.wanted
@@ -155,18 +150,7 @@ class Editor:
         manner = self.manner(renderer, excerpts)
         stretches, rate = excerpts.stretches, excerpts.info.sample_rate
 
-        def render(
-            blocks: Iterable[Tensor],
-            edits: SiteEdits,
-            manner: Manner,
-            start_s: float,
-            memory: Memory,
-            planned: Planned | None,
-        ) -> Iterator[tuple[Tensor, Tensor]]:
-            renderer.begin()  # of this pass alone
-            return renderer.render(blocks, rate, edits, manner, start_s, memory, planned)
-
-        names = [name for name in GOALS if name in self.vectors]
+        names, render = [name for name in GOALS if name in self.vectors], renderer.render
         planned = self.voice_edits(renderer, excerpts, manner) if self.recipe.voice.active else None
 
         def trials_with(manner: Manner) -> Trials:
@@ -189,19 +173,19 @@ class Editor:
         samples_CN, clipped, limited_db, unmoved = None, 0, 0.0, None
         if not edits and planned is None and manner.residual != "drop" and excerpts.same_kind:
             unchanged = True
-        elif excerpts.whole:
-            report("editing", 0.0)
-            samples_CN = trials.edited(strengths)
-            limited_db, unmoved = renderer.turned_down_db, renderer.unmoved
-            unchanged = torch.equal(samples_CN, stretches[0].samples)
         else:
-            renderer.begin()
-            clipped, unchanged = self._stream(renderer, excerpts, edits, planned, manner, force, report)
+            if excerpts.whole:
+                report("editing", 0.0)
+                samples_CN = trials.edited(strengths)
+                unchanged = torch.equal(samples_CN, stretches[0].samples)
+            else:
+                clipped, unchanged = self._stream(renderer, excerpts, edits, planned, manner, force, report)
             limited_db, unmoved = renderer.turned_down_db, renderer.unmoved
         report("measuring", 1.0)
         measured: Changes = dict.fromkeys(GOALS, 0.0) if unchanged else trials.changes(strengths)
+        detailed = self.details and not unchanged
         kept = Kept()
-        if self.details and not unchanged and stretches:
+        if detailed and stretches:
             kept = what_was_kept(trials.original, trials.written(strengths), rate, self.codec)
         outcome = Outcome(
             str(excerpts.info.path),
@@ -214,14 +198,14 @@ class Editor:
             strengths,
             clipped,
             unchanged,
-            trials.against_round_trip(strengths) if self.details and not unchanged else {},
-            trials.channels(strengths) if self.details and not unchanged and stretches else [],
+            trials.against_round_trip(strengths) if detailed else {},
+            trials.channels(strengths) if detailed and stretches else [],
             limited_db,
             {**kept.to_dict(outside_unchanged=manner.spans is not None), "unmoved": unmoved},
             measured_voice(self.recipe.voice, trials.original, trials.written(strengths), rate, trials.spans)
             if planned is not None and stretches
             else {},
-            notes=notes_on(excerpts, unchanged),
+            notes=excerpts.notes(unchanged),
         )
         return Edited(excerpts, outcome, samples_CN)
 
@@ -235,27 +219,16 @@ class Editor:
         passages = []
         voice, alone = self.recipe.voice, manner.linked or excerpts.info.channels == 1
         needed = voice.note is not None or voice.pitch_range is not None or not alone
+        hop = excerpts.info.sample_rate / self.codec.frame_rate
         for stretch in excerpts.stretches if needed else ():
             audio_CN, z_BTD = renderer.latent(stretch.samples, excerpts.info.sample_rate, manner, stretch.start_s)
-            rate = excerpts.info.sample_rate / self.codec.frame_rate
-            passages.append(
-                (z_BTD, audio_CN, slice(round(stretch.inner.start / rate), round(stretch.inner.stop / rate)))
-            )
-        sae: SAE | None = None
-        if voice.formants is not None:
-            found = self.steered.saes[FORMANT_SITE]
-            if not isinstance(found, SAE):
-                raise EditError(f"voice.formants: the SAE at {FORMANT_SITE!r} is not a steer.SAE, which they need")
-            sae = found
-            if not alone:
-                raise EditError(
-                    "voice.formants: the channels are separate sounds; edit each channel as a file of its own"
-                )
+            inner = slice(round(stretch.inner.start / hop), round(stretch.inner.stop / hop))
+            passages.append((z_BTD, audio_CN, inner))
+        sae = formant_sae(self.steered.saes, alone) if voice.formants is not None else None
         return VoiceEdits(voice, self.codec, self.vectors, sae, self.recipe.during, passages)
 
     def _whole(self, info: AudioInfo) -> Whole:
         """The file, for gates that decide by clip: its channels share a decision."""
-
         rate = self.codec.sample_rate
         assert rate is not None
 
@@ -266,7 +239,7 @@ class Editor:
                 # the frames of what lies around a core are of other chunks
                 end_s = min((chunks.core + plan.core) / info.sample_rate, info.seconds)
                 with sound_until(end_s):
-                    round_trip(self.codec, resampled(x_CN, info.sample_rate, rate), at_s)
+                    round_trip(self.codec, fitted(x_CN, info.sample_rate, rate), at_s)
                 return x_CN
 
             chunks = Chunks(plan, info.sample_rate, passed, torch.float64)
@@ -285,12 +258,10 @@ class Editor:
             AudioFileError: as `edit_file`.
         """
         excerpts, outcome = edited.excerpts, edited.outcome
-        info, target = excerpts.info, excerpts.target
         if outcome.unchanged and excerpts.same_kind:
-            copy_file(info.path, target, force, excerpts.stamp)
+            copy_file(excerpts.info.path, excerpts.target, force, excerpts.stamp)
         elif edited.samples_CN is not None:
-            how: dict[str, Any] = {"force": force, "frames": info.frames, "tags": excerpts.tags}
-            with create_audio(target, info.sample_rate, info.channels, *excerpts.kind, **how) as writer:
+            with excerpts.writer(force) as writer:
                 writer.write(edited.samples_CN)
             outcome = replace(outcome, clipped=writer.clipped)
         return outcome
@@ -312,11 +283,7 @@ class Editor:
         """Edit block by block from file to file; gives the count of clipped samples and whether nothing changed."""
         info, done, changed = excerpts.info, 0, False
         blocks = read_blocks(info, int(BLOCK_S * info.sample_rate), "float64")
-        how: dict[str, Any] = {"force": force, "frames": info.frames, "tags": excerpts.tags}
-        with (
-            suppress(_NoChange),
-            create_audio(excerpts.target, info.sample_rate, info.channels, *excerpts.kind, **how) as writer,
-        ):
+        with suppress(_NoChange), excerpts.writer(force) as writer:
             for before_CN, after_CN in renderer.render(blocks, info.sample_rate, edits, manner, planned=planned):
                 changed = changed or not torch.equal(before_CN, after_CN)
                 writer.write(after_CN)
@@ -327,10 +294,3 @@ class Editor:
             if excerpts.same_kind and not changed:
                 raise _NoChange
         return writer.clipped, not changed
-
-
-def notes_on(excerpts: Excerpts, unchanged: bool) -> list[str]:
-    """What there is to know of a file and of its output; a copy of the input has all that the input has."""
-    loudest = max((float(stretch.samples.abs().max()) for stretch in excerpts.stretches), default=0.0)
-    notes = [*excerpts.info.notes, *filter(None, [far_above(loudest)])]
-    return notes if unchanged and excerpts.same_kind else notes + excerpts.tags.lost(excerpts.kind[0])

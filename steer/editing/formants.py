@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
 from hooks import at_time
 from hooks.model import Codec
+from hooks.samples import resampled
 from steer.edits import Shift
 from steer.values import Curve, Span
 
@@ -29,11 +28,9 @@ def change_of_latent(codec: Codec, z_CTD: Tensor, audio_CN: Tensor, semitones: f
     and voicing stay."""
     assert codec.sample_rate is not None and codec.free_channels is not None
     ratio = 2 ** (semitones / 12)
-    samples_NC = np.ascontiguousarray(audio_CN.T.float().cpu().numpy())
-    shorter_NC = soxr.resample(samples_NC, codec.sample_rate * ratio, codec.sample_rate)
-    rows = torch.from_numpy(np.ascontiguousarray(shorter_NC.T))[:, None].to(codec.device, codec.dtype)
+    shorter_CN = resampled(audio_CN.float().cpu(), codec.sample_rate * ratio, codec.sample_rate)
     with at_time(start_s):
-        moved_CTD = codec.encode(rows).to(z_CTD)
+        moved_CTD = codec.encode(shorter_CN[:, None].to(codec.device, codec.dtype)).to(z_CTD)
     last = moved_CTD.shape[1] - 1
     place_T = ((torch.arange(z_CTD.shape[1], device=z_CTD.device) + 0.5) / ratio - 0.5).clamp(0, last)
     left_T = place_T.long()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from hooks.clip import AudioInfo
+from hooks.clip import AudioInfo, ClipWriter, create_audio
 from hooks.files import Stamp
+from hooks.samples import far_above
 from hooks.tags import Tags
 from steer.editing.excerpts import Stretch
 from steer.editing.voice_measure import Heard
@@ -73,6 +75,18 @@ class Excerpts:
     def has_full_scale(self) -> bool:
         """Whether the target cannot hold samples beyond 1."""
         return self.kind[1].startswith(INTEGERS)
+
+    def writer(self, force: bool) -> AbstractContextManager[ClipWriter]:
+        """Writes the target."""
+        info = self.info
+        how: dict[str, Any] = {"force": force, "frames": info.frames, "tags": self.tags}
+        return create_audio(self.target, info.sample_rate, info.channels, *self.kind, **how)
+
+    def notes(self, unchanged: bool) -> list[str]:
+        """What there is to know of the file and of its output; a copy of the input has all that the input has."""
+        loudest = max((float(stretch.samples.abs().max()) for stretch in self.stretches), default=0.0)
+        notes = [*self.info.notes, *filter(None, [far_above(loudest)])]
+        return notes if unchanged and self.same_kind else notes + self.tags.lost(self.kind[0])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hooks import at_time
 from hooks.model import Codec
-from steer.editing.chunks import file_plan, resampled
+from steer.editing.chunks import file_plan, fitted
 from steer.editing.limiter import limited
 from steer.editing.manner import Manner
 from steer.editing.transfer import Gain, amplified, between, change_of, crossed, envelope_of, grid, inverse, spectrum
@@ -53,17 +53,16 @@ Memory = dict[tuple[float, int], Known]
 
 
 class Renderer:
-    """Renders sound with the features of a codec edited, and counts what came of it since `begin`: `turned_down_db` is
+    """Renders sound with the features of a codec edited, and counts what came of the last sound: `turned_down_db` is
     the most that the limiter did, `unmoved` what no pitch edit could move."""
 
     def __init__(self, steered: SteeredModel, chunk_s: float) -> None:
         assert isinstance(steered.model, Codec) and steered.model.sample_rate is not None
         self.steered, self.codec, self.chunk_s = steered, steered.model, chunk_s
         self.rate = steered.model.sample_rate
-        self.begin()
+        self._begin()
 
-    def begin(self) -> None:
-        """Count anew."""
+    def _begin(self) -> None:
         self.turned_down_db = self._power = self._unmoved_power = 0.0
 
     @property
@@ -89,6 +88,7 @@ class Renderer:
         planned: Planned | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks [C, n] of a sound (float64, at `sample_rate` Hz) before and after, together as long as the input.
+        What came of it is counted anew.
 
         `start_s` is the time of the first sample, for edits with `during`. A `memory` is for further passes over the
         same blocks.
@@ -96,6 +96,7 @@ class Renderer:
         Raises:
             EditError: the edit makes the sound overflow.
         """
+        self._begin()
         passage = Passage(self, sample_rate, edits, manner, start_s, memory, planned)
         chunks = Chunks(file_plan(self.codec, sample_rate, self.chunk_s), sample_rate, passage, torch.float64)
         waiting: Queue | None = None
@@ -179,15 +180,15 @@ class Passage:
         edited_CN = self.output(known, at_s) if edited else plain_CN
         count, residual, rate = x_CN.shape[1], self.manner.residual, self.sample_rate
         if residual == "keep":
-            return x_CN + resampled(edited_CN - plain_CN, self.rate, rate, count)
+            return x_CN + fitted(edited_CN - plain_CN, self.rate, rate, count)
         beyond = rate > self.rate
         if residual == "drop" and not beyond:
-            return resampled(edited_CN, self.rate, rate, count).to(x_CN.dtype).expand(len(x_CN), -1)
+            return fitted(edited_CN, self.rate, rate, count).to(x_CN.dtype).expand(len(x_CN), -1)
         plain_CFT = known.once("plain", lambda: spectrum(plain_CN, self.rate))
         sound_CFT = known.once("sound", lambda: spectrum(x_CN, rate))
         codec_CFT = None
         if residual == "drop" or self.manner.moves_pitch:
-            codec_CFT = spectrum(resampled(edited_CN, self.rate, rate, count), rate)
+            codec_CFT = spectrum(fitted(edited_CN, self.rate, rate, count), rate)
         if residual == "ratio":
             gain = change_of(plain_CFT, spectrum(edited_CN, self.rate), self.rate)
             kept_CFT = amplified(sound_CFT, gain, rate)
@@ -220,7 +221,7 @@ class Passage:
 
     def envelope(self, x_CN: Tensor, plain_CFT: Tensor) -> Gain:
         """What the plain round trip misses of the input's envelope."""
-        narrow_CN = resampled(x_CN, self.sample_rate, self.rate)
+        narrow_CN = fitted(x_CN, self.sample_rate, self.rate)
         sound_CFT = spectrum(narrow_CN, self.rate)
         frames = min(sound_CFT.shape[2], plain_CFT.shape[2])
         return envelope_of(sound_CFT[..., :frames], plain_CFT[..., :frames], self.rate)
@@ -232,7 +233,7 @@ class Passage:
         if self.memory is not None and key in self.memory:
             return self.memory[key]
         sound_CN = x_CN.mean(0, keepdim=True) if self.manner.linked else x_CN
-        known = Known(resampled(sound_CN, self.sample_rate, self.rate))
+        known = Known(fitted(sound_CN, self.sample_rate, self.rate))
         if self.memory is not None:
             self.memory[key] = known
         return known

@@ -33,11 +33,12 @@ ROUND_TRIP_FRAMES = 40
 
 
 class Render(Protocol):
-    """Renders a stretch: (before, after) of its blocks."""
+    """Renders a stretch as `Renderer.render` does: (before, after) of its blocks."""
 
     def __call__(
         self,
         blocks: Iterable[Tensor],
+        sample_rate: int,
         edits: SiteEdits,
         manner: Manner,
         start_s: float,
@@ -88,7 +89,8 @@ class Trials:
         """What is measured of an output, [C, n]."""
         parts = []
         for stretch, memory in zip(self.stretches, self._memories, strict=True):
-            blocks = self.render([stretch.samples], edits, manner, stretch.start_s, memory, planned)
+            sound = ([stretch.samples], self.sample_rate)
+            blocks = self.render(*sound, edits, manner, stretch.start_s, memory, planned)
             parts.append(torch.cat([after_CN for _, after_CN in blocks], dim=1)[:, stretch.inner])
         return torch.cat(parts, dim=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from steer.editing.voice_tracks import curve_of, wanted
 from steer.edits import Edit, Shift
 from steer.errors import EditError
 from steer.frame_labels import loudness_db
-from steer.sae import SAE
+from steer.sae import SAE, EncodesAndDecodes
 from steer.values import Span
 from steer.vectors import ControlVector
 from steer.voice import Voice
@@ -29,12 +29,28 @@ Passage = tuple[Tensor, Tensor, slice]
 """The latent [C, T, D] of a part of the recording, its sound [C, N] at the codec's rate, and the frames that count."""
 
 
-def check_codec(codec: Codec, name: str) -> None:
-    """Raises EditError for a codec whose latent has no pitch on a coordinate."""
+def check_voice(voice: Voice, codec: Codec, saes: Container[str], name: str) -> None:
+    """Raises EditError for a codec whose latent has no pitch on a coordinate, or without an SAE for formants."""
     if codec.pitch is None or codec.voicing is None:
         raise EditError(
             f"voice: {name} has no pitch to set; it needs a codec with a pitch coordinate, such as starter:codec"
         )
+    if voice.formants is not None and FORMANT_SITE not in saes:
+        raise EditError(f"voice.formants: there is no SAE at {FORMANT_SITE!r}, which they need")
+
+
+def formant_sae(saes: Mapping[str, EncodesAndDecodes], alone: bool) -> SAE:
+    """The SAE that moves formants, of a sound that goes through the codec `alone`, as one channel.
+
+    Raises:
+        EditError: there are several channels, or the SAE is of another library.
+    """
+    found = saes[FORMANT_SITE]
+    if not isinstance(found, SAE):
+        raise EditError(f"voice.formants: the SAE at {FORMANT_SITE!r} is not a steer.SAE, which they need")
+    if not alone:
+        raise EditError("voice.formants: the channels are separate sounds; edit each channel as a file of its own")
+    return found
 
 
 class VoiceEdits:

@@ -23,8 +23,8 @@ from evaluation.config import Config
 from evaluation.dataset import read_sounds
 from evaluation.evaluators import EVALUATORS
 from evaluation.everything import EverythingConfig, plan, summarise
-from evaluation.frame import Evaluator, Progress
-from evaluation.report import Report
+from evaluation.frame import Evaluator
+from evaluation.report import Progress, Report
 from hooks import AudioModel, capture, open_model, wrap_model
 from hooks.extensions import Registry
 from hooks.family import Family

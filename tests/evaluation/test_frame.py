@@ -11,8 +11,8 @@ from torch import nn
 from evaluation import frame
 from evaluation.config import Config, EvaluationError, Names
 from evaluation.dataset import Dataset
-from evaluation.frame import Evaluator, Progress, depends_on, digest_of_module, digest_of_recordings, measured, write
-from evaluation.report import Interval, Needed, Report, Share
+from evaluation.frame import Evaluator, depends_on, digest_of_module, digest_of_recordings, measured, write
+from evaluation.report import Interval, Needed, Progress, Report, Share
 from hooks import AudioModel
 from hooks.errors import AudioSteerError
 from steer.sae import SAE

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from hooks.errors import ModelError, require
 from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.families.whisper.options import NAMED, check_task, within
-from hooks.model import Source, Transcript
+from hooks.model import Source
 from hooks.opening import from_pretrained
 from hooks.timing import current_time, taken_whole
+from hooks.transcript import Transcript
 
 
 class WhisperTransformers(Whisper):

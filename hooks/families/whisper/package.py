@@ -22,8 +22,9 @@ from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.families.whisper.on_time import CutOut, OnTime, turn_of
 from hooks.families.whisper.options import check_names, check_task, spans_within, within
 from hooks.families.whisper.together import transcribe_together
-from hooks.model import Source, Transcript
+from hooks.model import Source
 from hooks.timing import current_time, taken_whole
+from hooks.transcript import Transcript
 from hooks.weights import check_file
 
 

@@ -21,10 +21,11 @@ from torch import Tensor
 from hooks.errors import require
 from hooks.families.whisper.base import MEL_RATE, window
 from hooks.families.whisper.on_time import CutOut, OnTime, turn_of
-from hooks.model import Source, Transcript
+from hooks.model import Source
 from hooks.random_numbers import seeded
 from hooks.threads import be_single
 from hooks.timing import Whole, current_time, rows_at
+from hooks.transcript import Transcript
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from steer.editing.chunks import LONGEST_GRID_S, file_plan, grid_samples, resampled
+from steer.editing.chunks import LONGEST_GRID_S, file_plan, fitted, grid_samples
 from tests.steer.editing.frames import Frames
 
 CODECS = [(24_000, 320), (24_000, 60), (16_000, 320), (44_100, 512), (48_000, 1024)]
@@ -67,10 +67,10 @@ def test_plans(rate: int, chunk_s: float) -> None:
 
 def test_resampling() -> None:
     x_CN = torch.from_numpy(np.sin(np.arange(4410) / 10)[None])
-    same = resampled(x_CN, 44_100, 44_100)
+    same = fitted(x_CN, 44_100, 44_100)
     assert same.dtype == torch.float32 and torch.equal(same, x_CN.float())
-    assert resampled(x_CN, 44_100, 24_000, 2400).shape == (1, 2400)
-    assert resampled(x_CN, 44_100, 24_000, 3000).shape == (1, 3000)
-    assert not resampled(x_CN, 44_100, 24_000, 3000)[:, 2500:].any()
-    there_and_back = resampled(resampled(x_CN, 44_100, 48_000), 48_000, 44_100, 4410)
+    assert fitted(x_CN, 44_100, 24_000, 2400).shape == (1, 2400)
+    assert fitted(x_CN, 44_100, 24_000, 3000).shape == (1, 3000)
+    assert not fitted(x_CN, 44_100, 24_000, 3000)[:, 2500:].any()
+    there_and_back = fitted(fitted(x_CN, 44_100, 48_000), 48_000, 44_100, 4410)
     assert (there_and_back - x_CN)[:, 500:-500].abs().max() < 1e-4

@@ -32,7 +32,7 @@ class Amplifier:
         return dict(strengths)
 
     def __call__(
-        self, blocks: Iterable[Tensor], edits: Any, manner: Manner, start_s: float, memory: Any, *planned: Any
+        self, blocks: Iterable[Tensor], rate: int, edits: Any, manner: Manner, *others: Any
     ) -> Iterator[tuple[Tensor, Tensor]]:
         self.manners.append(manner)
         self.count += 1

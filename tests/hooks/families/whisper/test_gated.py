@@ -17,7 +17,7 @@ from hooks import at_time, sound_until
 from hooks.capture import Recorder
 from hooks.families.whisper import Whisper
 from hooks.families.whisper.hf import WhisperTransformers
-from hooks.model import Transcript
+from hooks.transcript import Transcript
 from steer import SAE, Ablate, AddDirection, EditError, Gate, GateProbe, SteeredModel, gate_logits
 from tests.hooks.families.whisper.test_whisper import FAST, WIDTH, build, mel_of, noise
 

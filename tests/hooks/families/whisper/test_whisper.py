@@ -26,8 +26,9 @@ from hooks.families.whisper.export import to_transformers, tokenizer_of
 from hooks.families.whisper.hf import WhisperTransformers
 from hooks.families.whisper.options import within
 from hooks.families.whisper.package import start_numba
-from hooks.model import Transcriber, Transcript
+from hooks.model import Transcriber
 from hooks.timing import current_time, real_frames
+from hooks.transcript import Transcript
 from steer import SAE, Ablate, EditError, Shift, SteeredModel
 
 whisper = pytest.importorskip("whisper", reason="extra whisper")
