@@ -17,9 +17,10 @@ from hooks import Site, attach
 from hooks.errors import AudioSteerError
 from hooks.precision import widest
 from hooks.timing import at_time, current_time, real_frames
+from steer.decoding import decoded, moved
 from steer.delta import FullEdit, Mode, SiteEdit, site_edit
 from steer.edits import Ablate
-from steer.sae import SAE, decoded, moved
+from steer.sae import SAE
 from steer.steered import SteeredModel
 from steer.values import Frames
 

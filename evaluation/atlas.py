@@ -5,7 +5,6 @@ One file for each SAE: safetensors, with the names of clips and labels as JSON i
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import safe_open
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from hooks.errors import AudioSteerError, one_line
 from hooks.files import UNWRITABLE, write_tensors
 from hooks.weights import UNREADABLE
 from steer import starter
-from steer.sae import check_features
+from steer.feature_ids import check_features
 
 
 class AtlasError(AudioSteerError):
@@ -97,13 +97,8 @@ class Meaning:
 
 
 @dataclass(eq=False)
-class Atlas:
-    """`density` [F]: share of frames where a feature is above 0; `mean` and `max` [F] over all frames.
-
-    `peak_value`, `peak_clip` (an index into `clips`, -1 for no peak) and `peak_s` (seconds, NaN where the time is not
-    known) [F, K]: where it is highest, the highest first. `auroc` [C, F]: for each of the `concepts`, NaN where it has
-    too few clips. `about`: how it was made.
-    """
+class Contents:
+    """All of an atlas that is no tensor. `about`: how it was made."""
 
     model: str
     sae: str
@@ -112,6 +107,17 @@ class Atlas:
     clips: list[str]
     concepts: list[Concept]
     about: dict[str, Any]
+
+
+@dataclass(eq=False)
+class Atlas(Contents):
+    """`density` [F]: share of frames where a feature is above 0; `mean` and `max` [F] over all frames.
+
+    `peak_value`, `peak_clip` (an index into `clips`, -1 for no peak) and `peak_s` (seconds, NaN where the time is not
+    known) [F, K]: where it is highest, the highest first. `auroc` [C, F]: for each of the `concepts`, NaN where it has
+    too few clips.
+    """
+
     density: Tensor
     mean: Tensor
     max: Tensor
@@ -249,9 +255,9 @@ class Atlas:
 
     def save(self, path: str | Path) -> Path:
         """Raises AtlasError if it cannot be written."""
-        about = {name: getattr(self, name) for name in _plain()} | {"concepts": [asdict(c) for c in self.concepts]}
+        contents = Contents(**{one.name: getattr(self, one.name) for one in fields(Contents)})
         try:
-            write_tensors(path, {name: getattr(self, name) for name in _tensors()}, atlas=about)
+            write_tensors(path, {name: getattr(self, name) for name in _tensors()}, atlas=asdict(contents))
         except UNWRITABLE as error:
             raise AtlasError(f"{path}: the atlas could not be written ({error})") from error
         return Path(path)
@@ -269,10 +275,9 @@ class Atlas:
             raise AtlasError(f"{path}: no such atlas; make one with steer features --atlas {path} --audio DIR")
         try:
             with safe_open(str(path), "pt") as file:
-                about = json.loads((file.metadata() or {})["atlas"])
+                contents = TypeAdapter(Contents).validate_json((file.metadata() or {})["atlas"], strict=True)
                 tensors = {name: file.get_tensor(name) for name in _tensors()}
-            concepts = [concept_of(values) for values in about.pop("concepts")]
-            atlas = cls(**{name: about[name] for name in _plain()}, concepts=concepts, **tensors)
+            atlas = cls(**vars(contents), **tensors)
             atlas._check()
         except UNREADABLE as error:
             raise AtlasError(f"{path}: not an atlas, or a damaged one ({one_line(error)})") from error
@@ -291,25 +296,6 @@ class Atlas:
             raise ValueError("its parts do not fit together")
         if (self.peak_clip >= len(self.clips)).any():
             raise ValueError("it names clips that it does not list")
-        texts = [
-            self.model,
-            self.sae,
-            self.site,
-            *self.clips,
-            *(text for c in self.concepts for text in (c.kind, c.value)),
-        ]
-        counts = [number for c in self.concepts for number in (c.positives, c.others)]
-        chances = [chance for c in self.concepts for chance in (c.chance, c.picked) if chance is not None]
-        effects = [c.effect for c in self.concepts if c.effect]
-        chances += [value for one in effects for value in (one.lost, one.control, one.words or 0.0)]
-        counts += [one.feature for one in effects]
-        if not (
-            all(isinstance(text, str) for text in texts)
-            and all(isinstance(count, int) for count in counts)
-            and all(isinstance(chance, int | float) for chance in chances)
-            and isinstance(self.about, dict)
-        ):
-            raise ValueError("its texts and numbers are of other kinds")
 
 
 EFFECTS = ("read-out lost without it", "without another", "transcripts changed")
@@ -319,15 +305,5 @@ def effect_cells(effect: Effect | None) -> dict[str, float | None]:
     return dict(zip(EFFECTS, (effect.lost, effect.control, effect.words) if effect else (None,) * 3, strict=True))
 
 
-def concept_of(values: dict[str, Any]) -> Concept:
-    """From what `asdict` gave."""
-    effect = values.pop("effect", None)
-    return Concept(**values, effect=Effect(**effect) if effect else None)
-
-
 def _tensors() -> list[str]:
     return [field.name for field in fields(Atlas) if field.type == "Tensor"]
-
-
-def _plain() -> list[str]:
-    return [field.name for field in fields(Atlas) if field.type != "Tensor" and field.name != "concepts"]

@@ -33,19 +33,9 @@ import numpy as np
 from evaluation.alarm_rows import able, row, trial_row, written
 from evaluation.random_features import random_like
 from evaluation.report import Progress, Report
+from evaluation.separation import separate
 from evaluation.steering_fit import What, fit
-from evaluation.steering_search import (
-    Limit,
-    Method,
-    Steering,
-    Thresholds,
-    Trial,
-    as_many,
-    choose,
-    climb,
-    ladders,
-    separate,
-)
+from evaluation.steering_search import Limit, Method, Steering, Thresholds, Trial, as_many, choose, climb, ladders
 from evaluation.transcripts import Clips, FalseAlarmError, Heard, Score, defaults, listen
 from evaluation.vad_gate import OWN_THRESHOLD, Detector, Gate, detected, gated, silero
 from evaluation.vad_gate import trials as vad_trials

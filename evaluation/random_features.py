@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.steering_search import Separation, Steering
-from steer.sae import moved
+from evaluation.separation import Separation
+from evaluation.steering_search import Steering
+from steer.decoding import moved
 from steer.steered import SteeredModel
 
 

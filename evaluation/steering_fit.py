@@ -39,7 +39,8 @@ from hooks.clip import as_clip
 from hooks.errors import require
 from hooks.families.whisper import Whisper
 from hooks.families.whisper.base import SAMPLE_RATE
-from steer.sae import SAE, moved
+from steer.decoding import moved
+from steer.sae import SAE
 from steer.steered import SteeredModel
 
 What = Literal["features", "activation"]

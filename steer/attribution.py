@@ -12,8 +12,9 @@ from torch import Tensor
 from hooks import attach
 from hooks.errors import SiteError
 from hooks.gradients import gradients
+from steer.decoding import decoded
 from steer.errors import EditError
-from steer.sae import EncodesAndDecodes, decoded
+from steer.sae import EncodesAndDecodes
 from steer.steered import SteeredModel
 
 

@@ -17,10 +17,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from steer.decoding import decoded, moved
 from steer.edits import Edit
 from steer.errors import EditError
 from steer.kernels import plus_decoded
-from steer.sae import SAE, EncodesAndDecodes, decoded, moved, rms_normalized
+from steer.sae import SAE, EncodesAndDecodes, rms_normalized
 from steer.values import Frames
 
 Mode = Literal["delta", "reconstruct"]

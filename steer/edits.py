@@ -263,10 +263,8 @@ class Shift(_Along):
         return edit
 
     def push(self, features: Sequence[int], W_dec_FD: Tensor) -> Tensor:
-        vector_F, features_S = (
-            self.vector.to(W_dec_FD),
-            torch.tensor(features, dtype=torch.long, device=W_dec_FD.device),
-        )
+        vector_F = self.vector.to(W_dec_FD)
+        features_S = torch.tensor(features, dtype=torch.long, device=W_dec_FD.device)
         return vector_F @ W_dec_FD - vector_F[features_S] @ W_dec_FD[features_S]
 
     def amount(self, frames: Frames, like: Tensor) -> Tensor:

@@ -24,10 +24,11 @@ from nnsight.intervention.tracer import InterleavingTracer
 from torch import Tensor, nn
 
 from hooks import AudioModel, ModelError, Site, SiteError, attach
+from steer.decoding import moved
 from steer.delta import Mode
 from steer.edits import Edit
 from steer.errors import EditError, SAEError
-from steer.sae import EncodesAndDecodes, moved
+from steer.sae import EncodesAndDecodes
 
 
 class Steered(Protocol):

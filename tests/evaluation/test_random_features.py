@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from evaluation.random_features import random_like, reach
-from evaluation.steering_search import Separation, Steering
+from evaluation.separation import Separation
+from evaluation.steering_search import Steering
 from hooks import Transcriber
 from steer import SAE, SteeredModel
 

@@ -9,18 +9,8 @@ import torch
 from torch import Tensor
 
 from evaluation.dataset import LabelledSound
-from evaluation.steering_search import (
-    Limit,
-    Method,
-    Steering,
-    Thresholds,
-    Trial,
-    as_many,
-    choose,
-    climb,
-    ladders,
-    separate,
-)
+from evaluation.separation import separate
+from evaluation.steering_search import Limit, Method, Steering, Thresholds, Trial, as_many, choose, climb, ladders
 from evaluation.transcripts import Clips, FalseAlarmError
 from hooks import Transcriber
 from steer import SAE, Scale, Shift, SteeredModel

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import peak_bytes
+from steer.decoding import moved
 from steer.delta import Mode, site_edit, steps_of
 from steer.edits import Ablate, ActivationEdit, AddDirection, Clamp, Edit, FeatureEdit, Scale, Shift
 from steer.errors import EditError
 from steer.picked import PickedTopK
-from steer.sae import SAE, moved, rms_normalized
+from steer.sae import SAE, rms_normalized
 from steer.values import Curve, Frames, PerRow
 
 B, T, D, F = 4, 11, 12, 40

@@ -3,8 +3,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from steer.decoding import decoded, moved
 from steer.errors import EditError, SAEError
-from steer.sae import SAE, EncodesAndDecodes, decoded, moved, rms_normalized
+from steer.sae import SAE, EncodesAndDecodes, rms_normalized
 
 X = torch.randn(4, 9, 12, generator=torch.Generator().manual_seed(1))
 
