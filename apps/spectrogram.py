@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ROWS = 160
 FLOOR_DB = 80.0
 """What lies this far below the loudest point is black."""
 SILENCE_DB = -120.0
@@ -27,10 +28,10 @@ def power_of(mono_N: Tensor, sample_rate: int) -> tuple[Tensor, int]:
     return spectrum.abs().square() / n_fft, hop
 
 
-def spectrogram_db(mono_N: Tensor, sample_rate: int, rows: int = 160) -> Tensor:
-    """Power in dB on a mel axis, [rows, T]."""
+def spectrogram_db(mono_N: Tensor, sample_rate: int) -> Tensor:
+    """Power in dB on a mel axis, [ROWS, T]."""
     power_FT, _ = power_of(mono_N, sample_rate)
-    hertz = 700 * (10 ** (torch.linspace(0, mel(sample_rate / 2), rows + 1) / 2595) - 1)
+    hertz = 700 * (10 ** (torch.linspace(0, mel(sample_rate / 2), ROWS + 1) / 2595) - 1)
     bins = (hertz / (sample_rate / 2) * (len(power_FT) - 1)).round().long()
     bands = [
         power_FT[low : max(low + 1, high)].mean(0)

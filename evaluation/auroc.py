@@ -34,15 +34,13 @@ def of_ranks(ranks_NF: Tensor, members_CN: Tensor) -> Tensor:
     return (members_CN @ ranks_NF - positives_C1 * (positives_C1 + 1) / 2) / pairs_C1
 
 
-def best_by_chance(
-    scores_NF: Tensor, positives: Sequence[int], shuffles: int = 200, seed: int = 0, block: int = 256
-) -> Tensor:
+def best_by_chance(scores_NF: Tensor, positives: Sequence[int], shuffles: int = 200, block: int = 256) -> Tensor:
     """The AUROC [P, shuffles] of the best column for classes that are drawn at random.
 
     `positives` are numbers of members; what the best of all columns reaches by chance depends on nothing else of a
     class whose labels are shuffled. NaN for a class of all or none.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     order_SN = torch.rand(shuffles, len(scores_NF), generator=generator).argsort(1).argsort(1)
     best_PS = torch.full((len(positives), shuffles), -torch.inf, dtype=torch.float64)
     for columns_NF in scores_NF.split(block, dim=1):

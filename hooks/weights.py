@@ -43,8 +43,8 @@ MAX_INDEX_BYTES = 16 * 2**20
 AGAIN = "it is cut short or damaged: fetch it again"
 
 
-def read_state(path: str | Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The tensors of a file or folder on the CPU, finite, as they are stored or with floats in `dtype`.
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file or folder on the CPU, finite, as they are stored.
 
     Of a checkpoint of a training this is its `state_dict`; for other parts see `read_checkpoint`.
 
@@ -59,7 +59,7 @@ def read_state(path: str | Path, dtype: torch.dtype | None = None) -> dict[str, 
         if isinstance(content, Mapping):
             wrapped = (content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping))
             content = next(wrapped, content)
-        state |= checked(content, file, dtype)
+        state |= checked(content, file)
     return state
 
 
@@ -235,7 +235,7 @@ def takes_bytes(codec: str) -> bool:
     return True
 
 
-def checked(state: Any, path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def checked(state: Any, path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict, without what else is in it.
 
     Raises:
@@ -254,8 +254,6 @@ def checked(state: Any, path: Path, dtype: torch.dtype | None = None) -> dict[st
             or value.numel() * value.element_size() > value.untyped_storage().nbytes()
         ):
             raise ModelError(f"{path}: {name} is not a plain tensor, or larger than what the file holds of it")
-        if dtype is not None and value.is_floating_point():
-            tensors[name] = value.to(dtype)
     check_finite(tensors, str(path))
     return tensors
 

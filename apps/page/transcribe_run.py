@@ -13,7 +13,7 @@ from apps.transcripts import edits_of, recogniser
 from evaluation.transcripts import defaults
 from hooks.attach import attach
 from hooks.clip import as_clip
-from hooks.model import Source, Transcriber
+from hooks.model import Source
 from hooks.timing import current_time
 from hooks.transcript import Transcript
 from steer.editing.editor import Report
@@ -61,9 +61,7 @@ class Transcribed:
     note: str = ""
 
 
-def transcribe_three(
-    steered: SteeredModel, recipe: Recipe, source: Source, report: Report, language: str | None = None
-) -> Transcribed:
+def transcribe_three(steered: SteeredModel, recipe: Recipe, source: Source, report: Report) -> Transcribed:
     """Transcribe a sound as the model is, through its SAEs without an edit, and by the edits of a recipe.
 
     `steered` is what `recipe.open()` gives; edits are seen in this thread alone. The sites of the reconstruction are
@@ -74,13 +72,14 @@ def transcribe_three(
     it raises stops the run and takes the edits away.
 
     Raises:
-        ModelError: a model that writes no words, or not in that language.
+        ModelError: a model that writes no words.
         RecipeError: goals, which are for sounds.
         AudioFileError: a sound that cannot be read.
         EditError, SAEError: the recipe does not fit the model.
     """
     model, edits = recogniser(steered.model), edits_of(recipe)
-    options = options_of(model, language)
+    # as it is measured, but in whatever language the library finds
+    options = {key: value for key, value in defaults(model).items() if key != "language"}
     with steered.edit(edits, padding=recipe.padding):
         pass  # edits that cannot be done are refused here, before any work
     clip = as_clip(source, model.sample_rate)
@@ -108,16 +107,6 @@ def transcribe_three(
     baseline = heard["baseline"]
     reconstruction, edited = heard.get("reconstruction only", baseline), heard.get("edited", baseline)
     return Transcribed(baseline, reconstruction, edited, sites, clip.seconds, "" if edits else NO_EDITS)
-
-
-def options_of(model: Transcriber, language: str | None) -> dict[str, Any]:
-    """Those of the measurements (`evaluation.transcripts`), but the library finds out the language if none is given.
-
-    Raises:
-        ModelError: another language for a model that knows English alone.
-    """
-    options = {key: value for key, value in defaults(model).items() if key != "language"}
-    return {**options, **model.language_option(language)}
 
 
 def mean_of(transcript: Transcript, key: str) -> float | None:

@@ -105,17 +105,17 @@ def pitch_numbers(voice: Voice, before_T: Tensor, after_T: Tensor, time_T: Tenso
     return numbers
 
 
-def vibrato_cents(track_T: Tensor, rate: float = FRAME_RATE) -> float | None:
+def vibrato_cents(track_T: Tensor) -> float | None:
     """Root mean square in cents of what the pitch does between 3 and 9 Hz, in voiced stretches of half a second or
     more; None where there are none."""
     power, frames = 0.0, 0
     for part in parts(~track_T.isnan(), track_T):
         values = track_T[part].double()
-        if len(values) < SHORTEST_S * rate:
+        if len(values) < SHORTEST_S * FRAME_RATE:
             continue
         place = torch.linspace(-1, 1, len(values), dtype=torch.float64)
         values = values - values.mean() - place * (place * values).sum() / place.square().sum()
-        hz = torch.fft.rfftfreq(len(values), 1 / rate)
+        hz = torch.fft.rfftfreq(len(values), 1 / FRAME_RATE)
         inside = (hz >= BAND_HZ[0]) & (hz <= BAND_HZ[1])
         power += float(torch.fft.irfft(torch.fft.rfft(values) * inside, len(values)).square().sum())
         frames += len(values)

@@ -57,12 +57,6 @@ class TestReads:
         assert same(read_state(tmp_path), STATE)
         assert read_checkpoint(tmp_path / "last.ckpt")["epoch"] == 3
 
-    def test_floats_in_another_dtype(self, tmp_path: Path) -> None:
-        torch.save({name: value.half() if value.dtype == torch.float32 else value for name, value in STATE.items()},
-                   tmp_path / "model.pt")  # fmt: skip
-        assert read_state(tmp_path)["a.weight"].dtype == torch.float16
-        assert same(read_state(tmp_path, torch.float32), STATE)
-
     def test_eight_bit_floats_and_parameters(self, tmp_path: Path) -> None:
         small = torch.ones(2).to(torch.float8_e4m3fn)
         torch.save({"small": small, "weight": torch.nn.Parameter(torch.ones(1))}, tmp_path / "model.pt")

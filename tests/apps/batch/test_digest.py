@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from apps.batch import digest as module
-from apps.batch.digest import BLOCK, digest, fingerprint, size_and_time
+from apps.batch.digest import digest, fingerprint, size_and_time
 from hooks import AudioFileError
 from steer.recipe import Recipe
 from steer.recipe_edits import RECIPE_EDITS
@@ -39,7 +39,7 @@ def recipe_in(folder: Path, **values: Any) -> Recipe:
 
 
 def test_a_digest_is_of_the_bytes(tmp_path: Path) -> None:
-    for content in (b"", b"a", os.urandom(2 * BLOCK + 7)):
+    for content in (b"", b"a", os.urandom(2**21 + 7)):
         (tmp_path / "a").write_bytes(content)
         assert digest(tmp_path / "a") == hashlib.blake2b(content, digest_size=16).hexdigest()
 

@@ -177,11 +177,6 @@ def test_two_users_of_the_starter_at_once(starter: tuple[SteeredModel, Recipe]) 
         assert list(pool.map(run, [recipe, plain] * 2)) == alone * 2
 
 
-def test_a_language_that_the_starter_does_not_know(starter: tuple[SteeredModel, Recipe]) -> None:
-    with pytest.raises(ModelError, match="knows English alone"):
-        transcribe_three(*starter, level(0.0), quiet, language="de")
-
-
 def test_no_such_recipe_ships() -> None:
     with pytest.raises(RecipeError, match="there are starter:asr/false-alarms"):
         shipped("starter:asr/none")
