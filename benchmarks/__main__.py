@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
+from benchmarks import machine
 from benchmarks.growth import drawn
 from benchmarks.lines import LINES, measure, told_apart
 from benchmarks.settings import Settings
@@ -29,17 +29,13 @@ def main(
         raise typer.BadParameter(f"there is no line {', '.join(unknown)!r}; there are {', '.join(LINES)}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     shown = 0
-    try:
+    with machine.threads(threads):
         for report in measure(names, Settings(rounds, quick), told_apart):
             show(report.rows[shown:], list(report.about["remarks"].values())[-1])
             shown = len(report.rows)
             if out is not None:
                 write(report, out, "benchmark", drawn(report.rows))
-    finally:
-        torch.set_num_threads(before)
     show_machine(report)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from hooks.errors import require
+from training.source_filter_losses import magnitudes
 
 
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
@@ -40,16 +41,11 @@ class SpectralDistance(torch.nn.Module):
             self.register_buffer(f"mel_{n_fft}", mel_filters(sample_rate, n_fft, n_mels))
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft))
 
-    def magnitude(self, x_BN: Tensor, n_fft: int) -> Tensor:
-        window = getattr(self, f"window_{n_fft}")
-        spectrum = torch.stft(x_BN, n_fft, n_fft // 4, window=window, return_complex=True)
-        return torch.view_as_real(spectrum).square().sum(-1).add(1e-12).sqrt() * (2 / window.sum())
-
     def forward(self, x_BN: Tensor, y_BN: Tensor) -> Tensor:
         total = x_BN.new_zeros(len(x_BN))
         for n_fft, _ in self.sizes:
-            x_BFT, y_BFT = self.magnitude(x_BN, n_fft), self.magnitude(y_BN, n_fft)
-            mel = getattr(self, f"mel_{n_fft}")
+            window, mel = getattr(self, f"window_{n_fft}"), getattr(self, f"mel_{n_fft}")
+            x_BFT, y_BFT = (magnitudes(wave, window, n_fft // 4) for wave in (x_BN, y_BN))
             x_BTM, y_BTM = x_BFT.transpose(1, 2) @ mel, y_BFT.transpose(1, 2) @ mel
             floor = 1e-4  # -80 dB: below it, levels are not heard and must not be chased
             total = total + ((x_BTM + floor).log() - (y_BTM + floor).log()).abs().mean((1, 2))

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hooks.files import whole_file
 from steer.frame_labels import crepe, loudness_db
 from training.sounds import read_mono, read_rows, speak
 
@@ -101,10 +102,9 @@ def recordings(audio: Path, cache: Path, sample_rate: int, hop: int, sentences: 
             about.append(f"{group} {first} {frames}")
             first += frames
         cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         tensors = {"wave": torch.cat(waves), "labels": torch.cat(labels)}
-        save_file(tensors, partial, {"clips": "\n".join(about)})
-        partial.replace(path)
+        with whole_file(path) as partial:
+            save_file(tensors, partial, {"clips": "\n".join(about)})
     with safe_open(str(path), "pt") as file:
         groups: dict[str, list[tuple[int, int]]] = {}
         for line in file.metadata()["clips"].splitlines():

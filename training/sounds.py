@@ -23,6 +23,8 @@ import soxr
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from hooks.files import whole_file
+
 PITCHED = ("digits", "ljspeech", "speech_misc", "keywords", "orders", "notes", "singing")
 """Subsets whose clips have a pitch that can be moved."""
 
@@ -188,9 +190,8 @@ def cached(audio: Path, folder: Path, sample_rate: int, split: str = "train", se
             for copy, waveform in enumerate([sound.waveform, *(w for _, w in sound.shifted)]):
                 tensors[f"{index}.{copy}"] = (waveform.clip(-1, 1) * 32767).round().astype(np.int16)
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, {"about": json.dumps(about)})
-        partial.replace(path)
+        with whole_file(path) as partial:
+            save_file(tensors, partial, {"about": json.dumps(about)})
     with safe_open(str(path), "np") as file:
 
         def stored(index: int, copy: int) -> Waveform:

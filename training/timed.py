@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hooks.files import whole_file
+
 Terms = Mapping[str, Tensor]
 """Numbers of one step; `total` is what is minimised, the others are for the log."""
 
@@ -54,9 +56,8 @@ class TimedTraining:
             "used": self.used,
             "best": self.best,
         }
-        partial = self.folder / "state.pt.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "state.pt")
+        with whole_file(self.folder / "state.pt") as partial:
+            torch.save(state, partial)
 
     def resume(self) -> None:
         path = self.folder / "state.pt"

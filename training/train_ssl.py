@@ -35,8 +35,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hooks.errors import require
-from training.sounds import read_mono, read_rows
+from hooks.files import write_tensors
 from training.timed import TimedTraining
+from training.tracks import TRACK, make_tracks, sound_pieces
 from training.units import HOP, cluster, mfcc, nearest, sample_count
 from training.utterances import SAMPLE_RATE, Mixer, Piece, backgrounds, speech_pieces, spoken_pieces
 
@@ -53,14 +54,10 @@ SEEN = 0.15
 HEAD, TEMPERATURE = 256, 0.1
 SPAN, STARTS = 10, 0.06
 """Frames of a masked span, and the share of frames with which one begins: close to half of all are masked."""
-WINDOW, TRACK = 160, 399
-"""Frames of a training window, 3.2 s, and of a track, 8 s."""
+WINDOW = 160
+"""Frames of a training window, 3.2 s."""
 CLUSTERED = 300
 """Tracks whose frames the clusters are made of: 120 000 frames."""
-SOUNDS = ("esc10", "notes", "singing", "noise_rir")
-SHARES = {"digits": 15, "keywords": 10, "orders": 15, "ljspeech": 5, "speech_misc": 3, "espeak": 29,
-          "esc10": 12, "notes": 6, "singing": 3, "noise_rir": 2}  # fmt: skip
-"""Of the time, in per cent."""
 
 
 def build() -> Any:
@@ -127,31 +124,6 @@ def mask_spans(rows: int, frames: int, rng: np.random.Generator) -> np.ndarray:
     return mask_BT
 
 
-def sound_pieces(audio: Path, split: str) -> list[Piece]:
-    """Recordings without speech; their text is what is heard."""
-    rows = (entry for entry in read_rows(audio, split) if entry[0] in SOUNDS)
-    return [Piece(subset, "", row["label"], read_mono(path, SAMPLE_RATE)) for subset, path, row in rows]
-
-
-def make_tracks(pieces: list[Piece], count: int, seed: int) -> np.ndarray:
-    """Pieces strung together at random and cut into tracks, int16 [count, samples], wherever a track ends."""
-    mixer = Mixer([], [], [], seed)
-    rng = mixer.rng
-    groups: dict[str, list[np.ndarray]] = {}
-    for piece in pieces:
-        groups.setdefault(piece.group, []).append(piece.waveform)
-    names = list(groups)
-    # the shares are of time, the pieces of some groups are much longer than those of others
-    often = np.array([SHARES[name] / np.mean([len(wave) for wave in groups[name]]) for name in names])
-    tape, position = np.zeros(count * sample_count(TRACK), np.int16), 0
-    while position < len(tape):
-        group = groups[names[rng.choice(len(names), p=often / often.sum())]]
-        wave = mixer.voiced(group[rng.integers(len(group))])[: len(tape) - position]
-        tape[position : position + len(wave)] = (wave.clip(-1, 1) * 32767).round()
-        position += len(wave) + int(rng.uniform(0.05, 0.5) * SAMPLE_RATE)
-    return tape.reshape(count, -1)
-
-
 Clips = tuple[list[Piece], list[Piece]]
 """Pieces that a probe learns from, and those that it is asked about: their text is the label."""
 
@@ -216,9 +188,7 @@ class Trainer(TimedTraining):
             for name, tracks in (("train", self.tracks), ("valid", self.valid))
         }
         self.iteration = iteration
-        partial = self.folder / "units.partial"
-        save_file({**self.units, "centres": centres_KD}, partial, {"iteration": str(iteration)})
-        partial.replace(self.folder / "units.safetensors")
+        write_tensors(self.folder / "units.safetensors", {**self.units, "centres": centres_KD}, iteration=iteration)
 
     def resume(self) -> None:
         """Weights from the last checkpoint; units are newer than that if the run was stopped just after `relabel`.

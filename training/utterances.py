@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from hooks.errors import require
+from hooks.files import whole_file
 from training.common_words import COMMON_WORDS
 from training.sounds import Waveform, read_mono, read_rows, rms
 
@@ -104,9 +105,8 @@ def speech_pieces(audio: Path, cache: Path, count: int = 6000, seed: int = 0) ->
         about = [{"group": p.group, "speaker": p.speaker, "text": p.text} for p in pieces]
         tensors = {str(i): (p.waveform.clip(-1, 1) * 32767).round().astype(np.int16) for i, p in enumerate(pieces)}
         cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, {"about": json.dumps(about)})
-        partial.replace(path)
+        with whole_file(path) as partial:
+            save_file(tensors, partial, {"about": json.dumps(about)})
     with safe_open(str(path), "np") as file:
         return [
             Piece(**entry, waveform=file.get_tensor(str(i)).astype(np.float32) / 32767)

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from apps.batch.digest import digest
 from apps.batch.engine import Sender, local_cluster
 from apps.batch.jobs import Job, Row
@@ -26,6 +24,7 @@ from apps.batch.todo import Lot, sort_out
 from apps.batch.worker import Done, Worker
 from benchmarks.batch.kinds import ENCODER, Kind, kinds
 from benchmarks.batch.made import write_voices
+from benchmarks.machine import threads
 from hooks.errors import require
 from steer.recipe import Recipe
 
@@ -71,13 +70,8 @@ def costs(files: int, rounds: int) -> Costs:
     Raises:
         MissingExtraError: Dask is not installed.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as place:
-            return measured(Path(place), files, rounds)
-    finally:
-        torch.set_num_threads(before)
+    with threads(1), tempfile.TemporaryDirectory() as place:
+        return measured(Path(place), files, rounds)
 
 
 def measured(place: Path, files: int, rounds: int) -> Costs:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +19,7 @@ from apps.batch.run import How, do_batch
 from apps.batch.worker import Done, Worker
 from benchmarks.batch.kinds import LOUDER, SCALED
 from benchmarks.batch.made import write_bursts, write_voices
-from benchmarks.machine import describe
+from benchmarks.machine import describe, threads
 from evaluation.report import Report
 from hooks.errors import require
 from steer.editing.editor import Editor
@@ -186,16 +185,6 @@ def most(samples: Sequence[Sample]) -> float:
     return max(sample.rss_mb for sample in samples)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def main(
     edits: Annotated[int, typer.Option(min=0, help="So many edits without goals, in one batch in this process.")] = 0,
     seconds: Annotated[float, typer.Option(min=0.05, help="How long each sound of these is.")] = 0.2,
@@ -208,7 +197,7 @@ def main(
     if not edits and not hours:
         raise typer.BadParameter("say what: --edits 10000, --hours 3, or both")
     rows, verdicts = [], []
-    with one_thread(), tempfile.TemporaryDirectory() as place:
+    with threads(1), tempfile.TemporaryDirectory() as place:
         if edits:
             samples = many_edits(Path(place), edits, seconds, Recipe.build({"model": model, **SCALED}))
             rows += [{"of": "edits", **asdict(sample)} for sample in samples]

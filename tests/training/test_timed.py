@@ -64,4 +64,4 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
         each.learn(each.model.terms()["total"])
     assert torch.equal(one.model.weight, two.model.weight)
     assert torch.equal(one.average["weight"], two.average["weight"])
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*.partial"))

@@ -17,16 +17,15 @@ from safetensors.torch import load_file
 from hooks import Clip, capture, open_model
 from hooks.model import Encoder
 from training import train_ssl
+from training.tracks import SHARES, make_tracks
 from training.train_ssl import (
     LAYER,
     SECOND,
     SEEN,
-    SHARES,
     SPAN,
     STARTS,
     Student,
     Trainer,
-    make_tracks,
     mask_spans,
     normalized,
     probed,
@@ -49,6 +48,7 @@ def small() -> Iterator[None]:
         sizes = {"TRACK": TRACK, "WINDOW": WINDOW, "UNITS": UNITS, "WIDTH": WIDTH, "FRONT": (16,) * 7}
         for name, value in sizes.items():
             patch.setattr(train_ssl, name, value)
+        patch.setattr("training.tracks.TRACK", TRACK)
         yield
 
 
@@ -232,7 +232,7 @@ def test_a_stopped_run_goes_on_with_its_weights_and_units(trainer: Trainer, trac
         losses.append(each.loss(each.model.eval(), *batch)["total"])
     assert torch.equal(*losses)
     assert all(torch.equal(again.average[name], value) for name, value in trainer.average.items())
-    assert not list(trainer.folder.glob("*.partial"))
+    assert not list(trainer.folder.glob(".*.partial"))
 
 
 def test_a_run_that_stopped_between_new_units_and_the_next_checkpoint_goes_on(
@@ -243,7 +243,7 @@ def test_a_run_that_stopped_between_new_units_and_the_next_checkpoint_goes_on(
     trainer.used = 0.39
     trainer.save()
     trainer.relabel(2)
-    (trainer.folder / "units.partial").write_bytes(b"cut")
+    (trainer.folder / ".units.safetensors.0a1b2c3d.partial").write_bytes(b"cut")
     again = another(tracks, trainer.folder)
     again.resume()
     assert (again.step, again.used, again.iteration) == (1, 0.39, 2)
