@@ -12,7 +12,7 @@ from torch import Tensor
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
 from apps.batch.worker import Done, Worker
-from hooks import AudioModel, Clip, capture, open_model, read_clip
+from hooks import AudioModel, Clip, capture, open_model
 from hooks.store_writing import ShardWriter, head_of
 
 STRETCH_S = 30.0
@@ -47,9 +47,6 @@ class CaptureWorker(Worker):
         # a shard is a lot: it is never full before
         head = head_of(self.model, self.task.sites, self.task.dtype)
         self.writer = ShardWriter(self.task.folder, head, shard_bytes=2**40)
-
-    def read(self, job: Job) -> Clip:
-        return read_clip(job.source)
 
     def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[Clip, dict[str, Tensor]]]:
         pieces: dict[str, list[Tensor]] = {}

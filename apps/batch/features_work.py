@@ -14,9 +14,9 @@ from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
 from apps.batch.worker import Done, Worker
 from apps.feature_lists import features_of_all, lists_of
-from apps.files import make_folder, write_result
+from apps.files import write_result
 from evaluation.atlas import Atlas
-from hooks import Clip, read_clip
+from hooks import Clip
 from steer.recipe import Recipe
 from steer.steered import SteeredModel
 
@@ -45,11 +45,6 @@ class FeaturesWorker(Worker):
     steered: SteeredModel
     top: int
     atlas: Atlas | None
-
-    def read(self, job: Job) -> Clip:
-        if job.target is not None:
-            make_folder(job.target.parent)
-        return read_clip(job.source)
 
     def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[Clip, dict[str, Tensor]]]:
         with torch.no_grad():

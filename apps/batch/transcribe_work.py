@@ -10,12 +10,12 @@ from typing import Any
 from apps.batch.digest import fingerprint
 from apps.batch.jobs import Job
 from apps.batch.worker import Done, Worker
-from apps.files import make_folder, write_result
+from apps.files import write_result
 from apps.formats import Format
 from apps.opened import Opened
 from apps.subtitles import written
 from apps.transcripts import edits_of, recogniser, said
-from hooks import Clip, open_model, read_clip
+from hooks import Clip, open_model
 from hooks.model import Transcriber
 from hooks.samples import mixed_to_mono
 from hooks.transcript import Transcript
@@ -76,11 +76,6 @@ class TranscribeWorker(Worker):
         if self.task.format != Format.txt or self.task.words:
             options |= model.timed(self.task.words)
         return model, edited, options
-
-    def read(self, job: Job) -> Clip:
-        if job.target is not None:
-            make_folder(job.target.parent)
-        return read_clip(job.source)
 
     def work(self, jobs: Sequence[Job], values: Sequence[Clip]) -> list[tuple[Clip, Transcript]]:
         done: dict[int, Transcript] = {}

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from apps.batch.digest import digest, size_and_time
 from apps.batch.jobs import Job, Row
-from apps.files import told
-from hooks import AudioFileError
+from apps.files import make_folder, told
+from hooks import AudioFileError, read_clip
 from hooks.errors import SoundWarning
 from hooks.threads import be_single
 
@@ -31,9 +31,11 @@ class Done:
 class Worker(ABC):
     """Three steps, each on a thread of its own; what one gives the next one gets."""
 
-    @abstractmethod
     def read(self, job: Job) -> Any:
         """From the disk to memory."""
+        if job.target is not None:
+            make_folder(job.target.parent)
+        return read_clip(job.source)
 
     @abstractmethod
     def work(self, jobs: Sequence[Job], values: Sequence[Any]) -> Sequence[Any]:
