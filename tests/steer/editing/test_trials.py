@@ -132,7 +132,7 @@ def test_a_misread_octave_is_settled_by_the_larger_network(monkeypatch: pytest.M
     """The small network reads this voice an octave too high, and reads it right once it was moved."""
 
     class Mover(Amplifier):
-        def __call__(self, blocks: Any, edits: Any, *other: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        def __call__(self, blocks: Any, rate: int, edits: Any, *other: Any) -> Iterator[tuple[Tensor, Tensor]]:
             return ((block_CN, torch.full_like(block_CN, edits["pitch"])) for block_CN in blocks)
 
     readers = []
