@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.ablation import ConceptError, Pool, Progress, later_site, run
+from evaluation.ablation import ConceptError, Pool, later_site, run
 from evaluation.atlas import Atlas, Effect
 from evaluation.atlas_build import halves
 from evaluation.dataset import LabelledSound
+from evaluation.report import Progress
 from evaluation.transcripts import defaults, listen
 from hooks import Site, attach
 from hooks.model import Transcriber
