@@ -14,6 +14,7 @@ from evaluation.concept_sets import has_speech
 from evaluation.config import RECOGNISER, Config, Names
 from evaluation.dataset import LabelledSound
 from evaluation.evaluators.false_alarms import Counts, suits
+from evaluation.frame import Evaluator, depends_on
 from evaluation.report import Progress, Report, TableRow, line
 from evaluation.transcripts import clips_of, defaults
 from steer.edits import AddDirection
