@@ -28,7 +28,7 @@ from steer.edits import Ablate
 from steer.probes import Probe, fit_probe, named_bins
 from steer.steered import SteeredModel
 
-CLIPS = 5
+CLIPS = 4
 """Of a label and a half at most so many are edited."""
 FEWEST = 2
 """With the label in each half."""

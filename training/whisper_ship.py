@@ -6,15 +6,17 @@ valid split, measures on test clips what each reconstruction costs in word error
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import torch
 import typer
 
-from evaluation.atlas import Atlas
+from evaluation.atlas import Atlas, Effect
 from evaluation.atlas_build import build
 from evaluation.atlas_effects import with_effects
 from evaluation.dataset import Dataset
@@ -57,12 +59,14 @@ Word errors on {clips} test clips with speech and the reconstruction in place of
 
 ## Atlas
 
-`atlas.safetensors` says where each feature fires most, which labels it tells, and what ablating it does to them, in
-all {sounds} clips of the valid split, on which no weights were trained. Of {labels} labels with enough clips the best
+`atlas.safetensors` says where each feature fires most and which labels it tells, in all
+{sounds} clips of the valid split, on which no weights were trained. Of {labels} labels with enough clips the best
 feature tells {told} at 0.1 or more above chance (the best feature with labels shuffled). Median AUROC {auroc:.3f},
-picked on the other half of the clips {picked:.3f}. Ablating it takes away {lost:.0%} of a label's read-out where the
-encoder ends (median of {effects}; another feature {control:.0%}), and changes the words of {words:.0%} of the clips.
+picked on the other half of the clips {picked:.3f}.{ablated}
 """
+EFFECTS = """ Ablating it takes away {lost:.0%} of a label's read-out where
+the encoder ends (median of {effects}; another feature {control:.0%}), and changes the words of {words:.0%} of the
+clips."""
 
 
 def main(
@@ -72,6 +76,7 @@ def main(
     model: Annotated[str, typer.Option(help="its name there")] = "tiny.en",
     seed: Annotated[int, typer.Option(help="which of the SAEs")] = 0,
     clips: Annotated[int, typer.Option(help="test clips of a subset, for word errors")] = 40,
+    effects: Annotated[str | None, typer.Option(help="sites, with commas, for whose labels they are measured")] = None,
     out: Annotated[Path | None, typer.Option(help="by default where they ship")] = None,
 ) -> None:
     folder = out or Path("steer/starter") / f"whisper-{model}"
@@ -98,7 +103,9 @@ def main(
             "change": over(rise_in_points, errors_M, plain_M, lengths_M, kind=Interval),
         }
         named = replace(atlases[site], model=f"whisper:{model}", sae=f"whisper:{model}/{site}")
-        atlas = with_effects(steered, replace(named, about=named.about | about), sounds)
+        atlas = replace(named, about=named.about | about)
+        if effects is None or site in effects.split(","):
+            atlas = with_effects(steered, atlas, sounds)
         atlas.save(folder / site / "atlas.safetensors")
         (folder / site / "README.md").write_text(card(sae, atlas, cells, len(speech), seed, model), encoding="utf-8")
         print(f"{folder / site}: {cells['wer']} ({cells['change']} points)", flush=True)
@@ -112,7 +119,6 @@ def card(sae: SAE, atlas: Atlas, cells: dict[str, Any], clips: int, seed: int, m
     chance_C = torch.tensor([one.chance or 0.0 for one in known])
     effects = [one.effect for one in known if one.effect]
     picked = [one.picked for one in known if one.picked is not None]
-    words = [one.words for one in effects if one.words is not None]
     metrics, training = info.metrics, info.extra["training"]
     return CARD.format(
         name=atlas.sae,
@@ -140,12 +146,21 @@ def card(sae: SAE, atlas: Atlas, cells: dict[str, Any], clips: int, seed: int, m
         labels=len(known),
         told=int((best_C - chance_C >= 0.1).sum()),
         auroc=float(best_C.median()),
-        picked=float(torch.tensor(picked).median()),
-        lost=float(torch.tensor([one.lost for one in effects]).median()),
-        control=float(torch.tensor([one.control for one in effects]).median()),
+        picked=median(picked),
+        ablated=ablated(effects),
+        **cells,
+    )
+
+
+def ablated(effects: Sequence[Effect]) -> str:
+    if not effects:
+        return ""
+    words = [one.words for one in effects if one.words is not None]
+    return EFFECTS.format(
+        lost=median(one.lost for one in effects),
+        control=median(one.control for one in effects),
         effects=len(effects),
         words=sum(words) / max(len(words), 1),
-        **cells,
     )
 
 
