@@ -8,6 +8,7 @@ with all but the speech muted: nothing, where there is none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.conditions import RATE, long_files, made, samples_of
+from evaluation.conditions import RATE, long_files, made, rms, samples_of
 from evaluation.dataset import LabelledSound
 from evaluation.gate_fits import ALL, BY_SECOND, NOTHING, SHIFT, VAD, Study
 from evaluation.gate_methods import BATCH, Decision, silenced
@@ -41,6 +42,8 @@ SECONDS = 2.0
 """Over which a gate decides in files of both kinds."""
 OVERLAP_S = 0.2
 """A stretch counts as one with speech from here on, as one without where there is none at all."""
+PAUSE_DB = 30.0
+"""A stretch of a clip with speech that is softer than its loudest one by more is a pause, and counts as neither."""
 WINDOWS_S, FILE_S = (8.0, 30.0), 180.0
 """Windows that a shift is fitted on are at least so long, with and without padding, and files that a gate is fitted and
 measured on."""
@@ -67,9 +70,11 @@ def stretches(
         with Recorder(model.module, [where]) as recorder:
             model.pass_through(model.prepare(file.source))
             f_BTF = sae.encode(recorder.take()[site]).float()
+        samples_N = samples_of(file)
         for start in range(0, f_BTF.shape[1] - length + 1, length // 2):
-            spoken_s = overlap(file, start / where.frame_rate, (start + length) / where.frame_rate)
-            if spoken_s == 0 or spoken_s >= OVERLAP_S:
+            stretch = (start / where.frame_rate, (start + length) / where.frame_rate)
+            spoken_s = overlap(file, *stretch)
+            if spoken_s == 0 or (spoken_s >= OVERLAP_S and not is_pause(file, samples_N, *stretch)):
                 values.append(pooled(f_BTF[:, start : start + length], LOGS).cpu())
                 silent.append(spoken_s == 0)
     examples = Pooled(torch.stack(values), torch.arange(len(values)), LOGS, site, model.name, scope=SECONDS)
@@ -79,6 +84,24 @@ def stretches(
 def overlap(file: LabelledSound, start_s: float, end_s: float) -> float:
     """Seconds of a stretch in which there is speech."""
     return sum(max(0.0, min(end, end_s) - max(start, start_s)) for start, end, _ in file.intervals or ())
+
+
+def is_pause(file: LabelledSound, samples_N: Tensor, start_s: float, end_s: float) -> bool:
+    """Whether all speech clips that reach into a stretch are soft there, against their loudest 100 ms."""
+    for first_s, last_s, _ in file.intervals or ():
+        clip_N, here_N = (
+            samples_N[round(a * RATE) : round(b * RATE)]
+            for a, b in ((first_s, last_s), (max(first_s, start_s), min(last_s, end_s)))
+        )
+        if len(here_N) and loudest_db(here_N) > loudest_db(clip_N) - PAUSE_DB:
+            return False
+    return True
+
+
+def loudest_db(samples_N: Tensor) -> float:
+    """Level of the loudest 100 ms."""
+    parts = samples_N.split(RATE // 10)
+    return 20 * math.log10(max(float(rms(part_N)) for part_N in parts))
 
 
 def fit_by_second(study: Study, silent: Sequence[LabelledSound], k: int, steps: int) -> AddDirection | None:

@@ -27,7 +27,7 @@ from typing import Any
 from evaluation.conditions import SNRS_DB, channels, in_noise, through
 from evaluation.dataset import LabelledSound
 from evaluation.gate_cases import case, clean, left_out_classes
-from evaluation.gate_fits import ACTIVATION, ALL, Study, choose_edits, fit_gates
+from evaluation.gate_fits import ACTIVATION, ALL, BY_SECOND, Study, choose_edits, fit_gates
 from evaluation.gate_long import fit_by_second, long_case
 from evaluation.gate_points import all_speech
 from evaluation.gate_vad import best_vad
@@ -104,7 +104,7 @@ def evaluate(
     rows = clean(study, decisions, vad) if "clean" in cases else []
     hard = {name: gate for name, gate in gates.items() if name in (ALL, ACTIVATION, f"gate on {max(ks)} features")}
     if "speech" in cases:
-        few = {name: gate for name, gate in gates.items() if "random" not in name}
+        few = {name: gate for name, gate in gates.items() if "random" not in name and name != BY_SECOND}
         rows += all_speech(study, few, vad, speech or test.speech)
     if "sung" in cases and sung:
         rows += case(study, "sung vowels", sung, [], hard, vad)
