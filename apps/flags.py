@@ -12,7 +12,7 @@ from hooks import AudioModel, SiteError
 from hooks.model import Codec
 from steer.errors import RecipeError
 from steer.recipe import DEFAULT_MODEL, Recipe, default_saes
-from steer.sae import SAE
+from steer.sae_folders import saes_of
 
 RECOGNISER = "starter:asr"
 """For commands that need one, where none is named."""
@@ -43,12 +43,12 @@ def recipe_of(
         values["model"] = model
         values.pop("saes", None)
     if sae is not None:
-        info = SAE.load(sae).info
-        if not (site or info.site):
+        named = saes_of(sae, site)
+        if not named[0].site:
             raise RecipeError(f"--sae {sae}: it does not say where it goes; pass --site")
-        values["saes"] = {site or info.site: sae}
-        if model is None and recipe is None and info.model:
-            values["model"] = info.model
+        values["saes"] = {one.site: one.source for one in named}
+        if model is None and recipe is None and named[0].model:
+            values["model"] = named[0].model
     elif site is not None:
         saes = values.get("saes") or default_saes(values.get("model", DEFAULT_MODEL))
         if site not in saes and len(saes) != 1:
@@ -87,12 +87,12 @@ def recogniser_recipe(recipe: Recipe | None, model: str | None, saes: Sequence[s
     if saes:
         found: dict[str, str] = {}
         for source in saes:
-            info = SAE.load(source).info
-            if not info.site:
-                raise RecipeError(f"--sae {source}: it does not say where it goes; name it in a recipe")
-            if info.site in found:
-                raise RecipeError(f"--sae {source}: {found[info.site]} is at site {info.site!r} already")
-            found[info.site], name = source, name or info.model
+            for one in saes_of(source):
+                if not one.site:
+                    raise RecipeError(f"--sae {source}: it does not say where it goes; name it in a recipe")
+                if one.site in found:
+                    raise RecipeError(f"--sae {source}: {found[one.site]} is at site {one.site!r} already")
+                found[one.site], name = one.source, name or one.model
         values["saes"] = found
     return Recipe.build({**values, "model": name or RECOGNISER}, "options", Path.cwd())
 

@@ -53,7 +53,9 @@ class Means:
     """A model with its SAE."""
 
     model: Annotated[str | None, of_means(help="Name or folder; see `steer models`.")] = None
-    sae: Annotated[str | None, of_means(help="Name or folder.")] = None
+    sae: Annotated[
+        str | None, of_means(help="Name or folder of an SAE, of a model's own, or of all that steer train wrote.")
+    ] = None
     site: Annotated[
         str | None, of_means(help="Where the SAE goes, if it does not say; or which of the model's own.")
     ] = None

@@ -141,6 +141,15 @@ def later_site(steered: SteeredModel, name: str, audio_BCN: Tensor, later: str |
     raise ConceptError(f"{model.name} has no site in its encoder behind {name!r}, where the SAE is; {hint}")
 
 
+def check_explained(steered: SteeredModel, site: str, explained: Explained) -> None:
+    """Raises ConceptError if the SAE explains nothing of the site."""
+    if explained.share() <= 0:
+        raise ConceptError(
+            f"the SAE explains nothing of site {site!r} of {steered.model.name} (explained variance "
+            f"{explained.share():.2g}): it belongs to another model or site{explained.origin}"
+        )
+
+
 def plain_run(
     steered: SteeredModel, site: str, later: Site, clips: Sequence[LabelledSound], progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -158,11 +167,7 @@ def plain_run(
             run(steered, audio_BCN)
         features.append(pools[0].take())
         activations.append(pools[1].take())
-    if explained.share() <= 0:
-        raise ConceptError(
-            f"the SAE explains nothing of site {site!r} of {steered.model.name} (explained variance "
-            f"{explained.share():.2g}): it belongs to another model or site{explained.origin}"
-        )
+    check_explained(steered, site, explained)
     return np.stack(features), np.stack(activations), explained.share()
 
 

@@ -50,11 +50,15 @@ def has_pitch(labels: Mapping[str, str]) -> bool:
 
 
 def concept_sets(
-    dataset: Dataset, kinds: Sequence[str], held_out: Sequence[str] = ("valid", "test"), limit: int | None = None
+    dataset: Dataset,
+    kinds: Sequence[str],
+    held_out: Sequence[str] = ("valid", "test"),
+    limit: int | None = None,
+    subsets: Sequence[str] = (),
 ) -> Sets:
-    """Sounds that have concepts of these kinds; to train on are those of split `train`, at most `limit` of a subset and
-    split. Of the splits held out there has to be one. A
-    kind is one of `KINDS`, a column (`label`), a column of one subset (`esc10:label`), or `speech`.
+    """Sounds of `subsets` (default: of all) that have concepts of these kinds; to train on are those of split `train`,
+    at most `limit` of a subset and split. Of the splits held out there has to be one. A kind is one of `KINDS`, a
+    column (`label`), a column of one subset (`esc10:label`), or `speech`.
 
     Raises:
         LabelError: an unknown kind, or one that no sound to train on has.
@@ -67,7 +71,7 @@ def concept_sets(
         return [
             replace(sound, labels=labels)
             for split in splits
-            for sound in dataset.sounds(None, split, limit, wanted)
+            for sound in dataset.sounds(subsets or None, split, limit, wanted)
             if (labels := concepts_in(sound.labels, columns))
         ]
 

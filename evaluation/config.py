@@ -16,7 +16,7 @@ from evaluation.dataset import Dataset
 from hooks import AudioModel
 from hooks.errors import AudioSteerError, shortened
 from steer.recipe import DEFAULT_MODEL, Recipe, default_saes, first_problem
-from steer.sae import SAE
+from steer.sae_folders import saes_of
 from steer.steered import SteeredModel
 
 RECOGNISER = "starter:asr"
@@ -72,7 +72,12 @@ class Config(BaseModel):
     clips: int = Field(default=40, ge=1, description="Maximum number of clips of a subset and split.")
     seed: int = Field(default=0, ge=0, description="Of everything that is drawn at random.")
     model: str | None = means(None, "Name or folder; see `steer models`.")
-    sae: Names = means((), "Name or folder. Repeatable, once for each site. Default: the model's own.", repeatable=True)
+    sae: Names = means(
+        (),
+        "Name or folder of an SAE, of a model's own, or of all that steer train wrote. Repeatable, once for each site. "
+        "Default: the model's own.",
+        repeatable=True,
+    )
     site: str | None = means(None, "Where the SAE goes, if it does not say; or which of the model's own.")
     device: str = means("cpu", "Where the model runs: cpu, cuda or cuda:1.")
     out: Path | None = Field(default=None, exclude=True)
@@ -107,13 +112,12 @@ class Config(BaseModel):
         model = self.model
         saes: dict[str, str] = {}
         for source in self.sae:
-            info = SAE.load(source).info
-            at = self.site or info.site
-            if not at:
-                raise EvaluationError(f"--sae {source}: it does not say where it goes; pass --site")
-            if at in saes:
-                raise EvaluationError(f"--sae {source}: {saes[at]} is at site {at!r} already")
-            saes[at], model = source, model or info.model
+            for sae in saes_of(source, self.site):
+                if not sae.site:
+                    raise EvaluationError(f"--sae {source}: it does not say where it goes; pass --site")
+                if sae.site in saes:
+                    raise EvaluationError(f"--sae {source}: {saes[sae.site]} is at site {sae.site!r} already")
+                saes[sae.site], model = sae.source, model or sae.model
         model = model or self.default_model
         if self.site and not self.sae:
             own = default_saes(model)

@@ -115,9 +115,15 @@ def ask(x_ND: np.ndarray, y_N: np.ndarray, train_N: np.ndarray) -> Answers:
     kept_D = std_D > ROUNDING * np.sqrt(np.square(known_ND).mean())
     said_M = np.zeros(int(asked_N.sum()), dtype=bool)
     if kept_D.any():
+        known_ND = ((known_ND - mean_D) / np.where(kept_D, std_D, 1))[:, kept_D]
+        asked_MD = ((x_ND[asked_N] - mean_D) / np.where(kept_D, std_D, 1))[:, kept_D]
+        if known_ND.shape[1] > len(known_ND):
+            # with an L2 penalty the solution lies in the span of the clips: as many coordinates as clips are enough
+            span_DK = np.linalg.qr(known_ND.T)[0]
+            known_ND, asked_MD = known_ND @ span_DK, asked_MD @ span_DK
         probe = LogisticRegression(C=C, class_weight="balanced", solver="newton-cholesky", max_iter=200)
-        probe.fit(((known_ND - mean_D) / np.where(kept_D, std_D, 1))[:, kept_D], y_N[fit_N])
-        said_M = probe.predict(((x_ND[asked_N] - mean_D) / np.where(kept_D, std_D, 1))[:, kept_D]) == 1
+        probe.fit(known_ND, y_N[fit_N])
+        said_M = probe.predict(asked_MD) == 1
     return Answers(np.flatnonzero(asked_N), said_M, y_N[asked_N] == 1)
 
 

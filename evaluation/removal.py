@@ -27,7 +27,7 @@ else, and the memory: `ablated_runs`). One concept's probes are in memory at a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -91,49 +91,17 @@ def evaluate(
 
     reading = later_site(steered, site, steered.model.prepare(clips[0].source), later)
     f_NF, x_ND, explained = plain_run(steered, site, reading, clips, progress)
-    live = np.flatnonzero((f_NF[train_N] != 0).any(0))
-    if not len(live):
-        raise ConceptError("no feature of the SAE fires on a clip to train on")
+    live = live_in(f_NF, train_N)
     counts = checked(counts, len(live)) if counts else log_counts(len(live), points)
     norm_F = decoder_norms(steered, site, live, f_NF.shape[1])
-    orders = []
-    for name in chosen:
-        fit_N = train_N & (known[name] >= 0)
-        classes = f_NF[fit_N][:, live], known[name][fit_N] == 1
-        score_F = contribution(*classes, norm_F) if rank == "contribution" else fisher_score(*classes)
-        orders.append(live[np.argsort(-score_F, kind="stable")])
-    generator = np.random.default_rng(seed)
-    orders += [generator.permutation(live) for _ in range(draws)]
 
-    resampling = resampled([clip.speaker for clip in clips], ROUNDS, seed)
-    weights = {name: resampling.of(name) for name in known}
-    plain = {name: ask(x_ND, y_N, train_N) for name, y_N in known.items()}
+    def score(f_NL: np.ndarray, is_N: np.ndarray) -> np.ndarray:
+        return contribution(f_NL, is_N, norm_F) if rank == "contribution" else fisher_score(f_NL, is_N)
 
-    def curve(name: str, run_KND: np.ndarray) -> Curve:
-        return Curve.of([0, *counts], [plain[name], *(ask(x, known[name], train_N) for x in run_KND)], weights[name])
-
-    def kept(name: str, run_ND: np.ndarray) -> dict[str, Kept]:
-        return {
-            other: (
-                ask(run_ND, known[other], train_N).balanced_accuracy(weights[other]),
-                answers.balanced_accuracy(weights[other], before=True),
-            )
-            for other, answers in plain.items()
-            if other != name and answers.above_chance
-        }
-
-    results = [Result(name, plain[name], len(live)) for name in chosen]
+    orders = orders_of(f_NF, live, known, chosen, train_N, score, draws, seed)
     runs = ablated_runs(steered, site, reading, clips, orders, counts, progress, mode)
-    for index, run_KND in enumerate(runs):
-        if index >= len(results):
-            for one in results:
-                one.random.append(curve(one.name, run_KND))
-            continue
-        one = results[index]
-        one.curve = curve(one.name, run_KND)
-        if one.features:
-            one.removed = orders[index][: one.features].tolist()
-            one.kept = kept(one.name, run_KND[counts.index(one.features)])
+    speakers = [clip.speaker for clip in clips]
+    results = removed(x_ND, runs, orders, counts, len(live), known, chosen, train_N, speakers, seed)
     about = {
         "model": steered.model.name,
         "site": site,
@@ -146,15 +114,101 @@ def evaluate(
         "ranked by": rank,
         "mode": mode,
         "random draws": draws,
+    }
+    return report_of(f"Features ablated at {site} until a concept cannot be read at {reading.name}", results, about)
+
+
+def live_in(f_NF: np.ndarray, train_N: np.ndarray) -> np.ndarray:
+    """Features that fire on a clip to train on. Raises ConceptError if there are none."""
+    live = np.flatnonzero((f_NF[train_N] != 0).any(0))
+    if not len(live):
+        raise ConceptError("no feature of the SAE fires on a clip to train on")
+    return live
+
+
+def orders_of(
+    f_NF: np.ndarray,
+    live: np.ndarray,
+    known: Mapping[str, np.ndarray],
+    chosen: Sequence[str],
+    train_N: np.ndarray,
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    draws: int,
+    seed: int,
+) -> list[np.ndarray]:
+    """The live features by falling score for each chosen concept, then `draws` random orders of them. `score` takes the
+    live features of the clips to train on and which of those have the concept."""
+    orders = []
+    for name in chosen:
+        fit_N = train_N & (known[name] >= 0)
+        orders.append(live[np.argsort(-score(f_NF[fit_N][:, live], known[name][fit_N] == 1), kind="stable")])
+    generator = np.random.default_rng(seed)
+    return [*orders, *(generator.permutation(live) for _ in range(draws))]
+
+
+def removed(
+    x_ND: np.ndarray,
+    runs: Iterable[np.ndarray | Sequence[np.ndarray]],
+    orders: Sequence[np.ndarray],
+    counts: Sequence[int],
+    live: int,
+    known: Mapping[str, np.ndarray],
+    chosen: Sequence[str],
+    train_N: np.ndarray,
+    speakers: Sequence[str],
+    seed: int,
+) -> list[Result]:
+    """What was measured of each chosen concept, by fresh probes: of `x_ND`, and of the `runs`, which hold for each
+    order what is read [K, N, D] without the first `counts[k]` features; behind those of the concepts come random ones.
+    """
+    resampling = resampled(speakers, ROUNDS, seed)
+    weights = {name: resampling.of(name) for name in known}
+    plain = {name: ask(x_ND, y_N, train_N) for name, y_N in known.items()}
+
+    def curve(name: str, run_KND: np.ndarray | Sequence[np.ndarray]) -> Curve:
+        return Curve.of([0, *counts], [plain[name], *(ask(x, known[name], train_N) for x in run_KND)], weights[name])
+
+    def kept(name: str, run_ND: np.ndarray) -> dict[str, Kept]:
+        return {
+            other: (
+                ask(run_ND, known[other], train_N).balanced_accuracy(weights[other]),
+                answers.balanced_accuracy(weights[other], before=True),
+            )
+            for other, answers in plain.items()
+            if other != name and answers.above_chance
+        }
+
+    results = [Result(name, plain[name], live) for name in chosen]
+    for index, run_KND in enumerate(runs):
+        if index >= len(results):
+            for one in results:
+                one.random.append(curve(one.name, run_KND))
+            continue
+        one = results[index]
+        one.curve = curve(one.name, run_KND)
+        if one.features:
+            one.removed = orders[index][: one.features].tolist()
+            one.kept = kept(one.name, run_KND[counts.index(one.features)])
+    return results
+
+
+def report_of(title: str, results: Sequence[Result], about: Mapping[str, Any]) -> Report:
+    """A row for each concept, for the mean of each kind if there are several kinds, and last for the mean of all."""
+    rows = [one.row() for one in results]
+    by_kind: dict[str, list[Result]] = {}
+    for one in results:
+        by_kind.setdefault(one.kind, []).append(one)
+    if len(by_kind) > 1:
+        rows += [mean_row(some, kind) for kind, some in by_kind.items() if len(some) > 1]
+    if len(rows) > 1:
+        rows.append(mean_row(results))
+    about = {
+        **about,
         "enough": {one.name: one.removed for one in results},
         "kept": {
             one.name: {other: float(information(*both)[0]) for other, both in one.kept.items()} for one in results
         },
     }
-    rows = [one.row() for one in results]
-    if len(rows) > 1:
-        rows.append(mean_row(results))
-    title = f"Features ablated at {site} until a concept cannot be read at {reading.name}"
     return Report(title, rows, [point for one in results for point in one.points()], about)
 
 
@@ -176,6 +230,10 @@ class Result:
     random: list[Curve] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
     kept: dict[str, Kept] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition("=")[0]
 
     @property
     def features(self) -> int | None:
@@ -237,7 +295,7 @@ class Result:
         ]
 
 
-def mean_row(results: Sequence[Result]) -> Row:
+def mean_row(results: Sequence[Result], kind: str = "") -> Row:
     """Means over the concepts that can be read; one that is not removed counts as needing all features."""
     read = [one for one in results if one.plain.above_chance]
 
@@ -245,7 +303,7 @@ def mean_row(results: Sequence[Result]) -> Row:
         return interval(np.mean(values, axis=0), len(values), kind) if values else None
 
     return {
-        "concept": f"mean of {len(read)}",
+        "concept": f"{kind}: mean of {len(read)}" if kind else f"mean of {len(read)}",
         "held out": None,
         "probe": mean([one.curve.accuracy_XK[:, 0] for one in read]),
         "chance": None,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hooks.errors import AudioSteerError
 from steer.formats import CFG
 from steer.sae import SAE
+from steer.sae_folders import by_number
 
 
 class StabilityError(AudioSteerError):
@@ -44,11 +44,6 @@ def folders_in(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(paths, key=lambda path: [by_number(part) for part in path.parts[-2:]]):
         found.setdefault(path.parent.name, []).append(path)
     return found
-
-
-def by_number(name: str) -> list[tuple[int, str]]:
-    """A key that puts encoder.10 behind encoder.9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def check(site: str, seeds: Sequence[SAE]) -> None:

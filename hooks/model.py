@@ -206,8 +206,11 @@ class Transcriber(AudioModel):
 
     kind = "transcriber"
 
-    def transcribe(self, source: Source, **options: Any) -> Transcript:
-        """What is said in a sound of any length; `options` are those of the model's own library."""
+    def transcribe(self, source: Source, *, seed: int | None = None, **options: Any) -> Transcript:
+        """What is said in a sound of any length; `options` are those of the model's own library.
+
+        With a `seed` what is drawn at random (at a temperature above 0) is the same in each call.
+        """
         raise TypeError(f"{type(self).__name__} does not define transcribe")
 
     def language_option(self, language: str | None) -> dict[str, Any]:
@@ -228,6 +231,19 @@ class Transcriber(AudioModel):
 
     def timed(self, words: bool) -> dict[str, Any]:
         """The options of `transcribe` with which each segment has its times, and `words` the words in it too."""
+        return {}
+
+    def decoding(
+        self, temperature: Sequence[float] = (), beam_size: int | None = None, timestamps: bool = True
+    ) -> dict[str, Any]:
+        """The options of `transcribe` by which words are found: at one temperature, or at the next one of several where
+        the text of the last is poor; with so many beams; without `timestamps` as plain text.
+
+        Raises:
+            ModelError: the model does not decode like that.
+        """
+        if temperature or beam_size or not timestamps:
+            raise ModelError(f"{self.name}: cannot be given a temperature, beams or timestamps")
         return {}
 
     def transcribe_all(self, sources: Sequence[Source], seed: int | None = None, **options: Any) -> list[Transcript]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,8 @@ class TranscribeTask:
     device: str = "cpu"
     format: Format = Format.txt
     words: bool = False
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of `Transcriber.decoding`."""
 
     def open(self) -> TranscribeWorker:
         worker = TranscribeWorker(self)
@@ -43,7 +45,7 @@ class TranscribeTask:
 
     def fingerprint(self, recipe: Recipe | None) -> str:
         how: dict[str, Any] = {} if self.format == Format.txt else {"format": self.format, "words": self.words}
-        return fingerprint(recipe or self.recipe, self.model, language=self.language, **how)
+        return fingerprint(recipe or self.recipe, self.model, language=self.language, **how, **self.decoding)
 
 
 @dataclass
@@ -59,7 +61,7 @@ class TranscribeWorker(Worker):
         """The recogniser, the context in which it is edited, and its options.
 
         Raises:
-            ModelError: it cannot be opened, writes no words, or does not know the language.
+            ModelError: it cannot be opened, writes no words, does not know the language, or does not decode like that.
             RecipeError: goals, which are for sounds.
             EditError, SAEError, SiteError: the recipe does not fit the model.
         """
@@ -72,7 +74,7 @@ class TranscribeWorker(Worker):
             edits = edits_of(recipe)
             steered = self._opened(recipe)
             model, edited = recogniser(steered.model), steered.edit(edits, padding=recipe.padding)
-        options = model.language_option(self.task.language)
+        options = model.language_option(self.task.language) | model.decoding(**self.task.decoding)
         if self.task.format != Format.txt or self.task.words:
             options |= model.timed(self.task.words)
         return model, edited, options

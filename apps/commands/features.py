@@ -29,7 +29,11 @@ def features(
         Path | None, output("Save all features, \\[frames, d_sae] a site: a .safetensors file, or a folder.")
     ] = None,
     atlas: Annotated[
-        Path | None, of_atlas(help="File to read, or with --audio to build; starter:codec/latent for that SAE's.")
+        Path | None,
+        of_atlas(
+            help="File to read, or with --audio to build; starter:codec/latent for that SAE's. With several "
+            "SAEs a folder, to build one of each in."
+        ),
     ] = None,
     audio: Annotated[
         Path | None, of_atlas(help="Build from this folder: subsets with a manifest.csv each, or sounds.")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apps.formats import Format
-from apps.options import Device, Force, Json, Many, Sounds, of_means, output
+from apps.options import Device, Force, Json, Many, Sounds, of_means, output, panel
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from steer.recipe import Recipe
+
+of_decoding = panel("How words are found")
 
 
 def transcribe(
@@ -23,6 +25,16 @@ def transcribe(
     ] = Format.txt,
     words: Annotated[bool, typer.Option("--words", help="Times of single words too, in json and vtt.")] = False,
     language: Annotated[str | None, typer.Option(help="Such as en; else the model finds it out.")] = None,
+    temperature: Annotated[
+        str | None,
+        of_decoding(
+            help="0 for the likeliest words; above 0 they are drawn, the same in each call. Several with commas: the "
+            "next where a text is poor. Default: the model's library's.",
+            show_default=False,
+        ),
+    ] = None,
+    beam_size: Annotated[int | None, of_decoding(min=1, help="Number of beams at temperature 0.")] = None,
+    no_timestamps: Annotated[bool, of_decoding("--no-timestamps", help="Plain text: no times are decoded.")] = False,
     model: Annotated[str | None, of_means(help="Name or folder; by default the recipe's, or starter:asr.")] = None,
     recipe: Annotated[Path | None, of_means(help="YAML, JSON, a pack or a name; SAEs and edits.")] = None,
     device: Device = "cpu",
@@ -53,11 +65,19 @@ def transcribe(
     if words and not as_json and format not in (Format.json, Format.vtt):
         raise RecipeError(f"--words: {format} has no place for the times of words; use --format json or vtt")
 
+    if no_timestamps and (words or format in (Format.srt, Format.vtt)):
+        raise RecipeError("--no-timestamps: subtitles and the times of words need them")
+    decoding: dict[str, Any] = {
+        **({"temperature": temperatures(temperature)} if temperature is not None else {}),
+        **({"beam_size": beam_size} if beam_size is not None else {}),
+        **({"timestamps": False} if no_timestamps else {}),
+    }
+
     def with_model(base: Recipe) -> Recipe:
         return recogniser_recipe(base, model, [])
 
     what = with_model(Recipe.load(recipe, RECOGNISER)) if recipe else None
-    task = TranscribeTask(what, anywhere(model or RECOGNISER), language, device, format, words)
+    task = TranscribeTask(what, anywhere(model or RECOGNISER), language, device, format, words, decoding)
     jobs = plan(
         found,
         out,
@@ -85,3 +105,16 @@ def transcribe(
                 print(f"{row.source}: {row.result['text']}" if is_batch else row.result["text"])
     report.complain()
     raise typer.Exit(many.end(report))
+
+
+def temperatures(text: str) -> tuple[float, ...]:
+    """Raises RecipeError where they are not numbers from 0."""
+    from steer.errors import RecipeError
+
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = (-1.0,)
+    if not all(0 <= one < float("inf") for one in found):
+        raise RecipeError(f"--temperature: {text!r} is not a number from 0, or several with commas, such as 0,0.2,0.4")
+    return found

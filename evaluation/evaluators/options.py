@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
+from torch import nn
 
 from evaluation.config import Config, Names, Subject
 from evaluation.file_edits import REQUESTS
+from evaluation.frame import digest_of_code, digest_of_module, digest_of_recordings
+from evaluation.passes import Kept
 from hooks import Codec
 from hooks.model import Encoder, Transcriber
 from steer.errors import EditError
@@ -72,6 +76,21 @@ class RequestsConfig(SubsetsConfig):
             "requests": {name: REQUESTS[name] for name in attributes},
             "requests a clip and attribute": "all" if self.requests is None else self.requests,
         }
+
+
+FEATURES = "features.safetensors"
+
+
+def features_kept(config: Config, steered: SteeredModel) -> Kept:
+    """The features of clips that an earlier call left in the folder for the results, of the same model, SAEs,
+    recordings and code."""
+    settings = {
+        "weights": digest_of_module(steered.model.module),
+        "sae": {site: digest_of_module(sae) for site, sae in steered.saes.items() if isinstance(sae, nn.Module)},
+        "recordings": digest_of_recordings(config.dataset),
+        "code": digest_of_code(__name__),
+    }
+    return Kept(config.out / FEATURES if config.out else None, json.dumps(settings, sort_keys=True))
 
 
 def model_of(subject: Subject) -> Any:

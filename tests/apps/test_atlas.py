@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.atlas import Atlas
+from steer import SAE, SAEInfo
 
 Run = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -117,3 +118,22 @@ def test_mistakes(steer: Run, arguments: tuple[object, ...], message: str) -> No
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_all_sites_in_one_pass(steer: Run, audio: Path, codec_folder: Path, tmp_path: Path) -> None:
+    for site in ("latent", "decoder_input"):
+        SAE(16, 32, "relu", info=SAEInfo(model=str(codec_folder), site=site)).save(tmp_path / "saes" / site)
+    flags = ("--audio", audio, "--sae", tmp_path / "saes")
+    code, _, err = steer("features", "--atlas", tmp_path / "all.atlas", *flags)
+    assert code == 2 and "an atlas is of one SAE, there are some at decoder_input, latent" in err
+    code, out, err = steer("features", "--atlas", tmp_path / "all", *flags)
+    assert code == 0, err
+    assert "label:long" in out and out.count("latent") == out.count("decoder_input") == 1
+    for site in ("latent", "decoder_input"):
+        atlas = Atlas.load(tmp_path / "all" / f"{site}.safetensors")
+        assert (atlas.site, atlas.sae) == (site, str(tmp_path / "saes" / site))
+    code, out, _ = steer("features", "--atlas", tmp_path / "all", *flags, "--json", "--force")
+    assert code == 0
+    told = json.loads(out)
+    assert told["silent"].keys() == {"latent", "decoder_input"}
+    assert {row["site"] for row in told["rows"]} == {"latent", "decoder_input"}

@@ -96,7 +96,9 @@ def test_all_of_a_recogniser(run: Run, tmp_path: Path, audio: Path, seeds: Path)
     assert all((out / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
     about, rows = (json.loads((out / "summary.json").read_text())[key] for key in ("about", "rows"))
     assert (about["model"], about["failed"]) == ("listener", {})
-    assert list(about["left out"]) == ["acoustics", "residuals", "reconstruction", "vectors", "gates"]
+    assert list(about["left out"]) == [
+        "acoustics", "residuals", "reconstruction", "vectors", "gates", "sparse-probing"
+    ]  # fmt: skip
     found = {row["number"]: row for row in rows}
     assert found["clips without speech in which words are written"]["result"]["value"] == 0
     assert found["clips without speech in which words are written"]["beside it"] == "unedited 100 % [63.1, 100]"
@@ -288,3 +290,29 @@ def test_saes_of_another_model_are_one_line_each(run: Run, tmp_path: Path, audio
     assert code == 1
     assert [line.split(":")[0] for line in err.splitlines()] == ["false-alarms", "ablation-sound-ear.0", "stability"]
     assert all(told in line for line in err.splitlines())
+
+
+def test_all_layers_are_one_table(run: Run, audio: Path, seeds: Path, tmp_path: Path) -> None:
+    """SAEs of a folder at several sites: a row a site, whichever protocol; each clip is passed once for all of them."""
+    flags = ("--audio", audio, "--sae", seeds, "--concepts", "sound,digit", "--points", 2, "--draws", 1)
+    out = tmp_path / "features"
+    code, shown, err = run("evaluate", "ablation", *flags, "--read", "features", "-o", out)
+    assert (code, err) == (0, "")
+    report = json.loads((out / "ablation.json").read_text())
+    sites = ["ear.0", "ear.1"]
+    assert list(dict.fromkeys(row["site"] for row in report["rows"])) == sites
+    assert list(report["about"]["sites"]) == sites
+    assert report["about"]["ranked by"] == "fisher" and report["about"]["pooling"] == "max"
+    concepts = [row["concept"] for row in report["rows"] if row["site"] == "ear.1"]
+    assert [name.partition("=")[0] for name in concepts[:2]] == ["sound", "digit"]
+    assert concepts[-1].startswith("mean of ")
+    table = [line.split() for line in shown.splitlines() if "ear." in line]
+    assert len(table) >= 2 * len(sites)  # needed, and in random order
+    assert (out / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "features.safetensors").exists()
+    # one site of the folder
+    code, _, err = run("evaluate", "ablation", *flags, "--read", "features", "--site", "ear.1", "-o", tmp_path / "one")
+    assert (code, err) == (0, "")
+    assert "site" not in json.loads((tmp_path / "one" / "ablation.json").read_text())["rows"][0]
+    code, _, err = run("evaluate", "ablation", *flags, "--site", "ear.7", "-o", tmp_path / "none")
+    assert code == 2 and "holds SAEs for ear.0, ear.1, none for site 'ear.7'" in err

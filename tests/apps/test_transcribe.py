@@ -339,3 +339,20 @@ def test_times_of_words_go_to_json_on_the_terminal_too(
     assert code == 0 and json.loads(shown)["files"][0]["segments"][0]["words"] == words
     assert asked == [{"word_timestamps": True}]
     assert run("transcribe", path, "--model", "listener")[0] == 0 and asked[1] == {}
+
+
+def test_how_words_are_found(run: Run, tmp_path: Path, listener: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.wav", 0.5)
+    flags = ("transcribe", path, "--model", "listener")
+    code, _, err = run(*flags, "--beam-size", 5)
+    assert (code, err) == (2, "steer: listener: cannot be given a temperature, beams or timestamps\n")
+    told: list[object] = []
+    monkeypatch.setattr(listener, "decoding", lambda *given, **named: told.append((given, named)) or {})
+    assert run(*flags)[0] == 0
+    assert run(*flags, "--temperature", "0,0.5", "--beam-size", 5, "--no-timestamps")[0] == 0
+    assert told[0] == ((), {}) and told[-1] == ((), {"temperature": (0.0, 0.5), "beam_size": 5, "timestamps": False})
+    for wrong in ("-1", "a", "0,,1"):
+        code, _, err = run(*flags, "--temperature", wrong)
+        assert code == 2 and err.startswith("steer: --temperature: ") and err.count("\n") == 1
+    code, _, err = run(*flags, "--no-timestamps", "--format", "srt")
+    assert code == 2 and "--no-timestamps: subtitles" in err

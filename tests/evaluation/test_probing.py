@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from evaluation.probing import Answers, Curve, Weights, ask, falling, information, interval, resampled
+from evaluation.probing import Answers, C, Curve, Weights, ask, falling, information, interval, resampled
 
 pytest.importorskip("sklearn", reason="extra eval")
 
@@ -165,3 +165,18 @@ def test_clips_of_a_speaker_rise_and_fall_together() -> None:
         assert found.value == pytest.approx(0.75)
         widths.append(found.high - found.low)
     assert widths[1] > 3.5 * widths[0]
+
+
+def test_more_columns_than_clips_give_the_answers_of_all_columns() -> None:
+    """The probe in the span of the clips is the probe in all columns."""
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(4)
+    y_N, train_N = np.arange(80) % 2, np.arange(80) < 40
+    x_ND = rng.standard_normal((80, 90)) + 0.4 * y_N[:, None]
+    scaled_ND = (x_ND - x_ND[train_N].mean(0)) / x_ND[train_N].std(0)
+    probe = LogisticRegression(C=C, class_weight="balanced", solver="newton-cholesky", max_iter=200)
+    probe.fit(scaled_ND[train_N], y_N[train_N])
+    expected_M = probe.predict(scaled_ND[~train_N]) == 1
+    assert 0.5 < (expected_M == (y_N[~train_N] == 1)).mean() < 1  # some answers are wrong: they say more than rights
+    assert ask(x_ND, y_N, train_N).says_M.tolist() == expected_M.tolist()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ from torch import Tensor, nn
 
 from hooks.errors import ModelError, require
 from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
-from hooks.families.whisper.options import NAMED, check_task, within
+from hooks.families.whisper.options import NAMED, check_decoding, check_task, compression_ratio, within
 from hooks.model import Source
 from hooks.opening import from_pretrained
+from hooks.random_numbers import seeded
 from hooks.timing import current_time, taken_whole
 from hooks.transcript import Transcript
+
+FALL_BACK = {"logprob_threshold": -1.0, "compression_ratio_threshold": 1.35}
+"""Where `generate` takes the next temperature, as its documentation has it; its ratio is of tokens."""
 
 
 class WhisperTransformers(Whisper):
@@ -39,10 +44,11 @@ class WhisperTransformers(Whisper):
         super().__init__(module, name, prefix, config.max_source_positions, config.d_model)
         self.vocabulary = config.vocab_size
 
-    @torch.no_grad()
-    def transcribe(self, source: Source, **options: Any) -> Transcript:
+    def transcribe(self, source: Source, *, seed: int | None = None, **options: Any) -> Transcript:
         """What is said, as the feature extractor and `generate` find it; `options` are those of `generate`, and
-        `word_timestamps`.
+        `word_timestamps`. With a `seed` what is drawn at random is the same in each call.
+
+        Segments have the keys of the `openai-whisper` package; what the library does not tell is None.
 
         Sounds of more than 30 s go the library's own long way: window by window, from time stamp to time stamp. A
         multilingual model is told the task (by default to transcribe) and the language, which is detected in the first
@@ -51,6 +57,11 @@ class WhisperTransformers(Whisper):
         Raises:
             ModelError: a model that has no words, or no tokenizer; a language or a task that it does not have.
         """
+        with nullcontext() if seed is None else seeded(seed, self.device):
+            return self._transcribe(source, **options)
+
+    @torch.no_grad()
+    def _transcribe(self, source: Source, **options: Any) -> Transcript:
         if not hasattr(self.module, "proj_out"):
             raise ModelError(f"{self.name}: a WhisperModel has no words; load it as WhisperForConditionalGeneration")
         if self.tokenizer is None:
@@ -79,11 +90,9 @@ class WhisperTransformers(Whisper):
                 options["language"] = self._detected(inputs.input_features)
             output = self.module.generate(**inputs, **options, return_segments=True, monitor_progress=at_window)
         segments = [
-            segment
-            | {"start": float(segment["start"]), "end": float(segment["end"])}
-            | {"text": self._text(segment["tokens"]), "tokens": segment["tokens"].tolist()}
+            segment_of(number, segment, self._text(segment["tokens"]), options.get("temperature"))
             | ({"words": self._words(segment, options.get("language"))} if words else {})
-            for segment in (output.get("segments", [[]])[0] if wants_segments else [])
+            for number, segment in enumerate(output.get("segments", [[]])[0] if wants_segments else [])
         ]
         language = options.get("language") if self.is_multilingual or not self._is_whole else "en"
         return Transcript(self._text(output["sequences"][0]).strip(), within(segments, seconds), language)
@@ -150,6 +159,19 @@ class WhisperTransformers(Whisper):
         codes = [token.removeprefix("<|").removesuffix("|>") for token in settings.lang_to_id]
         return {code: known.LANGUAGES.get(code, code) for code in codes}, known.TO_LANGUAGE_CODE
 
+    def decoding(
+        self, temperature: Sequence[float] = (), beam_size: int | None = None, timestamps: bool = True
+    ) -> dict[str, Any]:
+        check_decoding(temperature, beam_size, self.name)
+        found: dict[str, Any] = {}
+        if temperature:
+            found["temperature"] = temperature[0] if len(temperature) == 1 else tuple(temperature)
+        if len(temperature) > 1:  # without limits the library never falls back
+            found |= FALL_BACK
+        if beam_size is not None:
+            found["num_beams"] = beam_size
+        return found if timestamps else found | {"return_timestamps": False}
+
     def timed(self, words: bool) -> dict[str, Any]:
         return {"return_timestamps": True} | ({"word_timestamps": True} if words else {})
 
@@ -188,6 +210,22 @@ class WhisperTransformers(Whisper):
     def _start(self, encoded_BTD: Tensor) -> Tensor:
         first = self.module.config.decoder_start_token_id
         return self._decode(torch.full((len(encoded_BTD), 1), first, device=self.device), encoded_BTD)
+
+
+def segment_of(number: int, segment: dict[str, Any], text: str, temperature: Any) -> dict[str, Any]:
+    """A segment of `generate` with the keys of the `openai-whisper` package; None where transformers does not say."""
+    return {
+        "id": number,
+        "seek": None,
+        "start": float(segment["start"]),
+        "end": float(segment["end"]),
+        "text": text,
+        "tokens": segment["tokens"].tolist(),
+        "temperature": temperature if isinstance(temperature, int | float) else None,
+        "avg_logprob": None,
+        "compression_ratio": compression_ratio(text),
+        "no_speech_prob": None,
+    }
 
 
 def stored(part: Any, origin: str) -> Any:

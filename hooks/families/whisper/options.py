@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,22 @@ def check_names(options: Iterable[str], known: Iterable[str], model: str) -> Non
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
             raise ModelError(f"{model}: unknown option {name!r}; {hint}")
+
+
+def check_decoding(temperature: Sequence[float], beam_size: int | None, model: str) -> None:
+    """Raises ModelError for temperatures below 0, beams above it, or fewer than one beam."""
+    if wrong := [one for one in temperature if not (math.isfinite(one) and one >= 0)]:
+        raise ModelError(f"{model}: a temperature is a number from 0, not {wrong[0]:g}")
+    if beam_size is not None and beam_size < 1:
+        raise ModelError(f"{model}: a beam size is a whole number from 1, not {beam_size}")
+    if beam_size is not None and temperature and temperature[0] > 0:
+        raise ModelError(f"{model}: beams are searched at temperature 0, not at {temperature[0]:g}")
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of a text over those that zlib needs for it, as `whisper` computes it: high where a text repeats itself."""
+    plain = text.encode()
+    return len(plain) / len(zlib.compress(plain))
 
 
 def spans_within(clip_timestamps: Any, seconds: float, model: str) -> list[float]:

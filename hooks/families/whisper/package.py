@@ -20,9 +20,10 @@ from torch import Tensor
 from hooks.errors import ModelError, SoundWarning, one_line, require
 from hooks.families.whisper.base import MEL_RATE, SAMPLE_RATE, Whisper, window
 from hooks.families.whisper.on_time import CutOut, OnTime, turn_of
-from hooks.families.whisper.options import check_names, check_task, spans_within, within
+from hooks.families.whisper.options import check_decoding, check_names, check_task, spans_within, within
 from hooks.families.whisper.together import transcribe_together
 from hooks.model import Source
+from hooks.random_numbers import seeded
 from hooks.timing import current_time, taken_whole
 from hooks.transcript import Transcript
 from hooks.weights import check_file
@@ -50,8 +51,11 @@ class WhisperPackage(Whisper):
         super().__init__(module, name or "whisper", "", module.dims.n_audio_ctx, module.dims.n_audio_state)
         self.vocabulary = module.dims.n_vocab
 
-    def transcribe(self, source: Source, **options: Any) -> Transcript:
+    def transcribe(self, source: Source, *, seed: int | None = None, **options: Any) -> Transcript:
         """What is said, as `whisper.transcribe` finds it, with all its `options`; `fp16` is off on a CPU.
+
+        Where no temperature is given, or one above 0, a poor text is drawn at random: with a `seed` the same in each
+        call.
 
         No time of a segment or a word lies behind the end of the sound. Of `clip_timestamps` what lies there is cut
         off.
@@ -63,7 +67,8 @@ class WhisperPackage(Whisper):
         if words:
             start_numba()
         # for the times of words the package's hooks stay on the decoder between its calls
-        with turn_of(self.module) if words else nullcontext():
+        drawn = nullcontext() if seed is None else seeded(seed, self.device)
+        with drawn, turn_of(self.module) if words else nullcontext():
             return self.transcribe_by(OnTime(self.module, current_time() or 0.0), source, **options)
 
     def transcribe_by(self, module: OnTime, source: Source, **options: Any) -> Transcript:
@@ -124,6 +129,15 @@ class WhisperPackage(Whisper):
 
     def timed(self, words: bool) -> dict[str, Any]:
         return {"word_timestamps": True} if words else {}
+
+    def decoding(
+        self, temperature: Sequence[float] = (), beam_size: int | None = None, timestamps: bool = True
+    ) -> dict[str, Any]:
+        check_decoding(temperature, beam_size, self.name)
+        found: dict[str, Any] = {"temperature": tuple(temperature)} if temperature else {}
+        if beam_size is not None:
+            found["beam_size"] = beam_size
+        return found if timestamps else found | {"without_timestamps": True}
 
     def transcribe_all(self, sources: Sequence[Source], seed: int | None = None, **options: Any) -> list[Transcript]:
         """What is said in each of the sounds, as `transcribe` finds it: windows are encoded as one batch and once each,

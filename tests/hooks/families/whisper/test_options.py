@@ -16,7 +16,7 @@ from hooks.errors import SoundWarning
 from hooks.families.whisper import Whisper, WhisperPackage
 from hooks.families.whisper.export import export
 from hooks.families.whisper.hf import WhisperTransformers
-from hooks.families.whisper.options import spans_within, within
+from hooks.families.whisper.options import check_decoding, compression_ratio, spans_within, within
 
 whisper = pytest.importorskip("whisper", reason="extra whisper")
 pytest.importorskip("transformers", reason="extra whisper")
@@ -195,3 +195,24 @@ def test_a_model_for_english_alone(tmp_path: Path) -> None:
         how: dict[str, Any] = {"sample_len": 2, "temperature": 0.0} if model is english else {"max_new_tokens": 2}
         assert model.transcribe(SOUND, language="en", **how).language == "en"
         assert model.transcribe(SOUND, **how).language == "en"
+
+
+@pytest.mark.parametrize(
+    ("temperature", "beams", "message"),
+    [
+        ([-0.1], None, "a temperature is a number from 0, not -0.1"),
+        ([float("nan")], None, "a temperature is a number from 0, not nan"),
+        ([0.0], 0, "a beam size is a whole number from 1, not 0"),
+        ([0.5, 0.0], 2, "beams are searched at temperature 0, not at 0.5"),
+    ],
+)
+def test_how_words_are_found_is_checked(temperature: list[float], beams: int | None, message: str) -> None:
+    with pytest.raises(ModelError, match=f"m: {message}"):
+        check_decoding(temperature, beams, "m")
+    check_decoding([0.0, 0.5], 2, "m")
+
+
+def test_the_compression_ratio_is_whispers() -> None:
+    utils = pytest.importorskip("whisper.utils", reason="extra whisper")
+    for text in ("one two", "no " * 50, "ä"):
+        assert compression_ratio(text) == utils.compression_ratio(text)

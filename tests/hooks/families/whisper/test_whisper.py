@@ -24,7 +24,7 @@ from hooks.capture import Recorder
 from hooks.families.whisper import Whisper, WhisperPackage
 from hooks.families.whisper.export import to_transformers, tokenizer_of
 from hooks.families.whisper.hf import WhisperTransformers
-from hooks.families.whisper.options import within
+from hooks.families.whisper.options import compression_ratio, within
 from hooks.families.whisper.package import start_numba
 from hooks.model import Transcriber
 from hooks.timing import current_time, real_frames
@@ -371,6 +371,33 @@ def test_without_edits_it_is_the_librarys_own(package: WhisperPackage, hf: Whisp
     assert transcript == tokenizer().decode(own_BL[0], skip_special_tokens=True).strip()
     assert [token for segment in transcript.segments for token in segment["tokens"]] == own_BL[0].tolist()
     assert transcript.segments[0].keys() >= {"start", "end", "text", "tokens"}
+
+
+def test_segments_have_the_same_keys_in_both(package: WhisperPackage, hf: WhisperTransformers) -> None:
+    segments = [
+        model.transcribe(noise(30.0), language="en", **FAST[type(model)]).segments[0] for model in (package, hf)
+    ]
+    assert segments[0].keys() == segments[1].keys()
+    assert segments[1]["compression_ratio"] == pytest.approx(compression_ratio(segments[1]["text"]))
+
+
+def test_a_seed_gives_the_same_words_in_each_call(model: Whisper) -> None:
+    drawn: Any = FAST[type(model)] | model.decoding([1.0])
+    before = torch.get_rng_state()
+    first, again, other = (words(model, noise(1.0), **drawn, seed=seed) for seed in (3, 3, 4))
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), before)  # the caller's random numbers go on as they were
+
+
+def test_text_without_times_is_the_same_in_both_and_beams_reach_the_library(
+    package: WhisperPackage, hf: WhisperTransformers
+) -> None:
+    found = []
+    for model in (package, hf):
+        own: Any = {key: value for key, value in FAST[type(model)].items() if key in ("sample_len", "max_new_tokens")}
+        found.append(words(model, noise(30.0), **own, **model.decoding([0.0], timestamps=False)))
+        assert words(model, noise(30.0), **own, **model.decoding([0.0], 3, timestamps=False)) != found[-1]
+    assert found[0] == found[1] == plain_words()
 
 
 def test_any_source_at_any_rate(model: Whisper, tmp_path: Path) -> None:
