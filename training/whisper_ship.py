@@ -25,6 +25,7 @@ from evaluation.transcripts import clips_of, defaults, errors_in, listen, over_c
 from hooks import open_model
 from hooks.model import Transcriber
 from steer import SAE, SteeredModel
+from training.whisper_saes import LICENSE
 
 CARD = """# {name}
 
@@ -84,6 +85,7 @@ def main(
     assert isinstance(whisper, Transcriber)
     saes = {path.parent.name: SAE.load(path) for path in sorted((run / model).glob(f"encoder.*/seed-{seed}"))}
     for site, sae in saes.items():
+        sae.info.license = sae.info.license or LICENSE
         sae.save(folder / site, torch.float16)
     steered = SteeredModel(whisper, saes)
     dataset = Dataset(audio)
