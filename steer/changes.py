@@ -64,8 +64,11 @@ def changes_of(
 def by_site(edits: Sequence[Edits], saes: SAEs, site: str | None, mode: Mode) -> dict[str, list[Edit]]:
     """{site: edits in their order}."""
     with_saes = ", ".join(saes) or "no site"
-    # reconstruction without edits is a measurement of its own, at every site
-    chosen: dict[str, list[Edit]] = {name: [] for name in saes} if mode == "reconstruct" and site is None else {}
+    chosen: dict[str, list[Edit]] = {}
+    if mode == "reconstruct":  # without edits it is a measurement of its own
+        if site is not None and site not in saes and not edits:
+            raise EditError(f"there is no SAE at {site!r}; there are SAEs at {with_saes}")
+        chosen = {name: [] for name in saes if site in (None, name)}
     for edit in edits:
         if isinstance(edit, Mapping):
             several = {name: some if isinstance(some, Sequence) else [some] for name, some in edit.items()}

@@ -210,6 +210,10 @@ def test_reconstruct(steered: SteeredModel) -> None:
     with steered.edit(mode="reconstruct"):
         after = at_latent(steered)
     torch.testing.assert_close(after, steered.saes["latent"](before))
+    with steered.edit(mode="reconstruct", site="latent"):
+        assert torch.equal(at_latent(steered), after)
+    with pytest.raises(EditError, match="no SAE at 'decoder_input'"):
+        steered.apply(mode="reconstruct", site="decoder_input")
 
 
 def test_several_sites(codec: AudioModel, random_sae: MakeSAE) -> None:
