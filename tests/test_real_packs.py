@@ -11,6 +11,8 @@ import pytest
 from hooks import open_model
 from hooks.families.whisper.export import export
 from steer import Recipe
+from steer.packs import load_pack
+from steer.starter import recipe_file
 from tests.test_real_gates import GREEDY, some
 
 pytest.importorskip("whisper", reason="extra whisper")
@@ -45,12 +47,23 @@ def test_no_invented_words(library: str, models: dict[str, tuple[Any, dict[str, 
         assert steered.transcribe(sentence, **options) == plain
 
 
-def test_it_says_what_it_does_and_names_no_place() -> None:
-    from steer.packs import load_pack
-    from steer.starter import recipe_file
+def test_base(real_weights: Path, recordings: Path) -> None:
+    model = open_model(f"whisper:{real_weights}/base.pt")
+    recipe = Recipe.load("whisper:base/false-alarms")
+    steered = recipe.open(model=model)
+    options = {**LANGUAGE, "language": "en"}
+    (noise,), (sentence,) = some(recordings, "esc10", "test", 13, 1), some(recordings, "ljspeech", "test", 1, 1)
+    plain = model.transcribe(sentence, **options)
+    assert str(model.transcribe(noise, **options)).strip()
+    with steered.edit(recipe.edits_for()):
+        assert not str(steered.transcribe(noise, **options)).strip()
+        assert steered.transcribe(sentence, **options) == plain
 
-    path = recipe_file("whisper:tiny.en/false-alarms")
+
+@pytest.mark.parametrize("model", ["whisper:tiny.en", "whisper:base"])
+def test_it_says_what_it_does_and_names_no_place(model: str) -> None:
+    path = recipe_file(f"{model}/false-alarms")
     pack = load_pack(path)
     (gate,) = pack.gates.values()
-    assert pack.recipe["model"] == gate.probe.model == "whisper:tiny.en" and len(gate.probe.features or ()) <= 30
+    assert pack.recipe["model"] == gate.probe.model == model and len(gate.probe.features or ()) <= 30
     assert pack.effect and path.stat().st_size < 2**19 and b"/var/" not in path.read_bytes()

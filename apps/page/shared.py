@@ -53,7 +53,8 @@ class Shared:
 
     def downloaded(self) -> list[str]:
         """Public recognisers for which SAEs ship, and whose weights are on this machine."""
-        return [name for name in starter.public_models() if is_downloaded(name.removeprefix("whisper:"))]
+        names = [name for name in starter.public_models() if starter.saes(name)]
+        return [name for name in names if is_downloaded(name.removeprefix("whisper:"))]
 
     def sound(self, label: str, elem_id: str, value: str | None = None) -> gr.Audio:
         """Where a sound is put in, with a button for each of the samples."""
