@@ -118,7 +118,7 @@ def test_it_is_the_same_model_in_both_libraries(
 def test_the_recipe_that_ships_takes_words_off_sounds_without_speech(
     model: Transcriber, clips: list[tuple[Path, str]], recordings: Path
 ) -> None:
-    assert starter.recipes() == [f"{ASR}/false-alarms"]
+    assert f"{ASR}/false-alarms" in starter.recipes()
     with pytest.raises(RecipeError, match="there are starter:asr/false-alarms"):
         Recipe.load(f"{ASR}/other")
     recipe = Recipe.load(f"{ASR}/false-alarms")
