@@ -98,7 +98,7 @@ class Meaning:
 
 @dataclass(eq=False)
 class Contents:
-    """All of an atlas that is no tensor. `about`: how it was made."""
+    """Everything in an atlas but its tensors. `about`: how it was made."""
 
     model: str
     sae: str

@@ -39,18 +39,12 @@ def all_speech(
         scores = vad_on(study, [*study.test.silent, *speech], vad.threshold).logits
         logits[VAD] = tuple(torch.tensor([scores[one.name] for one in some]) for some in (study.test.silent, speech))
         thresholds[VAD] = vad.threshold
-    subsets = sorted({sound.subset for sound in speech})
     rows: list[Row] = []
     for name, (_, speech_M) in logits.items():
         opens_M = (speech_M > thresholds[name]).double().numpy()
-        for subset in ["", *subsets]:
-            at = [index for index, sound in enumerate(speech) if subset in ("", sound.subset)]
-            who = [speech[index].speaker for index in at]
-            opened = over_clips(ratio, opens_M[at], np.ones(len(at)), kind=Share, speakers=who)
-            case = f"all clips with speech, {subset}" if subset else "all clips with speech"
-            rows.append({**EMPTY, "case": case, "method": name, "clips": len(at), "gate opens": opened})
+        rows += by_subset(name, speech, {"gate opens": opens_M})
     if BY_SECOND in study.edits:
-        rows += changed(study, speech, subsets)
+        rows += changed(study, speech)
     rows += [
         {**EMPTY, "case": "at any threshold", "method": name, **separation(silent_N, speech_M)}
         for name, (silent_N, speech_M) in logits.items()
@@ -58,26 +52,32 @@ def all_speech(
     return rows
 
 
-def changed(study: Study, speech: Sequence[LabelledSound], subsets: Sequence[str]) -> list[Row]:
+def changed(study: Study, speech: Sequence[LabelledSound]) -> list[Row]:
     """Clips with speech that the gate by the second changes; only those on which it opens are transcribed."""
     decision = by_second(study, speech)
     opened = [sound for sound in speech if decision.opens(sound)]
     plain = study.heard(opened, None)
     heard = study.heard(opened, decision, BY_SECOND)
     others = {sound.name for sound, a, b in zip(opened, heard, plain, strict=True) if a.words != b.words}
+    columns = {
+        "gate opens": np.array([float(decision.opens(sound)) for sound in speech]),
+        "changed": np.array([float(sound.name in others) for sound in speech]),
+    }
+    return by_subset(BY_SECOND, speech, columns)
+
+
+def by_subset(method: str, speech: Sequence[LabelledSound], columns: Mapping[str, np.ndarray]) -> list[Row]:
+    """Shares of clips [M] by column, of all clips and of each subset."""
     rows: list[Row] = []
-    for subset in ["", *subsets]:
-        some = [sound for sound in speech if subset in ("", sound.subset)]
-        who, ones = [sound.speaker for sound in some], np.ones(len(some))
-        opens_M, changed_M = (
-            np.array([float(one) for one in each])
-            for each in ((decision.opens(sound) for sound in some), (sound.name in others for sound in some))
-        )
+    for subset in ["", *sorted({sound.subset for sound in speech})]:
+        at = [index for index, sound in enumerate(speech) if subset in ("", sound.subset)]
+        who = [speech[index].speaker for index in at]
+        shares = {
+            name: over_clips(ratio, one_M[at], np.ones(len(at)), kind=Share, speakers=who)
+            for name, one_M in columns.items()
+        }
         case = f"all clips with speech, {subset}" if subset else "all clips with speech"
-        found: Row = {**EMPTY, "case": case, "method": BY_SECOND, "clips": len(some)}
-        found["gate opens"] = over_clips(ratio, opens_M, ones, kind=Share, speakers=who)
-        found["changed"] = over_clips(ratio, changed_M, ones, kind=Share, speakers=who)
-        rows.append(found)
+        rows.append({**EMPTY, "case": case, "method": method, "clips": len(at), **shares})
     return rows
 
 

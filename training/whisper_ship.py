@@ -49,7 +49,7 @@ a short training.
         --steps {steps} --rate {lr}
     python -m training.whisper_ship CHECKPOINT AUDIO --run RUN --model {model} --seed {seed}
 
-{steps} steps of {batch:,} of {frames:,} frames, saved in fp16: 3 to 6 minutes of one CPU core.
+{steps} steps of {batch:,} of {frames:,} frames, saved in fp16: 3 to 7 minutes of one CPU core.
 
 ## Quality
 
