@@ -12,6 +12,7 @@ from evaluation.evaluators.false_alarms import FALSE_ALARMS
 from evaluation.evaluators.gates import GATES
 from evaluation.evaluators.reconstruction import RECONSTRUCTION
 from evaluation.evaluators.residuals import RESIDUALS
+from evaluation.evaluators.sae_grid import SAE_GRID
 from evaluation.evaluators.sparse_probing import SPARSE_PROBING
 from evaluation.evaluators.stability import STABILITY
 from evaluation.evaluators.vectors import VECTORS
@@ -25,7 +26,7 @@ EVALUATORS: Registry[Evaluator[Any]] = Registry(
         one.name: one
         for one in (
             ACOUSTICS, RESIDUALS, RECONSTRUCTION, VECTORS, FALSE_ALARMS, GATES, ABLATION, SPARSE_PROBING, STABILITY,
-            DOWNSTREAM,
+            DOWNSTREAM, SAE_GRID,
         )
     },
 )  # fmt: skip

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from torch import nn
 
-from evaluation.config import Config, Names, Subject
+from evaluation.config import Config, Names, Subject, means
 from evaluation.file_edits import REQUESTS
 from evaluation.frame import digest_of_code, digest_of_module, digest_of_recordings
 from evaluation.passes import Kept
-from hooks import Codec
+from hooks import Codec, open_model
 from hooks.model import Encoder, Transcriber
 from steer.errors import EditError
 from steer.steered import SteeredModel
@@ -34,6 +34,18 @@ CountOrAll = Annotated[int | None, BeforeValidator(count_or_all)]
 
 class SplitConfig(Config):
     split: str = Field(default="test", description="Which clips: train, valid or test.")
+
+
+class ModelConfig(Config):
+    """Of evaluators of a model's own activations, which train what SAEs they need."""
+
+    sae: Names = Field(default=(), exclude=True)
+    site: str | None = means(None, "Where in the model: a site, see `steer sites`.")
+
+    def open(self) -> Subject:
+        if self.subject is not None:
+            return self.subject
+        return open_model(self.model or self.default_model, device=self.device)
 
 
 class SubsetsConfig(SplitConfig):
