@@ -29,7 +29,7 @@ SPARSITIES = (75.0, 80.0, 85.0, 90.0, 95.0, 99.0)
 """In per cent."""
 RATIO = Fraction(8, 3)
 """Features for each channel: 2048 for 768."""
-STEPS, BATCH, PATIENCE = 4000, 256, 400
+STEPS, BATCH, PATIENCE = 2000, 256, 300
 """As many steps at most, unless the error has not fallen for `PATIENCE` of them."""
 PAPER_EPOCHS, PAPER_BATCH = 100, 32
 RATE = 1e-3
