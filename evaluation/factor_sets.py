@@ -99,7 +99,7 @@ def measured(
     missing = [(key, sound) for key, sound in dict(zip(keys, sounds, strict=True)).items() if key not in kept.known]
     for number, (key, sound) in enumerate(progress(missing) if missing else (), 1):
         clip = as_clip(sound.source)
-        kept.known[key] = torch.from_numpy(measure(clip.mixed(1), sound.name))
+        kept.known[key] = torch.tensor(measure(clip.mixed(1), sound.name))
         if number % OFTEN == 0 or number == len(missing):
             kept.write()
     return torch.stack([kept.known[key] for key in keys]).double().numpy()
@@ -258,10 +258,8 @@ def factors_in(path: Path, sounds: Sequence[LabelledSound]) -> Factors:
         try:
             numbers = [float(row[name]) for name in names]
         except (TypeError, ValueError):
-            raise EvaluationError(
-                f"--factors {path}: the row of {sound.name} has a cell that is not a number"
-            ) from None
+            numbers = [math.nan]
         if not all(map(math.isfinite, numbers)):
-            raise EvaluationError(f"--factors {path}: the row of {sound.name} has a number that is not finite")
+            raise EvaluationError(f"--factors {path}: the row of {sound.name} has a cell that is not a finite number")
         values.append(numbers)
     return Factors(names, list(names), np.array(values), [])
