@@ -52,10 +52,10 @@ class Training:
     rescale: bool = True
     seed: int = 0
 
-    def config(self, expansion: int, penalty: float) -> TrainConfig:
+    def config(self, size: int, penalty: float) -> TrainConfig:
         return TrainConfig(
             "relu",
-            expansion=expansion,
+            d_sae=size,
             rms_norm=self.rms_norm,
             rescale=self.rescale,
             sparsity=penalty,
@@ -124,12 +124,9 @@ def evaluate(
     SAEs are trained on `train_ND`, probes on `probed`; both are asked about `test`, of other clips.
 
     Raises:
-        EvaluationError: a size that is no multiple of the width, a penalty below 0, or no attribute that differs.
+        EvaluationError: a penalty below 0, or no attribute that differs.
         MissingExtraError: scikit-learn is not installed.
     """
-    width = train_ND.shape[1]
-    if odd := [size for size in sizes if size < width or size % width]:
-        raise EvaluationError(f"--hidden {odd[0]}: not a multiple of the site's width, {width}")
     if any(penalty < 0 for penalty in penalties):
         raise EvaluationError(f"--lambdas: {min(penalties):g} is below 0")
     bins = classes_of(probed, test)
@@ -137,7 +134,7 @@ def evaluate(
     chosen = sorted(set(penalties)) or spread(train_ND, test.x_ND, sizes[len(sizes) // 2], count, training)
     saes: dict[tuple[int, float], SAE] = {}
     for size in progress(sizes):
-        configs = [training.config(size // width, penalty) for penalty in chosen]
+        configs = [training.config(size, penalty) for penalty in chosen]
         found = train_saes(train_ND, configs, validation=test.x_ND, progress=False, device="cpu")
         saes |= {(size, penalty): sae for penalty, sae in zip(chosen, found, strict=True)}
     weights_XC = clip_weights(test.groups, training.seed)
@@ -207,7 +204,7 @@ def spread(train_ND: Tensor, test_ND: Tensor, size: int, count: int, training: T
     Short trainings say which penalty gives which sparsity; what lies beyond what they reach is cut to that.
     """
     short = replace(training, steps=max(1, round(PILOT_STEPS * training.steps)))
-    configs = [short.config(size // train_ND.shape[1], float(penalty)) for penalty in PILOT]
+    configs = [short.config(size, float(penalty)) for penalty in PILOT]
     saes = train_saes(train_ND, configs, validation=test_ND, progress=False, device="cpu")
     fires = np.minimum.accumulate([max(sae.info.metrics["l0"], 1e-6) / size for sae in saes])
     wanted = np.geomspace(1 - LEAST, 1 - MOST, count)

@@ -8,8 +8,10 @@ from evaluation.config import EvaluationError
 from evaluation.evaluators.ablation import ABLATION
 from evaluation.evaluators.acoustics import ACOUSTICS
 from evaluation.evaluators.downstream import DOWNSTREAM
+from evaluation.evaluators.factors import FACTORS
 from evaluation.evaluators.false_alarms import FALSE_ALARMS
 from evaluation.evaluators.gates import GATES
+from evaluation.evaluators.layers import LAYERS
 from evaluation.evaluators.reconstruction import RECONSTRUCTION
 from evaluation.evaluators.residuals import RESIDUALS
 from evaluation.evaluators.sae_grid import SAE_GRID
@@ -26,7 +28,7 @@ EVALUATORS: Registry[Evaluator[Any]] = Registry(
         one.name: one
         for one in (
             ACOUSTICS, RESIDUALS, RECONSTRUCTION, VECTORS, FALSE_ALARMS, GATES, ABLATION, SPARSE_PROBING, STABILITY,
-            DOWNSTREAM, SAE_GRID,
+            DOWNSTREAM, LAYERS, FACTORS, SAE_GRID,
         )
     },
 )  # fmt: skip

@@ -9,15 +9,16 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from evaluation import figures, sae_grid
-from evaluation.config import split_names
+from evaluation.config import means, split_names
 from evaluation.dataset import IMPULSE_RESPONSE
-from evaluation.evaluators.options import ModelConfig, model_of
+from evaluation.evaluators.options import ModelConfig
 from evaluation.figures import Panel, finish
 from evaluation.frame import Evaluator
 from evaluation.report import Progress, Report, Row, TableRow, line
 from evaluation.sae_grid import DENSE, MAJORITY, SAE_ROW, Training
 from evaluation.site_frames import MEASURES, labelled_frames
 from steer.probes import save_probes
+from steer.recipe import DEFAULT_MODEL
 
 PAPER_SIZES = (2048, 4096, 8192, 12288, 16384)
 PAPER_PENALTIES = (0.005, 0.01, 0.05, 0.1, 0.15)
@@ -61,6 +62,9 @@ class SaeGridConfig(ModelConfig):
     )
     quick: bool = Field(default=False, description="A small grid of 2 sizes and 3 penalties, in minutes.")
 
+    site: str | None = means("latent", "Where in the model: a site, see `steer sites`.")
+
+    default_model = DEFAULT_MODEL
     divide = True
 
     def settled(self) -> SaeGridConfig:
@@ -75,8 +79,8 @@ class SaeGridConfig(ModelConfig):
 
 def run(config: SaeGridConfig, progress: Progress = iter) -> Report:
     config = config.settled()
-    model = model_of(config.open())
-    site = config.site or "latent"
+    model = config.open()
+    site = model.site(config.site or "latent").name
     sets = config.dataset.check()
     train, test = (
         sets.sounds(None, split, config.clips, ("label", "speaker", "group"), [IMPULSE_RESPONSE])
