@@ -223,6 +223,7 @@ SAE_GRID = Evaluator(
     figure=figure,
     headline=headline,
     tables=tables,
+    intervals=False,
     plan=lambda shared: "it trains SAEs of its own; run steer evaluate sae-grid by itself",
     extras=(("matplotlib", "eval"), ("sklearn", "eval"), ("torchcrepe", "eval")),
 )

@@ -219,7 +219,7 @@ def test_mistakes_are_one_line(steer: Run, manifest: Path, codec_folder: Path, t
         (("--hidden", "0"), "--hidden 0"),
         (("--lambdas", "x"), "--lambdas x"),
         (("--site", "none"), "none"),
-        (("--splits", "test=other"), "no clips of split 'test'"),
+        (("--splits", "other=test"), "no clips of split 'test'"),
     ):
         code, _, err = steer(*arguments, *flags)
         assert (code, err.count("\n")) == (2, 1), err
