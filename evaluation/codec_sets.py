@@ -15,6 +15,7 @@ import numpy as np
 from evaluation.codebooks import with_codebooks
 from evaluation.codec_index import Vectors
 from evaluation.concept_sets import DESCRIBED, has_speech
+from evaluation.config import EvaluationError
 from evaluation.confounds import GROUP, group_of
 from evaluation.dataset import Dataset, LabelledSound
 from evaluation.folds import folds_of
@@ -30,6 +31,7 @@ FIRST_S = 30.0
 CROPS, LONG_S = 4, 1.0
 """Random stretches of each clip over so many seconds."""
 FLOOR = 1e-5
+FEWEST = 32
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ def divided(sets: LabelSets, others: Sequence[LabelledSound], most: int, seed: i
     sae, watched = (
         [sound for sound, fold in zip(pool, fold_N, strict=True) if bool(fold) == side] for side in (True, False)
     )
+    if len(sae) < FEWEST:
+        raise EvaluationError(
+            f"--label {sets.label}: SAEs need {FEWEST} clips to train on, and there are {len(sae)} (half of those with "
+            "the label and other speech, less a fifth); raise --clips, or add recordings"
+        )
     return Roles(sae, watched, [sets.train[row] for row in rows], sets.held_out, sets.train_y[rows], sets.held_out_y)
 
 
