@@ -18,10 +18,12 @@ from fractions import Fraction
 import numpy as np
 import torch
 
+from evaluation.config import EvaluationError
 from evaluation.confounds import group_of
 from evaluation.dataset import LabelledSound
 from evaluation.folds import folds_of
 from evaluation.nulls import Components, pca, random_sae, rotation
+from hooks.model import AudioModel
 from steer.sae import SAE
 from steer.training import TrainConfig, train_saes
 
@@ -31,6 +33,7 @@ RATIO = Fraction(8, 3)
 """Features for each channel: 2048 for 768."""
 STEPS, BATCH, PATIENCE = 2000, 256, 300
 """As many steps at most, unless the error has not fallen for `PATIENCE` of them."""
+QUICK_STEPS, QUICK_SPARSITIES = 400, (90.0, 99.0)
 PAPER_EPOCHS, PAPER_BATCH = 100, 32
 RATE = 1e-3
 DENSE, SAE_NAME, SECOND, RANDOM, PCA, ROTATED = "dense", "SAE", "SAE, other seed", "random SAE", "PCA", "rotated PCA"
@@ -40,17 +43,26 @@ def active_of(width: int, sparsity: float) -> int:
     """floor((1 - sparsity / 100) * width), as the number that is written: 90 % of 2048 leaves 204.
 
     Raises:
-        ValueError: none or all would be left.
+        EvaluationError: none or all would be left.
     """
     active = math.floor(width * (1 - Fraction(str(sparsity)) / 100))
     if not 0 < active < width:
-        raise ValueError(f"a sparsity of {sparsity:g} % leaves {active} of {width} features")
+        raise EvaluationError(f"a sparsity of {sparsity:g} % leaves {active} of {width} features")
     return active
 
 
 def width_of(channels: int) -> int:
     """Features for as many channels."""
     return round(channels * RATIO)
+
+
+def check_sparsities(
+    model: AudioModel, sites: Sequence[str], sparsities: Sequence[float], width: int | None = None
+) -> None:
+    """Before anything is passed: raises EvaluationError for a sparsity that leaves no feature, or all."""
+    for channels in {model.site(name).width for name in sites}:
+        for sparsity in sparsities if width or channels else ():
+            active_of(width or width_of(channels or 0), sparsity)
 
 
 def divided_vectors(
@@ -100,7 +112,7 @@ def train_sweep(
 
     Raises:
         TrainingError: vectors that an SAE cannot be trained on.
-        ValueError: a sparsity that leaves no feature, or all.
+        EvaluationError: a sparsity that leaves no feature, or all.
     """
     found = {}
     for site, x_ND in x.items():

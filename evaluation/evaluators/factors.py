@@ -23,11 +23,15 @@ from evaluation.pooled import pooled_activations, pooled_cache, pooled_crops
 from evaluation.pooled_saes import (
     DENSE,
     PCA,
+    QUICK_SPARSITIES,
+    QUICK_STEPS,
     RANDOM,
     ROTATED,
     SAE_NAME,
     SECOND,
     SPARSITIES,
+    STEPS,
+    check_sparsities,
     divided_vectors,
     train_sweep,
 )
@@ -36,7 +40,6 @@ from hooks.clip import as_clip
 from hooks.files import whole_file
 from hooks.model import AudioModel
 
-QUICK_SPARSITIES = (90.0, 99.0)
 FEWEST = 50
 """Clips."""
 CROPS = 8
@@ -66,7 +69,30 @@ class FactorsConfig(ModelConfig):
     seeds: int = Field(default=2, ge=1, description="SAEs of each sparsity, with other first weights.")
     padding: bool = Field(default=False, description="Leave the patches of padding in the means of AST.")
     paper: bool = Field(default=False, description="Columns by the paper's own definitions, which are inflated.")
-    quick: bool = Field(default=False, description="A small run: 90 and 99 % sparsity, one seed, two stretches.")
+    quick: bool = Field(default=False, description="A small run: SAEs of 90 and 99 % alone, trained briefly.")
+
+    def open(self) -> AudioModel:
+        """The model, once it is known that there are clips."""
+        self.sounds()
+        return super().open()
+
+    def sounds(self) -> list[LabelledSound]:
+        """The clips whose factors are predicted. Raises LabelError where they are too few."""
+        found = self.sounds_of(self.split, self.subsets)
+        if len(found) < FEWEST:
+            raise LabelError(f"factors are predicted for {FEWEST} clips at least, and there are {len(found)}")
+        return found
+
+    def sounds_of(self, splits: Names, subsets: Names) -> list[LabelledSound]:
+        """Clips of these splits, each once; room impulse responses are none."""
+        dataset = self.dataset.check()
+        there = [split for split in splits if dataset.has_split(split)] or list(splits)
+        found = {
+            sound.name: sound
+            for split in there
+            for sound in dataset.sounds(subsets or None, split, self.clips, ("label", GROUP))
+        }
+        return [sound for sound in found.values() if not is_impulse_response(sound.labels)]
 
     def sites_of(self, model: AudioModel) -> list[str]:
         """Without a name the first and the last layer."""
@@ -80,20 +106,9 @@ class FactorsConfig(ModelConfig):
 def run(config: FactorsConfig, progress: Progress = iter) -> Report:
     model = config.open()
     sites = config.sites_of(model)
-    dataset = config.dataset.check()
-
-    def sounds_of(splits: Names, subsets: Names) -> list[LabelledSound]:
-        there = [split for split in splits if dataset.has_split(split)] or list(splits)
-        found = {
-            sound.name: sound
-            for split in there
-            for sound in dataset.sounds(subsets or None, split, config.clips, ("label", GROUP))
-        }
-        return [sound for sound in found.values() if not is_impulse_response(sound.labels)]
-
-    sounds = sounds_of(config.split, config.subsets)
-    if len(sounds) < FEWEST:
-        raise LabelError(f"factors are predicted for {FEWEST} clips at least, and there are {len(sounds)}")
+    sparsities = QUICK_SPARSITIES if config.quick else config.sparsity
+    check_sparsities(model, sites, sparsities, config.dictionary)
+    sounds = config.sounds()
     factors = factors_of(sounds, config.factors, config.out, progress)
     kept = pooled_cache(config.out, model)
 
@@ -106,16 +121,20 @@ def run(config: FactorsConfig, progress: Progress = iter) -> Report:
         return pooled_crops(model, some, sites, crops, seed=config.seed, kept=kept, progress=progress)
 
     vectors = divided_vectors(
-        sounds_of(("train",), config.sae_subsets or config.subsets), whole, stretches if crops else None, config.seed
+        config.sounds_of(("train",), config.sae_subsets or config.subsets),
+        whole,
+        stretches if crops else None,
+        config.seed,
     )
     swept = {
         site: train_sweep(
             {site: vectors[site][0]},
             {site: vectors[site][1]},
-            QUICK_SPARSITIES if config.quick else config.sparsity,
+            sparsities,
             width=config.dictionary,
             seeds=1 if config.quick else config.seeds,
             seed=config.seed,
+            steps=QUICK_STEPS if config.quick else STEPS,
         )[site]
         for site in progress(sites)
     }
@@ -186,7 +205,8 @@ def over_sparsity(report: Report, site: str, column: str, title: str) -> Panel:
             if value := next((row[column] for row in rows if row["vectors"] == name), None):
                 axes.axhline(value.value, color=colour, linewidth=1, linestyle="--", label=name)
         axes.set(xlabel="sparsity in %")
-        axes.legend(frameon=False, fontsize="x-small", ncols=2)
+        if rows:
+            axes.legend(frameon=False, fontsize="x-small", ncols=2)
         finish(axes, title, "y", legend=False)
 
     return 12, draw

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation.config import EvaluationError
 from evaluation.dataset import Dataset
 from evaluation.label_probe import chosen_strength, paper_probe, told
 from evaluation.label_sets import LabelSets, label_sets
@@ -28,7 +29,7 @@ def test_the_papers_numbers_of_active_features() -> None:
     assert [active_of(2048, one) for one in (75, 80, 85, 90, 95, 99)] == [512, 409, 307, 204, 102, 20]
     assert [active_of(512, one) for one in (75.0, 80.0, 85.0, 90.0, 95.0, 99.0)] == [128, 102, 76, 51, 25, 5]
     assert (width_of(768), width_of(192)) == (2048, 512)
-    with pytest.raises(ValueError, match="leaves 0 of 20 features"):
+    with pytest.raises(EvaluationError, match="leaves 0 of 20 features"):
         active_of(20, 99)
 
 
