@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from evaluation.config import EvaluationError
 from evaluation.dataset import Dataset
 from evaluation.label_probe import chosen_strength, paper_probe, told
 from evaluation.label_sets import LabelSets, label_sets
 from evaluation.layers import NOT_TOLD, Sweep, evaluate
+from evaluation.pooled import default_sites
 from evaluation.pooled_saes import DENSE, PCA, RANDOM, SAE_NAME, SECOND, active_of, width_of
 from evaluation.report import Interval, Report
+from hooks import wrap_model
 from tests.tiny_encoder import tiny_encoder, tones
 
 pytest.importorskip("sklearn", reason="extra eval")
@@ -84,6 +87,40 @@ def test_the_papers_settings_run_through(sets: LabelSets) -> None:
     report = evaluate(tiny_encoder(), sets, ["encoder.0"], nulls=1, paper=True)
     assert report.about["settings of"] == "the paper"
     assert report.rows[0]["accuracy"].value > 0.4  # raw, tiny vectors under Adam at 1e-3
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+SPEECH = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+
+
+@pytest.mark.parametrize("kind", ["Hubert", "WavLM", "MERT", "AST"])
+def test_untrained_networks_report_chance(kind: str, sets: LabelSets) -> None:
+    """The published models' classes with random weights, and labels that have nothing to do with the sounds."""
+    transformers = pytest.importorskip("transformers", reason="extra ssl")
+    pytest.importorskip("torchaudio", reason="AST's spectrograms")
+    torch.manual_seed(0)
+    if kind == "AST":
+        module = transformers.ASTModel(transformers.ASTConfig(**SMALL))
+    else:
+        more = {"conv_bias": False, "sample_rate": 24_000} if kind == "MERT" else {}
+        name = "Hubert" if kind == "MERT" else kind
+        module = getattr(transformers, f"{name}Model")(
+            getattr(transformers, f"{name}Config")(**SMALL, **SPEECH, **more)
+        )
+    model = wrap_model(module)
+    assert model.sample_rate == (24_000 if kind == "MERT" else 16_000)
+    rng = np.random.default_rng(1)
+    train, held_out = sets.train[:40], sets.held_out[:20]
+    values = {"train": train, "held_out": held_out} | {
+        f"{name}_y": rng.integers(0, 2, len(some)) for name, some in (("train", train), ("held_out", held_out))
+    }
+    random = LabelSets(**{**vars(sets), **values, "classes": ["a", "b"]})
+    sweep = Sweep(sparsities=(90.0,), crops=1, seeds=1, steps=20)
+    report = evaluate(model, random, default_sites(model), sweep, nulls=10)
+    tried = [row for row in report.rows if row["shuffled"] is not None]
+    assert len(tried) == len(default_sites(model)) + len(report.about["sites of the sweep"])
+    # the 95th percentile of ten draws is passed by chance too
+    assert sum(row["remark"] == NOT_TOLD for row in tried) >= len(tried) - 1
 
 
 # --- the probe ---
