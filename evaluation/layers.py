@@ -68,7 +68,39 @@ class Probed:
 
     right_M: np.ndarray
     null: Null | None
-    strength: float | None = None
+    strength: float | None
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Probes for the label of some clips, each fitted on those to train on and asked about the others.
+
+    The penalty is chosen over `fold_N`; with `paper` the probe is the paper's, and fold 0 is what it is watched on.
+    """
+
+    sets: LabelSets
+    fold_N: np.ndarray
+    paper: bool
+    seed: int
+
+    def chosen(self, x_ND: np.ndarray) -> tuple[float, float]:
+        """The penalty's strength, and the accuracy by cross-validation on the clips to train on."""
+        return chosen_strength(x_ND[: len(self.sets.train)], self.sets.train_y, self.fold_N)
+
+    def of(self, x_ND: np.ndarray, strength: float | None, nulls: int) -> Probed:
+        """From vectors of the clips to train on, then those held out; with so many nulls."""
+        rng = np.random.default_rng(self.seed)
+        drawn = [shuffled(self.sets.train_y, self.sets.train_groups, rng) for _ in range(nulls)]
+        null = null_of([float(self.right(x_ND, y_N, strength).mean()) for y_N in drawn])
+        return Probed(self.right(x_ND, self.sets.train_y, strength), null, strength)
+
+    def right(self, x_ND: np.ndarray, y_N: np.ndarray, strength: float | None) -> np.ndarray:
+        """Which of the held-out clips [M] a probe fitted on these labels gets right."""
+        train_ND, asked_MD = np.split(x_ND, [len(self.sets.train)])
+        if self.paper:
+            return paper_probe(train_ND, y_N, asked_MD, self.fold_N == 0, self.seed) == self.sets.held_out_y
+        assert strength is not None
+        return told(train_ND, y_N, asked_MD, [strength])[0] == self.sets.held_out_y
 
 
 def evaluate(
@@ -94,44 +126,28 @@ def evaluate(
         TrainingError: vectors that an SAE cannot be trained on.
         MissingExtraError: scikit-learn is not installed.
     """
-    train_count = len(sets.train)
     options: dict[str, Any] = {"padding": padding, "kept": kept, "progress": progress}
     if paper:
         options |= {"first_s": PAPER_SECONDS, "fill": True, "padding": True}
     x = pooled_activations(model, [*sets.train, *sets.held_out], sites, **options)
-    fold_N = folds_of(sets.train_groups, sets.train_y, seed=seed)
+    probes = Probes(sets, folds_of(sets.train_groups, sets.train_y, seed=seed), paper, seed)
     weights_XM = clip_weights(sets.held_out_groups, seed)
-
-    def probed(x_ND: np.ndarray, strength: float | None, count: int) -> Probed:
-        """With a strength that was chosen before, or without one by the paper's probe."""
-        train_ND, asked_MD = x_ND[:train_count], x_ND[train_count:]
-
-        def answers(y_N: np.ndarray) -> np.ndarray:
-            if strength is None:
-                return paper_probe(train_ND, y_N, asked_MD, fold_N == 0, seed)
-            return told(train_ND, y_N, asked_MD, [strength])[0]
-
-        rng = np.random.default_rng(seed)
-        drawn = [shuffled(sets.train_y, sets.train_groups, rng) for _ in range(count)]
-        null = null_of([float((answers(y_N) == sets.held_out_y).mean()) for y_N in drawn])
-        return Probed(answers(sets.train_y) == sets.held_out_y, null, strength)
-
     rows: list[Row] = []
     dense: dict[str, Probed] = {}
     inner: dict[str, float] = {}
     for site in progress(list(sites)):
-        strength, inner[site] = chosen_strength(x[site][:train_count], sets.train_y, fold_N)
-        dense[site] = probed(x[site], None if paper else strength, nulls)
+        strength, inner[site] = probes.chosen(x[site])
+        dense[site] = probes.of(x[site], None if paper else strength, nulls)
         rows.append(row_of(site, Representation(DENSE, None, None, x[site]), dense[site], weights_XM))
 
     chosen = swept_sites(sites, inner, sweep) if sweep is not None else []
     if sweep is not None:
-        vectors = sae_vectors(model, sets, sweep, chosen, x, seed, paper, options)
+        vectors = sae_vectors(model, sweep, list(sweep.sounds) or sets.train, chosen, seed, paper, options)
         for site in progress(chosen):
-            train_ND, valid_ND = vectors[site]
+            train_ND, watched_ND = vectors[site]
             swept = train_sweep(
                 {site: train_ND},
-                {site: valid_ND},
+                {site: watched_ND},
                 sweep.sparsities,
                 width=sweep.width or (PAPER_WIDTH if paper else None),
                 seeds=sweep.seeds,
@@ -142,9 +158,9 @@ def evaluate(
             for one in representations(x[site], train_ND, swept, seed):
                 if one.name in (DENSE, ROTATED):  # a linear probe does not see a rotation
                     continue
-                best = None if paper else chosen_strength(one.values[:train_count], sets.train_y, fold_N)[0]
-                found = probed(one.values, best, nulls if one.name == SAE_NAME else 0)
-                rows.append(row_of(site, one, found, weights_XM, dense[site], x[site], train_count))
+                best = None if paper else probes.chosen(one.values)[0]
+                found = probes.of(one.values, best, nulls if one.name == SAE_NAME else 0)
+                rows.append(row_of(site, one, found, weights_XM, dense[site], x[site], len(sets.train)))
     about = {
         "model": model.name,
         **sets.about(),
@@ -156,9 +172,7 @@ def evaluate(
         "intervals": "95 %, Bayesian bootstrap over the held-out clips, over groups where there are 5 or more",
     }
     title = f"Accuracy of a linear probe for {sets.label} on utterance vectors of {model.name}"
-    if sets.confound:
-        title += f", {sets.confound}"
-    return Report(title, rows, [], about)
+    return Report(f"{title}, {sets.confound}" if sets.confound else title, rows, [], about)
 
 
 def swept_sites(sites: Sequence[str], inner: Mapping[str, float], sweep: Sweep) -> list[str]:
@@ -168,10 +182,9 @@ def swept_sites(sites: Sequence[str], inner: Mapping[str, float], sweep: Sweep) 
 
 def sae_vectors(
     model: AudioModel,
-    sets: LabelSets,
     sweep: Sweep,
+    sounds: Sequence[LabelledSound],
     chosen: Sequence[str],
-    x: Mapping[str, np.ndarray],
     seed: int,
     paper: bool,
     options: Mapping[str, Any],
@@ -185,7 +198,6 @@ def sae_vectors(
         more = {name: options[name] for name in ("kept", "progress")}
         return pooled_crops(model, some, chosen, sweep.crops, seed=seed, **more)
 
-    sounds = list(sweep.sounds) or sets.train
     return divided_vectors(sounds, whole, crops if sweep.crops and not paper else None, seed)
 
 
