@@ -1,13 +1,13 @@
-"""`steer evaluate layers`: which layer of a model tells a label, and what sparse codes of it cost.
+"""`steer evaluate layers`: how well each layer of a model predicts a label, and what sparse codes of it cost.
 
-After `ssl-sae-singing.txt`, section 3: each clip is the mean of a layer's frames, a linear probe says how well that
-tells the label, and at some layers SAEs of falling numbers of active features show what sparsity costs in error and in
-the probe's accuracy.
+After `ssl-sae-singing.txt`, section 3: each clip is the mean of a layer's frames, from which a linear probe predicts
+the label; at some layers SAEs with fewer and fewer active features show what sparsity costs in reconstruction error and
+in the probe's accuracy.
 
 What differs from the paper: the probe is the convex optimum with a penalty chosen by cross-validation in groups
 (`evaluation.label_probe`); layers for the sweep are chosen by that cross-validation, not on the clips held out; the
 error is divided by the variance, so that layers and models can be compared; SAEs are trained on random stretches of the
-clips; and beside each number stand its interval, shuffled labels, an untrained SAE, and principal components. With
+clips; each number has an interval and is compared with shuffled labels, an untrained SAE and principal components. With
 `paper` the paper's settings hold (clips of 5 s, Adam, 2048 features, the raw vectors), to compare with its numbers.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from evaluation.dataset import LabelledSound
 from evaluation.folds import folds_of
-from evaluation.label_probe import chosen_strength, paper_probe, told
+from evaluation.label_probe import chosen_strength, paper_probe, predictions
 from evaluation.label_sets import LabelSets
 from evaluation.nulls import Null, clip_weights, null_of, share_right, shuffled, weighted_mean
 from evaluation.passes import Kept
@@ -44,7 +44,7 @@ from hooks.model import AudioModel
 CROPS = 8
 """Random stretches of each clip that SAEs are trained on."""
 PAPER_SECONDS, PAPER_WIDTH = 5.0, 2048
-NOT_TOLD = "not told from chance"
+AT_CHANCE = "not distinguishable from chance"
 BEST = "best"
 
 
@@ -64,7 +64,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe gets right [M] of the held-out clips from a representation, and the null."""
+    """Which held-out clips [M] a probe predicts correctly from a representation, and the null."""
 
     right_M: np.ndarray
     null: Null | None
@@ -73,9 +73,9 @@ class Probed:
 
 @dataclass(frozen=True)
 class Probes:
-    """Probes for the label of some clips, each fitted on those to train on and asked about the others.
+    """Probes for the label of some clips, each fitted on the training clips and scored on the others.
 
-    The penalty is chosen over `fold_N`; with `paper` the probe is the paper's, and fold 0 is what it is watched on.
+    The penalty is chosen over `fold_N`; with `paper` the probe is the paper's, and fold 0 is its validation set.
     """
 
     sets: LabelSets
@@ -88,19 +88,19 @@ class Probes:
         return chosen_strength(x_ND[: len(self.sets.train)], self.sets.train_y, self.fold_N)
 
     def of(self, x_ND: np.ndarray, strength: float | None, nulls: int) -> Probed:
-        """From vectors of the clips to train on, then those held out; with so many nulls."""
+        """A probe on vectors of the training clips, then of those held out, and `nulls` probes on shuffled labels."""
         rng = np.random.default_rng(self.seed)
         drawn = [shuffled(self.sets.train_y, self.sets.train_groups, rng) for _ in range(nulls)]
         null = null_of([float(self.right(x_ND, y_N, strength).mean()) for y_N in drawn])
         return Probed(self.right(x_ND, self.sets.train_y, strength), null, strength)
 
     def right(self, x_ND: np.ndarray, y_N: np.ndarray, strength: float | None) -> np.ndarray:
-        """Which of the held-out clips [M] a probe fitted on these labels gets right."""
-        train_ND, asked_MD = np.split(x_ND, [len(self.sets.train)])
+        """Which held-out clips [M] a probe fitted on these labels predicts correctly."""
+        train_ND, test_MD = np.split(x_ND, [len(self.sets.train)])
         if self.paper:
-            return paper_probe(train_ND, y_N, asked_MD, self.fold_N == 0, self.seed) == self.sets.held_out_y
+            return paper_probe(train_ND, y_N, test_MD, self.fold_N == 0, self.seed) == self.sets.held_out_y
         assert strength is not None
-        return told(train_ND, y_N, asked_MD, [strength])[0] == self.sets.held_out_y
+        return predictions(train_ND, y_N, test_MD, [strength])[0] == self.sets.held_out_y
 
 
 def evaluate(
@@ -156,7 +156,7 @@ def evaluate(
                 steps=sweep.steps,
             )[site]
             for one in representations(x[site], train_ND, swept, seed):
-                if one.name in (DENSE, ROTATED):  # a linear probe does not see a rotation
+                if one.name in (DENSE, ROTATED):  # a rotation does not change a linear probe
                     continue
                 best = None if paper else probes.chosen(one.values)[0]
                 found = probes.of(one.values, best, nulls if one.name == SAE_NAME else 0)
@@ -189,7 +189,7 @@ def sae_vectors(
     paper: bool,
     options: Mapping[str, Any],
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{site: (vectors to train SAEs on, vectors of other clips)}: a fifth of the clips, in groups, is only watched."""
+    """{site: (vectors to train SAEs on, vectors of other clips)}: a fifth of the clips, in groups, is validation."""
 
     def whole(some: list[LabelledSound]) -> dict[str, np.ndarray]:
         return pooled_activations(model, some, chosen, **options)
@@ -232,5 +232,5 @@ def row_of(
         "shuffled, 95 %": null.p95 if null else None,
         "error / variance": error,
         "dead": one.dead,
-        "remark": NOT_TOLD if null and null.reached_by(accuracy) else None,
+        "remark": AT_CHANCE if null and null.reached_by(accuracy) else None,
     }

@@ -3,8 +3,8 @@
     kept = pooled_cache(folder, model)
     x = pooled_activations(model, sounds, ["encoder.0", "encoder.3"], kept=kept)  # {site: [N, D]}
 
-Padding is left out: of Whisper's windows by what the model knows of its frames, and of AST's by the patches that start
-behind the end of the sound. `pooled_crops` gives the means of random stretches of each clip's frames: more vectors for
+Padding is left out: the padded frames of Whisper's windows, and the patches of AST that start after the end of the
+sound. `pooled_crops` gives the means of random stretches of each clip's frames: more vectors for
 an SAE to train on than there are clips. (Frames at the ends of a stretch have seen what is outside of it.)
 
 Vectors are cached on disk by a fingerprint of the model (its weights and the code that runs it) and of each clip (the

@@ -4,7 +4,7 @@ As `ssl-sae-singing.txt`, section 3.2: z = TopK(ReLU(W_e x + b_e)), x' = W_d z w
 taken off the input, the decoder's rows of any length, no loss for dead features; k = floor((1 - sparsity) N); Adam at
 1e-3, and the weights of the least error on clips that are not trained on.
 
-An SAE of 2048 features learns a few hundred vectors by heart: train it on random stretches of clips (`pooled_crops`)
+An SAE of 2048 features overfits a few hundred vectors: train it on random stretches of clips (`pooled_crops`)
 and look at errors on other clips.
 """
 
@@ -74,14 +74,14 @@ def divided_vectors(
     """{site: (vectors of four fifths of the clips and of their stretches, vectors of the other clips)}."""
     fold_N = folds_of([group_of(sound) for sound in sounds], seed=seed)
     train = [sound for sound, fold in zip(sounds, fold_N, strict=True) if fold]
-    watched = [sound for sound, fold in zip(sounds, fold_N, strict=True) if not fold]
-    train_x, watched_x = whole(train), whole(watched)
+    valid = [sound for sound, fold in zip(sounds, fold_N, strict=True) if not fold]
+    train_x, valid_x = whole(train), whole(valid)
     if crops is not None:
         train_x = {
             site: np.concatenate([train_x[site], x_NCD.reshape(-1, x_NCD.shape[2])])
             for site, x_NCD in crops(train).items()
         }
-    return {site: (train_x[site], watched_x[site]) for site in train_x}
+    return {site: (train_x[site], valid_x[site]) for site in train_x}
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def train_sweep(
             )
             for sparsity, number in places
         ]
-        data, watched = ({site: torch.from_numpy(one).float()} for one in (x_ND, valid[site]))
-        saes = train_saes(data, configs, validation=watched, device="cpu", progress=False)
+        data, validation = ({site: torch.from_numpy(one).float()} for one in (x_ND, valid[site]))
+        saes = train_saes(data, configs, validation=validation, device="cpu", progress=False)
         found[site] = Swept(site, dict(zip(places, saes, strict=True)))
     return found
 

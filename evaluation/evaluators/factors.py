@@ -46,10 +46,11 @@ CROPS = 8
 
 
 class FactorsConfig(ModelConfig):
-    """From how few dimensions of a layer, or of sparse codes of it, voice attributes are predicted.
+    """How many dimensions of a layer, or of sparse codes of it, predict voice attributes.
 
     Held-out R2, completeness and effective number of dimensions of factors by Lasso, on dense utterance vectors and on
-    SAEs of rising sparsity, beside untrained SAEs, principal components, another seed, duration and shuffled factors.
+    SAEs of rising sparsity, compared with untrained SAEs, principal components, another seed, duration, and shuffled
+    factors.
     """
 
     subsets: Names = Field(default=(), description="Which subsets, with commas. Default: all.")
@@ -72,7 +73,7 @@ class FactorsConfig(ModelConfig):
     quick: bool = Field(default=False, description="A small run: SAEs of 90 and 99 % alone, trained briefly.")
 
     def open(self) -> AudioModel:
-        """The model, once it is known that there are clips."""
+        """The model; the clips are checked first."""
         self.sounds()
         return super().open()
 
@@ -170,7 +171,7 @@ def tables(report: Report) -> list[Report]:
         {"site": site, **{name: f"{mean:.2g} ± {deviation:.2g}" for name, (mean, deviation) in counts.items()}}
         for site, counts in report.about["families"].items()
     ]
-    return [report, Report(f"How many of the {TOP} best-told factors are of a family, over sparsities", rows)]
+    return [report, Report(f"Number of the {TOP} best-predicted factors by family, over sparsities", rows)]
 
 
 STYLES = {SAE_NAME: ("-", "o"), SECOND: ("-", "."), RANDOM: ("--", "s"), PCA: (":", "^"), ROTATED: (":", "v")}
@@ -213,11 +214,11 @@ def over_sparsity(report: Report, site: str, column: str, title: str) -> Panel:
 
 
 def over_entropy(report: Report, site: str) -> Panel:
-    told = report.about["entropy and completeness"][site]
+    found = report.about["entropy and completeness"][site]
     rows = [
         row
         for row in report.clips
-        if row["site"] == site and row["vectors"] == SAE_NAME and row["sparsity"] == told["sparsity"]
+        if row["site"] == site and row["vectors"] == SAE_NAME and row["sparsity"] == found["sparsity"]
         and row["entropy"] is not None and row["completeness"] is not None
     ]  # fmt: skip
 
@@ -229,8 +230,10 @@ def over_entropy(report: Report, site: str) -> Panel:
         axes.set(xlabel="entropy of the factor in bits", ylabel="completeness")
         if rows:
             axes.legend(frameon=False, fontsize="x-small", ncols=2)
-        value = "-" if told["correlation"] is None else f"{told['correlation']:.2f} (noise up to {told['noise']:.2f})"
-        finish(axes, f"{site}, {told['sparsity']:g} %: rank correlation {value}", "both", legend=False)
+        value = (
+            "-" if found["correlation"] is None else f"{found['correlation']:.2f} (noise up to {found['noise']:.2f})"
+        )
+        finish(axes, f"{site}, {found['sparsity']:g} %: rank correlation {value}", "both", legend=False)
 
     return 12, draw
 
@@ -247,7 +250,7 @@ def families(report: Report) -> Panel:
             axes.barh(places, means, 0.95 * thick, xerr=deviations, label=site, error_kw={"elinewidth": 1})
         axes.set_yticks([place + thick * (len(counts) - 1) / 2 for place in range(len(names))], names)
         axes.invert_yaxis()
-        axes.set_xlabel(f"of the {TOP} best-told factors, mean and deviation over sparsities")
+        axes.set_xlabel(f"number of the {TOP} best-predicted factors, mean and deviation over sparsities")
         finish(axes, "Families", "x", legend=len(counts) > 1)
 
     return max(8, len(names) * len(counts)), draw
@@ -256,12 +259,12 @@ def families(report: Report) -> Panel:
 def headline(report: Report) -> list[TableRow]:
     """Of each site the SAE whose sparsity is nearest to the paper's."""
     found = []
-    for site, told in report.about["entropy and completeness"].items():
+    for site, found in report.about["entropy and completeness"].items():
         rows = {row["vectors"]: row for row in report.rows if row["site"] == site and row["sparsity"] is None}
         row = next(
             row
             for row in report.rows
-            if row["site"] == site and row["vectors"] == SAE_NAME and row["sparsity"] == f"{told['sparsity']:g} %"
+            if row["site"] == site and row["vectors"] == SAE_NAME and row["sparsity"] == f"{found['sparsity']:g} %"
         )
         name = f"effective dimensions of the ten best factors at {site}, {row['sparsity']} sparsity"
         found.append(line(name, row["dimensions"], dense=rows[DENSE]["dimensions"], R2=row["R2"]))

@@ -30,10 +30,10 @@ from hooks import AudioModel
 
 
 class LayersConfig(ModelConfig):
-    """Which layer of a model tells a label, and what sparse codes of its utterance vectors cost.
+    """How well each layer of a model predicts a label, and what sparse codes of its utterance vectors cost.
 
     A linear probe on each layer's mean over a clip; at some layers SAEs of rising sparsity, their error and the probe's
-    accuracy, beside an untrained SAE, principal components and shuffled labels.
+    accuracy, compared with an untrained SAE, principal components and shuffled labels.
     """
 
     subsets: Names = Field(default=(), description="Which subsets, with commas. Default: all.")
@@ -55,13 +55,13 @@ class LayersConfig(ModelConfig):
     nulls: int = Field(default=20, ge=0, description="How often labels are shuffled.")
     padding: bool = Field(default=False, description="Leave the patches of padding in the means of AST.")
     allow_confounded: bool = Field(
-        default=False, description="Report a label that cannot be told from speaker or corpus."
+        default=False, description="Report a label that is confounded with speaker or corpus."
     )
     paper: bool = Field(default=False, description="The settings of the paper on singing, to compare with its numbers.")
     quick: bool = Field(default=False, description="A small run: SAEs of 90 and 99 % alone, trained briefly.")
 
     def open(self) -> AudioModel:
-        """The model, once it is known that the label can be measured."""
+        """The model; the label is checked first."""
         self.sets()
         return super().open()
 

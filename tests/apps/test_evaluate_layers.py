@@ -1,4 +1,4 @@
-"""`steer evaluate layers` and `factors`, and what they say to wrong input."""
+"""`steer evaluate layers` and `factors`, and their errors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_factors_of_a_file(steer: Run, audio: Path, tmp_path: Path) -> None:
     report = json.loads((out / "factors.json").read_text())
     assert "paper's R2" in report["rows"][0] and report["about"]["features"] == {"encoder.0": 100}
     assert (out / "factors.png").read_bytes().startswith(b"\x89PNG")
-    assert "best-told factors" in shown
+    assert "best-predicted factors" in shown
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_labels_that_cannot_be_measured(failing: Callable[..., str], tmp_path: P
 
 def test_groups_that_would_make_a_result_empty(failing: Callable[..., str], steer: Run, tmp_path: Path) -> None:
     same = listed(tmp_path / "same", *rows("abababab", speakers="xyxyxyxy"))
-    assert "it cannot be told from the speaker" in failing("layers", "--audio", same)
+    assert "it is confounded with the speaker" in failing("layers", "--audio", same)
     crossing = listed(tmp_path / "crossing", *rows("abababab", groups="11223311"))
     assert "group 1 is in two splits; --allow-confounded" in failing("layers", "--audio", crossing)
     out = tmp_path / "out"
@@ -135,7 +135,7 @@ def test_groups_that_would_make_a_result_empty(failing: Callable[..., str], stee
     report = json.loads((out / "layers.json").read_text())
     assert report["title"].endswith(", confounded with speaker")
     assert report["about"]["notes"] == [
-        "2 of the column speaker (x, y) are in two splits: the result also holds what a probe knows of them"
+        "2 of the column speaker (x, y) are in two splits: the accuracy may come from recognising them"
     ]
 
 

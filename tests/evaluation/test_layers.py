@@ -1,4 +1,4 @@
-"""Probing of layers where it is known which one tells the label, and the sweep of SAEs."""
+"""Probing of layers of which one is known to hold the label, and the sweep of SAEs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from evaluation.config import EvaluationError
 from evaluation.dataset import Dataset
-from evaluation.label_probe import chosen_strength, paper_probe, told
+from evaluation.label_probe import chosen_strength, paper_probe, predictions
 from evaluation.label_sets import LabelSets, label_sets
-from evaluation.layers import NOT_TOLD, Sweep, evaluate
+from evaluation.layers import AT_CHANCE, Sweep, evaluate
 from evaluation.pooled import default_sites
 from evaluation.pooled_saes import DENSE, PCA, RANDOM, SAE_NAME, SECOND, active_of, width_of
 from evaluation.report import Interval, Report
@@ -38,10 +38,10 @@ def test_the_papers_numbers_of_active_features() -> None:
 
 def test_the_layer_that_tells_and_the_one_that_does_not(sets: LabelSets) -> None:
     report = evaluate(tiny_encoder(), sets, ["encoder.0", "encoder.1"], nulls=20)
-    hears, deaf = report.rows
-    assert hears["accuracy"].value >= 0.95 and hears["remark"] is None
-    assert hears["shuffled"] == pytest.approx(1 / 3, abs=0.12)
-    assert deaf["remark"] == NOT_TOLD and deaf["accuracy"].value < 0.6
+    first, second = report.rows
+    assert first["accuracy"].value >= 0.95 and first["remark"] is None
+    assert first["shuffled"] == pytest.approx(1 / 3, abs=0.12)
+    assert second["remark"] == AT_CHANCE and second["accuracy"].value < 0.6
     assert {row["vectors"] for row in report.rows} == {DENSE}
     assert report.about["accuracy by cross-validation"]["encoder.0"] > 0.95
     assert report.title == "Accuracy of a linear probe for label on utterance vectors of tiny"
@@ -80,7 +80,7 @@ def test_labels_that_have_nothing_to_do_with_the_sound(sets: LabelSets) -> None:
         random = LabelSets(**{**vars(sets), **values})
         (row,) = evaluate(tiny_encoder(), random, ["encoder.0"], nulls=10, seed=seed).rows
         remarks.append(row["remark"])
-    assert remarks.count(NOT_TOLD) >= 4
+    assert remarks.count(AT_CHANCE) >= 4
 
 
 def test_the_papers_settings_run_through(sets: LabelSets) -> None:
@@ -120,7 +120,7 @@ def test_untrained_networks_report_chance(kind: str, sets: LabelSets) -> None:
     tried = [row for row in report.rows if row["shuffled"] is not None]
     assert len(tried) == len(default_sites(model)) + len(report.about["sites of the sweep"])
     # the 95th percentile of ten draws is passed by chance too
-    assert sum(row["remark"] == NOT_TOLD for row in tried) >= len(tried) - 1
+    assert sum(row["remark"] == AT_CHANCE for row in tried) >= len(tried) - 1
 
 
 # --- the probe ---
@@ -131,7 +131,7 @@ def test_the_probe_finds_what_is_linear() -> None:
     x = rng.normal(size=(600, 20))
     y = (x @ rng.normal(size=(20, 4))).argmax(1)
     strength, inner = chosen_strength(x[:400], y[:400], np.arange(400) % 5)
-    answers = told(x[:400] * 1e-3, y[:400], x[400:] * 1e-3, [strength])[0]  # the scale does not matter
+    answers = predictions(x[:400] * 1e-3, y[:400], x[400:] * 1e-3, [strength])[0]  # the scale does not matter
     assert (answers == y[400:]).mean() > 0.85 and inner > 0.85
     by_adam = paper_probe(x[:400], y[:400], x[400:], np.arange(400) % 5 == 0, epochs=60)
     assert (by_adam == y[400:]).mean() > 0.6  # 1e-3 is slow
@@ -141,10 +141,10 @@ def test_more_dimensions_than_clips_and_constant_ones() -> None:
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=(60, 3)), np.zeros((60, 200)), rng.normal(size=(60, 1))], axis=1)
     y = (x[:, 0] > 0).astype(int)
-    assert (told(x[:40], y[:40], x[40:], [1.0])[0] == y[40:]).mean() > 0.8
+    assert (predictions(x[:40], y[:40], x[40:], [1.0])[0] == y[40:]).mean() > 0.8
     wide = np.concatenate([x, 0.01 * rng.normal(size=(60, 500)) + x[:, :1]], axis=1)
-    assert (told(wide[:40], y[:40], wide[40:], [0.1, 1.0]) == y[40:]).mean() > 0.9
-    assert told(np.ones((4, 2)), np.array([0, 1, 1, 1]), np.ones((3, 2)), [1.0]).tolist() == [[1, 1, 1]]
+    assert (predictions(wide[:40], y[:40], wide[40:], [0.1, 1.0]) == y[40:]).mean() > 0.9
+    assert predictions(np.ones((4, 2)), np.array([0, 1, 1, 1]), np.ones((3, 2)), [1.0]).tolist() == [[1, 1, 1]]
 
 
 # --- clips with a label ---
