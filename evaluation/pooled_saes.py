@@ -75,12 +75,11 @@ def divided_vectors(
     fold_N = folds_of([group_of(sound) for sound in sounds], seed=seed)
     train = [sound for sound, fold in zip(sounds, fold_N, strict=True) if fold]
     valid = [sound for sound, fold in zip(sounds, fold_N, strict=True) if not fold]
+    # crops first: their passes give the vectors of whole clips too
+    more = crops(train) if crops is not None else {}
     train_x, valid_x = whole(train), whole(valid)
-    if crops is not None:
-        train_x = {
-            site: np.concatenate([train_x[site], x_NCD.reshape(-1, x_NCD.shape[2])])
-            for site, x_NCD in crops(train).items()
-        }
+    for site, x_NCD in more.items():
+        train_x[site] = np.concatenate([train_x[site], x_NCD.reshape(-1, x_NCD.shape[2])])
     return {site: (train_x[site], valid_x[site]) for site in train_x}
 
 
