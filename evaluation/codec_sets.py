@@ -45,6 +45,10 @@ class Roles:
     probe_y: np.ndarray
     test_y: np.ndarray
 
+    @property
+    def every(self) -> list[LabelledSound]:
+        return [*self.sae, *self.watched, *self.probe, *self.test]
+
     def about(self) -> dict[str, int]:
         return {
             "clips of the SAEs": len(self.sae),
@@ -101,15 +105,19 @@ def vectors_of(
     """
 
     def whole(sounds: Sequence[LabelledSound]) -> np.ndarray:
-        return pooled_activations(codec, sounds, [site], first_s=FIRST_S, kept=kept, progress=progress)[place]
+        # of clips that are not longer what the pass of their stretches left is taken
+        first_s = FIRST_S if any(seconds_of[sound.name] > FIRST_S for sound in sounds) else None
+        return pooled_activations(codec, sounds, [place], first_s=first_s, kept=kept, progress=progress)[place]
 
     place = codec.site(site).name
+    seconds_of = {sound.name: audio_info(sound.path).seconds for sound in roles.every}
+    long = [sound for sound in roles.sae if seconds_of[sound.name] > LONG_S]
     with with_codebooks(codec, count):
-        sae_ND, watched_VD, probe_PD, test_MD = map(whole, (roles.sae, roles.watched, roles.probe, roles.test))
-        long = [sound for sound in roles.sae if audio_info(sound.path).seconds > LONG_S]
         if long:
-            crops_NCD = pooled_crops(codec, long, [site], CROPS, seed=seed, kept=kept, progress=progress)[place]
-            sae_ND = np.concatenate([sae_ND, crops_NCD.reshape(-1, crops_NCD.shape[2])])
+            crops_NCD = pooled_crops(codec, long, [place], CROPS, seed=seed, kept=kept, progress=progress)[place]
+        sae_ND, watched_VD, probe_PD, test_MD = map(whole, (roles.sae, roles.watched, roles.probe, roles.test))
+    if long:
+        sae_ND = np.concatenate([sae_ND, crops_NCD.reshape(-1, crops_NCD.shape[2])])
     found = Vectors(
         sae_ND,
         watched_VD,

@@ -1,14 +1,14 @@
 """Informativeness and completeness: how well factors are predicted from a representation, and from how few dimensions.
 
-After Eastwood and Williams (ICLR 2018): a Lasso regression for each factor, whose absolute weights R [N, F] say which
-of N dimensions a factor is read from. Completeness of factor j is 1 + sum_i p_ij ln p_ij / ln N with p_ij = R_ij /
-sum_i R_ij: 1 where a single dimension is read, 0 where all are, alike. The base ln N makes it grow with dimensions that
+After Eastwood and Williams (ICLR 2018): a Lasso regression for each factor, whose absolute weights R [N, F] show which
+of N dimensions predict a factor. Completeness of factor j is 1 + sum_i p_ij ln p_ij / ln N with p_ij = R_ij /
+sum_i R_ij: 1 for a single dimension, 0 for equal weights on all. The base ln N makes it grow with dimensions that
 are never used; the effective number of dimensions, exp(H_j), does not.
 
 Informativeness is R2 on clips that the regression was not fitted on. In-sample, as the paper on singing has it
 (`ssl-sae-singing.txt`, section 4.2), 2048 dimensions of noise predict a factor of 400 clips with R2 = 0.22. A factor
 that is not predicted has no completeness (None): its weights are those of noise, and where they are all 0 the paper's
-formula says 1.
+formula gives 1.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Lassos:
         weights_NA = np.zeros((len(self.live_N), len(alphas)))
         xy_L = np.ascontiguousarray(self.xy_LF[:, factor])
         if not self.live_N.any() or np.abs(xy_L).max() <= alphas[-1] * len(self.x_ML):
-            return weights_NA  # no dimension is worth the smallest penalty
+            return weights_NA  # the penalty leaves no dimension
         path = require("sklearn.linear_model", "eval").lasso_path
         weights_NA[self.live_N] = path(
             self.x_ML,
@@ -102,11 +102,11 @@ def fit(x_MN: np.ndarray, f_MF: np.ndarray, fold_M: np.ndarray, alpha: float | N
     factors = range(f_MF.shape[1])
     predicted_MF = np.zeros(f_MF.shape)
     for fold in np.unique(fold_M):
-        rows, asked = np.flatnonzero(fold_M != fold), np.flatnonzero(fold_M == fold)
+        rows, test = np.flatnonzero(fold_M != fold), np.flatnonzero(fold_M == fold)
         lassos = Lassos(x_MN[rows], f_MF[rows])
         for factor in factors:
             weights_N1 = weights_of(lassos, rows, factor)
-            predicted_MF[asked, factor] = lassos.predicted(x_MN[asked], weights_N1, factor)[:, 0]
+            predicted_MF[test, factor] = lassos.predicted(x_MN[test], weights_N1, factor)[:, 0]
     rows = np.arange(len(x_MN))
     lassos = Lassos(x_MN, f_MF)
     weights_NF = np.stack([np.abs(weights_of(lassos, rows, factor)[:, 0]) for factor in factors], axis=1)
@@ -123,16 +123,16 @@ def chosen_alpha(x_MN: np.ndarray, f_M: np.ndarray, lassos: Lassos, factor: int,
     error_A = np.zeros(ALPHAS)
     for fold in range(5):
         inside = Lassos(x_MN[fold_M != fold], f_M[fold_M != fold, None])
-        told_MA = inside.predicted(x_MN[fold_M == fold], inside.path(0, alphas), 0)
-        error_A += np.square(told_MA - f_M[fold_M == fold, None]).sum(0)
+        predicted_MA = inside.predicted(x_MN[fold_M == fold], inside.path(0, alphas), 0)
+        error_A += np.square(predicted_MA - f_M[fold_M == fold, None]).sum(0)
     return float(alphas[error_A.argmin()])
 
 
 def in_sample_r2(x_MN: np.ndarray, f_MF: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
     """R2 [F] on the clips that the regressions were fitted on: the paper's, which noise raises too."""
     lassos = Lassos(x_MN, f_MF)
-    told_MF = [lassos.predicted(x_MN, lassos.path(j, np.array([alpha])), j)[:, 0] for j in range(f_MF.shape[1])]
-    return r2(f_MF, np.stack(told_MF, axis=1))[0]
+    predicted_MF = [lassos.predicted(x_MN, lassos.path(j, np.array([alpha])), j)[:, 0] for j in range(f_MF.shape[1])]
+    return r2(f_MF, np.stack(predicted_MF, axis=1))[0]
 
 
 def r2(f_MF: np.ndarray, predicted_MF: np.ndarray, weights_XM: np.ndarray | None = None) -> np.ndarray:
@@ -173,7 +173,7 @@ def disentanglement(weights_NF: np.ndarray) -> float:
 
 
 def paper_completeness(weights_NF: np.ndarray) -> np.ndarray:
-    """C [F] by the paper's code: a factor that nothing predicts, whose weights are all 0, gets 1."""
+    """C [F] by the paper's code: a factor that nothing predicts, whose weights are all 0, has 1."""
     r_NF = np.abs(np.asarray(weights_NF, dtype=np.float64))
     p_NF = r_NF / (r_NF.sum(0) + TINY)
     return 1 + (p_NF * np.log(p_NF + TINY)).sum(0) / np.log(len(r_NF) + TINY)

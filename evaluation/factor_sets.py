@@ -1,7 +1,7 @@
 """Factors of sounds, such as the mean pitch of a clip: eGeMAPS by openSMILE, a free set of 24, or a CSV file's columns.
 
 eGeMAPS (88 functionals, version 02) comes by the package opensmile, the extra `egemaps`. Its licence, audEERING's
-research licence, allows no commercial use, whatever its classifier says. `basic` has no such limit.
+research licence, allows no commercial use, although its package metadata says MIT. `basic` has no such limit.
 """
 
 from __future__ import annotations

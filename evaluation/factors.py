@@ -1,15 +1,15 @@
-"""`steer evaluate factors`: from how few dimensions of a layer, or of a sparse code of it, is a voice attribute read?
+"""`steer evaluate factors`: how many dimensions of a layer, or of a sparse code of it, predict a voice attribute?
 
 After `ssl-sae-singing.txt`, section 4: factors of clips (eGeMAPS) are predicted from utterance vectors by Lasso, from
-the dense ones of a layer and from SAEs of rising sparsity. R2 says whether a factor is there (informativeness), the
-spread of the weights how many dimensions it takes (`evaluation.dci`).
+the dense ones of a layer and from SAEs of rising sparsity. R2 measures whether a factor can be predicted
+(informativeness), the spread of the weights how many dimensions that takes (`evaluation.dci`).
 
-What differs from the paper: R2 is of clips that the regression was not fitted on; completeness counts only for factors
-with R2 of 0.2 and more, and beside it stands the effective number of dimensions, which does not depend on how many
-there are; the ten best factors are chosen once, on the dense vectors of the layer. Beside each SAE stand one of another
-seed, an untrained one of the same size, and as many principal components, as they are and rotated: with fewer active
-features everything is read from fewer dimensions, trained or not. Duration alone and shuffled factors are rows too.
-With `paper` the paper's own definitions, which are inflated, stand in columns beside these.
+What differs from the paper: R2 is of clips that the regression was not fitted on; completeness is reported only for
+factors with R2 of at least 0.2, with the effective number of dimensions, which does not depend on the size of the
+dictionary; the ten best factors are chosen once, on the dense vectors of the layer. Each SAE is compared with one of
+another seed, an untrained one of the same size, and as many principal components, unrotated and rotated: with fewer
+active features a prediction uses fewer dimensions, trained or not. Duration alone and shuffled factors have rows too.
+With `paper` there are columns by the paper's own definitions, which are inflated.
 
 Intervals of R2 are of the paired Bayesian bootstrap over clips; those of the number of dimensions over the ten factors.
 """
@@ -52,8 +52,8 @@ OWN_ALPHA = (DENSE, SAE_NAME, RANDOM)
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known of all factors from one representation."""
+class Predicted:
+    """How well all factors are predicted from one representation."""
 
     one: Representation
     fit: Fit
@@ -104,12 +104,12 @@ def evaluate(
     weights_XM = clip_weights(groups, seed)
     entropy_F = [knn_entropy(column) for column in factors.values.T]
 
-    def told(one: Representation, values_MF: np.ndarray, top: np.ndarray | None = None) -> Told:
+    def predicted(one: Representation, values_MF: np.ndarray, top: np.ndarray | None = None) -> Predicted:
         found = fit(one.values, values_MF, fold_M)
         chosen = None
         if own_alpha and top is not None and one.name in OWN_ALPHA:
             chosen = fit(one.values, values_MF[:, top], fold_M, None, seed).r2()[0]
-        return Told(one, found, found.r2(weights_XM), chosen)
+        return Predicted(one, found, found.r2(weights_XM), chosen)
 
     rows: list[Row] = []
     every: list[Row] = []
@@ -120,18 +120,18 @@ def evaluate(
     shuffled_MF = factors.values[rng.permutation(len(factors.values))]
     for site in x:
         dense, *others = representations(x[site], fit_x[site], swept[site], seed)
-        reference = told(dense, factors.values)
+        reference = predicted(dense, factors.values)
         top = np.argsort(-reference.r2_XF[0])[:TOP]
         if own_alpha:
-            reference = told(dense, factors.values, top)
+            reference = predicted(dense, factors.values, top)
         best[site] = [factors.names[number] for number in top]
         length = Representation(DURATION, None, 1, np.asarray(durations_M, dtype=np.float64)[:, None])
-        results = [reference, told(length, factors.values)]
-        results += [told(one, factors.values, top) for one in progress(others)]
+        results = [reference, predicted(length, factors.values)]
+        results += [predicted(one, factors.values, top) for one in progress(others)]
         for result in results:
             rows.append(row_of(site, result, reference, top, paper))
             every += factor_rows(site, result, factors, entropy_F, top)
-        noise = told(Representation(SHUFFLED, None, None, dense.values), shuffled_MF)
+        noise = predicted(Representation(SHUFFLED, None, None, dense.values), shuffled_MF)
         rows.append(row_of(site, noise, reference, top, paper))
         sparse = [result for result in results if result.one.name == SAE_NAME]
         families[site] = family_counts(sparse, factors)
@@ -150,11 +150,11 @@ def evaluate(
         "intervals": "95 %: of R2 over the clips, of dimensions over the ten factors",
         "notes": factors.notes,
     }
-    title = f"The {len(top)} factors that dense vectors of {model_name} tell best, {len(sounds)} clips"
+    title = f"The {len(top)} factors predicted best from dense vectors of {model_name}, {len(sounds)} clips"
     return Report(title, rows, every, about)
 
 
-def row_of(site: str, result: Told, dense: Told, top: np.ndarray, paper: bool) -> Row:
+def row_of(site: str, result: Predicted, dense: Predicted, top: np.ndarray, paper: bool) -> Row:
     count = len(result.fit.f_MF)
     mean_X, dense_X = result.r2_XF[:, top].mean(1), dense.r2_XF[:, top].mean(1)
     same = result is dense
@@ -186,7 +186,7 @@ def over_factors(values_T: np.ndarray) -> Interval | None:
     return interval(weights_XK @ known_K / weights_XK.sum(1), len(known_K))
 
 
-def paper_values(result: Told, dense: bool) -> Row:
+def paper_values(result: Predicted, dense: bool) -> Row:
     """By the paper's code: R2 in-sample, of the ten factors with the largest; completeness of the ten that are most
     complete, and of dense vectors of the ten of largest R2. Unpredictable factors count as complete."""
     r2_F = in_sample_r2(result.one.values, result.fit.f_MF)
@@ -196,7 +196,7 @@ def paper_values(result: Told, dense: bool) -> Row:
 
 
 def factor_rows(
-    site: str, result: Told, factors: Factors, entropy_F: Sequence[float | None], top: np.ndarray
+    site: str, result: Predicted, factors: Factors, entropy_F: Sequence[float | None], top: np.ndarray
 ) -> list[Row]:
     """A row for each factor, as the file factors.csv has it."""
     columns = result.r2_XF[0], result.completeness, result.dimensions
@@ -208,8 +208,8 @@ def factor_rows(
             "factor": name,
             "family": factors.families[number],
             "R2": round(float(columns[0][number]), 4),
-            "completeness": known(columns[1][number]),
-            "dimensions": known(columns[2][number]),
+            "completeness": rounded(columns[1][number]),
+            "dimensions": rounded(columns[2][number]),
             "entropy": None if entropy_F[number] is None else round(float(entropy_F[number] or 0), 4),
             "best": bool(number in top),
         }
@@ -217,19 +217,19 @@ def factor_rows(
     ]
 
 
-def known(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 4)
 
 
-def family_counts(sparse: Sequence[Told], factors: Factors) -> dict[str, list[float]]:
-    """{family: [mean, deviation] over sparsities} of how many of the ten best-told factors are of it."""
+def family_counts(sparse: Sequence[Predicted], factors: Factors) -> dict[str, list[float]]:
+    """{family: [mean, deviation] over sparsities} of its number among the ten best-predicted factors."""
     counts = [Counter(factors.families[number] for number in np.argsort(-result.r2_XF[0])[:TOP]) for result in sparse]
     names = list(dict.fromkeys(factors.families))
     values = {name: [count[name] for count in counts] for name in names}
     return {name: [round(float(np.mean(some)), 3), round(float(np.std(some)), 3)] for name, some in values.items()}
 
 
-def correlation(entropy_F: Sequence[float | None], result: Told) -> dict[str, float | int | None]:
+def correlation(entropy_F: Sequence[float | None], result: Predicted) -> dict[str, float | int | None]:
     """Spearman's rank correlation of entropy and completeness over informative factors, and what noise reaches."""
     stats = require("scipy.stats", "eval")
     complete_F = result.completeness

@@ -35,9 +35,9 @@ class Standard:
         return ((x_ND - self.mean_D) / self.std_D)[:, self.kept_D]
 
 
-def told(x_ND: np.ndarray, y_N: np.ndarray, asked_MD: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
-    """The classes [S, M] that probes fitted on x, y give to others, each of another strength and begun at the solution
-    of the one before.
+def predictions(x_ND: np.ndarray, y_N: np.ndarray, test_MD: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+    """The classes [S, M] that probes fitted on x, y predict for other vectors: a probe per strength, each started from
+    the solution of the one before.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -45,12 +45,12 @@ def told(x_ND: np.ndarray, y_N: np.ndarray, asked_MD: np.ndarray, strengths: Seq
     linear_model = require("sklearn.linear_model", "eval")
     standard = Standard(x_ND)
     if not standard.kept_D.any() or len(np.unique(y_N)) < 2:
-        return np.full((len(strengths), len(asked_MD)), np.bincount(y_N).argmax())
-    known_ND, others_MD = standard(x_ND), standard(asked_MD)
+        return np.full((len(strengths), len(test_MD)), np.bincount(y_N).argmax())
+    known_ND, x_MD = standard(x_ND), standard(test_MD)
     if known_ND.shape[1] > len(known_ND):
         # the solution lies in the span of the clips: as many coordinates as clips are enough
         span_DK = np.linalg.qr(known_ND.T)[0]
-        known_ND, others_MD = known_ND @ span_DK, others_MD @ span_DK
+        known_ND, x_MD = known_ND @ span_DK, x_MD @ span_DK
     probe = linear_model.LogisticRegression(max_iter=MAX_ITER, tol=TOLERANCE, warm_start=True)
     found = []
     with warnings.catch_warnings():
@@ -58,7 +58,7 @@ def told(x_ND: np.ndarray, y_N: np.ndarray, asked_MD: np.ndarray, strengths: Seq
         warnings.simplefilter("ignore", require("sklearn.exceptions", "eval").ConvergenceWarning)
         for strength in strengths:
             probe.C = strength
-            found.append(probe.fit(known_ND, y_N).predict(others_MD))
+            found.append(probe.fit(known_ND, y_N).predict(x_MD))
     return np.stack(found)
 
 
@@ -66,8 +66,8 @@ def chosen_strength(x_ND: np.ndarray, y_N: np.ndarray, fold_N: np.ndarray) -> tu
     """The strength whose probes are right most often about the folds that they are not fitted on, and how often."""
     right_S = np.zeros(len(STRENGTHS))
     for fold in np.unique(fold_N):
-        asked_N = fold_N == fold
-        right_S += (told(x_ND[~asked_N], y_N[~asked_N], x_ND[asked_N], STRENGTHS) == y_N[asked_N]).sum(1)
+        test_N = fold_N == fold
+        right_S += (predictions(x_ND[~test_N], y_N[~test_N], x_ND[test_N], STRENGTHS) == y_N[test_N]).sum(1)
     best = int(right_S.argmax())
     return STRENGTHS[best], float(right_S[best] / len(y_N))
 
@@ -76,11 +76,11 @@ EPOCHS, BATCH, RATE = 120, 32, 1e-3
 
 
 def paper_probe(
-    x_ND: np.ndarray, y_N: np.ndarray, asked_MD: np.ndarray, valid_N: np.ndarray, seed: int = 0, epochs: int = EPOCHS
+    x_ND: np.ndarray, y_N: np.ndarray, test_MD: np.ndarray, valid_N: np.ndarray, seed: int = 0, epochs: int = EPOCHS
 ) -> np.ndarray:
-    """The classes [M] by one linear layer trained with Adam on vectors as they are: the weights of the epoch with the
-    lowest loss on the clips in `valid_N`."""
-    x, y, asked = torch.from_numpy(x_ND).float(), torch.from_numpy(y_N).long(), torch.from_numpy(asked_MD).float()
+    """The classes [M] predicted by one linear layer trained with Adam on unscaled vectors: the weights of the epoch
+    with the lowest loss on the clips in `valid_N`."""
+    x, y, test = torch.from_numpy(x_ND).float(), torch.from_numpy(y_N).long(), torch.from_numpy(test_MD).float()
     valid = torch.from_numpy(valid_N)
     with seeded(seed):
         layer = torch.nn.Linear(x.shape[1], int(y.max()) + 1)
@@ -98,4 +98,4 @@ def paper_probe(
                 least, best = loss, {name: value.clone() for name, value in layer.state_dict().items()}
         layer.load_state_dict(best)
         with torch.no_grad():
-            return layer(asked).argmax(1).numpy()
+            return layer(test).argmax(1).numpy()

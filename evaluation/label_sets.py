@@ -46,7 +46,7 @@ class LabelSets:
         return float((self.held_out_y == np.bincount(self.train_y).argmax()).mean())
 
     def about(self) -> dict[str, object]:
-        """What reports say of the clips."""
+        """Counts and notes for a report."""
         return {
             "label": self.label,
             "classes": len(self.classes),
@@ -69,7 +69,7 @@ def label_sets(
 
     Raises:
         LabelError: no clip has the label, there are fewer than two classes, or a class has one clip to train on.
-        ConfoundError: the label cannot be told from a group, or a group is in two splits (`evaluation.confounds`).
+        ConfoundError: the label is confounded with a group, or a group is in two splits (`evaluation.confounds`).
         AudioFileError: no clips of a split, or one that is missing.
     """
     dataset.check()

@@ -1,13 +1,13 @@
-"""`steer evaluate layers`: which layer of a model tells a label, and what sparse codes of it cost.
+"""`steer evaluate layers`: how well each layer of a model predicts a label, and what sparse codes of it cost.
 
-After `ssl-sae-singing.txt`, section 3: each clip is the mean of a layer's frames, a linear probe says how well that
-tells the label, and at some layers SAEs of falling numbers of active features show what sparsity costs in error and in
-the probe's accuracy.
+After `ssl-sae-singing.txt`, section 3: each clip is the mean of a layer's frames, from which a linear probe predicts
+the label; at some layers SAEs with fewer and fewer active features show what sparsity costs in reconstruction error and
+in the probe's accuracy.
 
 What differs from the paper: the probe is the convex optimum with a penalty chosen by cross-validation in groups
 (`evaluation.label_probe`); layers for the sweep are chosen by that cross-validation, not on the clips held out; the
 error is divided by the variance, so that layers and models can be compared; SAEs are trained on random stretches of the
-clips; and beside each number stand its interval, shuffled labels, an untrained SAE, and principal components. With
+clips; each number has an interval and is compared with shuffled labels, an untrained SAE and principal components. With
 `paper` the paper's settings hold (clips of 5 s, Adam, 2048 features, the raw vectors), to compare with its numbers.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from evaluation.dataset import LabelledSound
 from evaluation.folds import folds_of
-from evaluation.label_probe import chosen_strength, paper_probe, told
+from evaluation.label_probe import chosen_strength, paper_probe, predictions
 from evaluation.label_sets import LabelSets
 from evaluation.nulls import Null, clip_weights, null_of, share_right, shuffled, weighted_mean
 from evaluation.passes import Kept
@@ -44,7 +44,7 @@ from hooks.model import AudioModel
 CROPS = 8
 """Random stretches of each clip that SAEs are trained on."""
 PAPER_SECONDS, PAPER_WIDTH = 5.0, 2048
-NOT_TOLD = "not told from chance"
+AT_CHANCE = "not distinguishable from chance"
 BEST = "best"
 
 
@@ -64,11 +64,43 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe gets right [M] of the held-out clips from a representation, and the null."""
+    """Which held-out clips [M] a probe predicts correctly from a representation, and the null."""
 
     right_M: np.ndarray
     null: Null | None
-    strength: float | None = None
+    strength: float | None
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Probes for the label of some clips, each fitted on the training clips and scored on the others.
+
+    The penalty is chosen over `fold_N`; with `paper` the probe is the paper's, and fold 0 is its validation set.
+    """
+
+    sets: LabelSets
+    fold_N: np.ndarray
+    paper: bool
+    seed: int
+
+    def chosen(self, x_ND: np.ndarray) -> tuple[float, float]:
+        """The penalty's strength, and the accuracy by cross-validation on the clips to train on."""
+        return chosen_strength(x_ND[: len(self.sets.train)], self.sets.train_y, self.fold_N)
+
+    def of(self, x_ND: np.ndarray, strength: float | None, nulls: int) -> Probed:
+        """A probe on vectors of the training clips, then of those held out, and `nulls` probes on shuffled labels."""
+        rng = np.random.default_rng(self.seed)
+        drawn = [shuffled(self.sets.train_y, self.sets.train_groups, rng) for _ in range(nulls)]
+        null = null_of([float(self.right(x_ND, y_N, strength).mean()) for y_N in drawn])
+        return Probed(self.right(x_ND, self.sets.train_y, strength), null, strength)
+
+    def right(self, x_ND: np.ndarray, y_N: np.ndarray, strength: float | None) -> np.ndarray:
+        """Which held-out clips [M] a probe fitted on these labels predicts correctly."""
+        train_ND, test_MD = np.split(x_ND, [len(self.sets.train)])
+        if self.paper:
+            return paper_probe(train_ND, y_N, test_MD, self.fold_N == 0, self.seed) == self.sets.held_out_y
+        assert strength is not None
+        return predictions(train_ND, y_N, test_MD, [strength])[0] == self.sets.held_out_y
 
 
 def evaluate(
@@ -94,44 +126,28 @@ def evaluate(
         TrainingError: vectors that an SAE cannot be trained on.
         MissingExtraError: scikit-learn is not installed.
     """
-    train_count = len(sets.train)
     options: dict[str, Any] = {"padding": padding, "kept": kept, "progress": progress}
     if paper:
         options |= {"first_s": PAPER_SECONDS, "fill": True, "padding": True}
     x = pooled_activations(model, [*sets.train, *sets.held_out], sites, **options)
-    fold_N = folds_of(sets.train_groups, sets.train_y, seed=seed)
+    probes = Probes(sets, folds_of(sets.train_groups, sets.train_y, seed=seed), paper, seed)
     weights_XM = clip_weights(sets.held_out_groups, seed)
-
-    def probed(x_ND: np.ndarray, strength: float | None, count: int) -> Probed:
-        """With a strength that was chosen before, or without one by the paper's probe."""
-        train_ND, asked_MD = x_ND[:train_count], x_ND[train_count:]
-
-        def answers(y_N: np.ndarray) -> np.ndarray:
-            if strength is None:
-                return paper_probe(train_ND, y_N, asked_MD, fold_N == 0, seed)
-            return told(train_ND, y_N, asked_MD, [strength])[0]
-
-        rng = np.random.default_rng(seed)
-        drawn = [shuffled(sets.train_y, sets.train_groups, rng) for _ in range(count)]
-        null = null_of([float((answers(y_N) == sets.held_out_y).mean()) for y_N in drawn])
-        return Probed(answers(sets.train_y) == sets.held_out_y, null, strength)
-
     rows: list[Row] = []
     dense: dict[str, Probed] = {}
     inner: dict[str, float] = {}
     for site in progress(list(sites)):
-        strength, inner[site] = chosen_strength(x[site][:train_count], sets.train_y, fold_N)
-        dense[site] = probed(x[site], None if paper else strength, nulls)
+        strength, inner[site] = probes.chosen(x[site])
+        dense[site] = probes.of(x[site], None if paper else strength, nulls)
         rows.append(row_of(site, Representation(DENSE, None, None, x[site]), dense[site], weights_XM))
 
     chosen = swept_sites(sites, inner, sweep) if sweep is not None else []
     if sweep is not None:
-        vectors = sae_vectors(model, sets, sweep, chosen, x, seed, paper, options)
+        vectors = sae_vectors(model, sweep, list(sweep.sounds) or sets.train, chosen, seed, paper, options)
         for site in progress(chosen):
-            train_ND, valid_ND = vectors[site]
+            train_ND, watched_ND = vectors[site]
             swept = train_sweep(
                 {site: train_ND},
-                {site: valid_ND},
+                {site: watched_ND},
                 sweep.sparsities,
                 width=sweep.width or (PAPER_WIDTH if paper else None),
                 seeds=sweep.seeds,
@@ -140,11 +156,11 @@ def evaluate(
                 steps=sweep.steps,
             )[site]
             for one in representations(x[site], train_ND, swept, seed):
-                if one.name in (DENSE, ROTATED):  # a linear probe does not see a rotation
+                if one.name in (DENSE, ROTATED):  # a rotation does not change a linear probe
                     continue
-                best = None if paper else chosen_strength(one.values[:train_count], sets.train_y, fold_N)[0]
-                found = probed(one.values, best, nulls if one.name == SAE_NAME else 0)
-                rows.append(row_of(site, one, found, weights_XM, dense[site], x[site], train_count))
+                best = None if paper else probes.chosen(one.values)[0]
+                found = probes.of(one.values, best, nulls if one.name == SAE_NAME else 0)
+                rows.append(row_of(site, one, found, weights_XM, dense[site], x[site], len(sets.train)))
     about = {
         "model": model.name,
         **sets.about(),
@@ -156,9 +172,7 @@ def evaluate(
         "intervals": "95 %, Bayesian bootstrap over the held-out clips, over groups where there are 5 or more",
     }
     title = f"Accuracy of a linear probe for {sets.label} on utterance vectors of {model.name}"
-    if sets.confound:
-        title += f", {sets.confound}"
-    return Report(title, rows, [], about)
+    return Report(f"{title}, {sets.confound}" if sets.confound else title, rows, [], about)
 
 
 def swept_sites(sites: Sequence[str], inner: Mapping[str, float], sweep: Sweep) -> list[str]:
@@ -168,15 +182,14 @@ def swept_sites(sites: Sequence[str], inner: Mapping[str, float], sweep: Sweep) 
 
 def sae_vectors(
     model: AudioModel,
-    sets: LabelSets,
     sweep: Sweep,
+    sounds: Sequence[LabelledSound],
     chosen: Sequence[str],
-    x: Mapping[str, np.ndarray],
     seed: int,
     paper: bool,
     options: Mapping[str, Any],
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{site: (vectors to train SAEs on, vectors of other clips)}: a fifth of the clips, in groups, is only watched."""
+    """{site: (vectors to train SAEs on, vectors of other clips)}: a fifth of the clips, in groups, is validation."""
 
     def whole(some: list[LabelledSound]) -> dict[str, np.ndarray]:
         return pooled_activations(model, some, chosen, **options)
@@ -185,7 +198,6 @@ def sae_vectors(
         more = {name: options[name] for name in ("kept", "progress")}
         return pooled_crops(model, some, chosen, sweep.crops, seed=seed, **more)
 
-    sounds = list(sweep.sounds) or sets.train
     return divided_vectors(sounds, whole, crops if sweep.crops and not paper else None, seed)
 
 
@@ -220,5 +232,5 @@ def row_of(
         "shuffled, 95 %": null.p95 if null else None,
         "error / variance": error,
         "dead": one.dead,
-        "remark": NOT_TOLD if null and null.reached_by(accuracy) else None,
+        "remark": AT_CHANCE if null and null.reached_by(accuracy) else None,
     }

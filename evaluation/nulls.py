@@ -1,8 +1,8 @@
-"""What stands beside each number: its interval, what shuffled labels give, and representations that learned nothing.
+"""Intervals, permutation nulls and untrained controls of a result.
 
-Null: the labels of the training clips are permuted (`shuffled`), the same is fitted on them and asked about the real
-labels of the held-out clips. Where a label is constant in each group (a speaker, a recording), whole groups get the
-label of another: the clips of a group are alike, and permuting them one by one would break what makes chance high.
+Null: the labels of the training clips are permuted (`shuffled`), the same probe is fitted on them and scored on the
+real labels of the held-out clips. Where a label is constant in each group (a speaker, a recording), labels are permuted
+among whole groups: the clips of a group are alike, and permuting them one by one would make chance too low.
 
 Controls of an SAE: the same SAE with its first weights (`random_sae`), and as many principal components as it has
 active features (`pca`), as they are or rotated (`rotation`).
@@ -37,7 +37,7 @@ class Null:
     count: int
 
     def reached_by(self, result: Interval) -> bool:
-        """Whether the result is not told from chance: its interval touches the null's 95th percentile."""
+        """Whether the result is at chance: its interval touches the null's 95th percentile."""
         return bool(result.low <= self.p95)
 
 

@@ -4,7 +4,7 @@ As `ssl-sae-singing.txt`, section 3.2: z = TopK(ReLU(W_e x + b_e)), x' = W_d z w
 taken off the input, the decoder's rows of any length, no loss for dead features; k = floor((1 - sparsity) N); Adam at
 1e-3, and the weights of the least error on clips that are not trained on.
 
-An SAE of 2048 features learns a few hundred vectors by heart: train it on random stretches of clips (`pooled_crops`)
+An SAE of 2048 features overfits a few hundred vectors: train it on random stretches of clips (`pooled_crops`)
 and look at errors on other clips.
 """
 
@@ -18,10 +18,12 @@ from fractions import Fraction
 import numpy as np
 import torch
 
+from evaluation.config import EvaluationError
 from evaluation.confounds import group_of
 from evaluation.dataset import LabelledSound
 from evaluation.folds import folds_of
 from evaluation.nulls import Components, pca, random_sae, rotation
+from hooks.model import AudioModel
 from steer.sae import SAE
 from steer.training import TrainConfig, train_saes
 
@@ -31,6 +33,7 @@ RATIO = Fraction(8, 3)
 """Features for each channel: 2048 for 768."""
 STEPS, BATCH, PATIENCE = 2000, 256, 300
 """As many steps at most, unless the error has not fallen for `PATIENCE` of them."""
+QUICK_STEPS, QUICK_SPARSITIES = 400, (90.0, 99.0)
 PAPER_EPOCHS, PAPER_BATCH = 100, 32
 RATE = 1e-3
 DENSE, SAE_NAME, SECOND, RANDOM, PCA, ROTATED = "dense", "SAE", "SAE, other seed", "random SAE", "PCA", "rotated PCA"
@@ -40,17 +43,26 @@ def active_of(width: int, sparsity: float) -> int:
     """floor((1 - sparsity / 100) * width), as the number that is written: 90 % of 2048 leaves 204.
 
     Raises:
-        ValueError: none or all would be left.
+        EvaluationError: none or all would be left.
     """
     active = math.floor(width * (1 - Fraction(str(sparsity)) / 100))
     if not 0 < active < width:
-        raise ValueError(f"a sparsity of {sparsity:g} % leaves {active} of {width} features")
+        raise EvaluationError(f"a sparsity of {sparsity:g} % leaves {active} of {width} features")
     return active
 
 
 def width_of(channels: int) -> int:
     """Features for as many channels."""
     return round(channels * RATIO)
+
+
+def check_sparsities(
+    model: AudioModel, sites: Sequence[str], sparsities: Sequence[float], width: int | None = None
+) -> None:
+    """Before anything is passed: raises EvaluationError for a sparsity that leaves no feature, or all."""
+    for channels in {model.site(name).width for name in sites}:
+        for sparsity in sparsities if width or channels else ():
+            active_of(width or width_of(channels or 0), sparsity)
 
 
 def divided_vectors(
@@ -62,14 +74,13 @@ def divided_vectors(
     """{site: (vectors of four fifths of the clips and of their stretches, vectors of the other clips)}."""
     fold_N = folds_of([group_of(sound) for sound in sounds], seed=seed)
     train = [sound for sound, fold in zip(sounds, fold_N, strict=True) if fold]
-    watched = [sound for sound, fold in zip(sounds, fold_N, strict=True) if not fold]
-    train_x, watched_x = whole(train), whole(watched)
-    if crops is not None:
-        train_x = {
-            site: np.concatenate([train_x[site], x_NCD.reshape(-1, x_NCD.shape[2])])
-            for site, x_NCD in crops(train).items()
-        }
-    return {site: (train_x[site], watched_x[site]) for site in train_x}
+    valid = [sound for sound, fold in zip(sounds, fold_N, strict=True) if not fold]
+    # crops first: their passes give the vectors of whole clips too
+    more = crops(train) if crops is not None else {}
+    train_x, valid_x = whole(train), whole(valid)
+    for site, x_NCD in more.items():
+        train_x[site] = np.concatenate([train_x[site], x_NCD.reshape(-1, x_NCD.shape[2])])
+    return {site: (train_x[site], valid_x[site]) for site in train_x}
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def train_sweep(
 
     Raises:
         TrainingError: vectors that an SAE cannot be trained on.
-        ValueError: a sparsity that leaves no feature, or all.
+        EvaluationError: a sparsity that leaves no feature, or all.
     """
     found = {}
     for site, x_ND in x.items():
@@ -127,8 +138,8 @@ def train_sweep(
             )
             for sparsity, number in places
         ]
-        data, watched = ({site: torch.from_numpy(one).float()} for one in (x_ND, valid[site]))
-        saes = train_saes(data, configs, validation=watched, device="cpu", progress=False)
+        data, validation = ({site: torch.from_numpy(one).float()} for one in (x_ND, valid[site]))
+        saes = train_saes(data, configs, validation=validation, device="cpu", progress=False)
         found[site] = Swept(site, dict(zip(places, saes, strict=True)))
     return found
 

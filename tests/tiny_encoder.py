@@ -1,4 +1,4 @@
-"""An encoder of which all is known: one layer hears the pitch of a tone, the next one only how loud it is."""
+"""A fixed encoder: one layer holds the pitch of a tone, the next one only its level."""
 
 from __future__ import annotations
 

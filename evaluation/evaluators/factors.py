@@ -23,11 +23,15 @@ from evaluation.pooled import pooled_activations, pooled_cache, pooled_crops
 from evaluation.pooled_saes import (
     DENSE,
     PCA,
+    QUICK_SPARSITIES,
+    QUICK_STEPS,
     RANDOM,
     ROTATED,
     SAE_NAME,
     SECOND,
     SPARSITIES,
+    STEPS,
+    check_sparsities,
     divided_vectors,
     train_sweep,
 )
@@ -36,17 +40,17 @@ from hooks.clip import as_clip
 from hooks.files import whole_file
 from hooks.model import AudioModel
 
-QUICK_SPARSITIES = (90.0, 99.0)
 FEWEST = 50
 """Clips."""
 CROPS = 8
 
 
 class FactorsConfig(ModelConfig):
-    """From how few dimensions of a layer, or of sparse codes of it, voice attributes are predicted.
+    """How many dimensions of a layer, or of sparse codes of it, predict voice attributes.
 
     Held-out R2, completeness and effective number of dimensions of factors by Lasso, on dense utterance vectors and on
-    SAEs of rising sparsity, beside untrained SAEs, principal components, another seed, duration and shuffled factors.
+    SAEs of rising sparsity, compared with untrained SAEs, principal components, another seed, duration, and shuffled
+    factors.
     """
 
     subsets: Names = Field(default=(), description="Which subsets, with commas. Default: all.")
@@ -66,7 +70,30 @@ class FactorsConfig(ModelConfig):
     seeds: int = Field(default=2, ge=1, description="SAEs of each sparsity, with other first weights.")
     padding: bool = Field(default=False, description="Leave the patches of padding in the means of AST.")
     paper: bool = Field(default=False, description="Columns by the paper's own definitions, which are inflated.")
-    quick: bool = Field(default=False, description="A small run: 90 and 99 % sparsity, one seed, two stretches.")
+    quick: bool = Field(default=False, description="A small run: SAEs of 90 and 99 % alone, trained briefly.")
+
+    def open(self) -> AudioModel:
+        """The model; the clips are checked first."""
+        self.sounds()
+        return super().open()
+
+    def sounds(self) -> list[LabelledSound]:
+        """The clips whose factors are predicted. Raises LabelError where they are too few."""
+        found = self.sounds_of(self.split, self.subsets)
+        if len(found) < FEWEST:
+            raise LabelError(f"factors are predicted for {FEWEST} clips at least, and there are {len(found)}")
+        return found
+
+    def sounds_of(self, splits: Names, subsets: Names) -> list[LabelledSound]:
+        """Clips of these splits, each once; room impulse responses are none."""
+        dataset = self.dataset.check()
+        there = [split for split in splits if dataset.has_split(split)] or list(splits)
+        found = {
+            sound.name: sound
+            for split in there
+            for sound in dataset.sounds(subsets or None, split, self.clips, ("label", GROUP))
+        }
+        return [sound for sound in found.values() if not is_impulse_response(sound.labels)]
 
     def sites_of(self, model: AudioModel) -> list[str]:
         """Without a name the first and the last layer."""
@@ -80,20 +107,9 @@ class FactorsConfig(ModelConfig):
 def run(config: FactorsConfig, progress: Progress = iter) -> Report:
     model = config.open()
     sites = config.sites_of(model)
-    dataset = config.dataset.check()
-
-    def sounds_of(splits: Names, subsets: Names) -> list[LabelledSound]:
-        there = [split for split in splits if dataset.has_split(split)] or list(splits)
-        found = {
-            sound.name: sound
-            for split in there
-            for sound in dataset.sounds(subsets or None, split, config.clips, ("label", GROUP))
-        }
-        return [sound for sound in found.values() if not is_impulse_response(sound.labels)]
-
-    sounds = sounds_of(config.split, config.subsets)
-    if len(sounds) < FEWEST:
-        raise LabelError(f"factors are predicted for {FEWEST} clips at least, and there are {len(sounds)}")
+    sparsities = QUICK_SPARSITIES if config.quick else config.sparsity
+    check_sparsities(model, sites, sparsities, config.dictionary)
+    sounds = config.sounds()
     factors = factors_of(sounds, config.factors, config.out, progress)
     kept = pooled_cache(config.out, model)
 
@@ -106,16 +122,20 @@ def run(config: FactorsConfig, progress: Progress = iter) -> Report:
         return pooled_crops(model, some, sites, crops, seed=config.seed, kept=kept, progress=progress)
 
     vectors = divided_vectors(
-        sounds_of(("train",), config.sae_subsets or config.subsets), whole, stretches if crops else None, config.seed
+        config.sounds_of(("train",), config.sae_subsets or config.subsets),
+        whole,
+        stretches if crops else None,
+        config.seed,
     )
     swept = {
         site: train_sweep(
             {site: vectors[site][0]},
             {site: vectors[site][1]},
-            QUICK_SPARSITIES if config.quick else config.sparsity,
+            sparsities,
             width=config.dictionary,
             seeds=1 if config.quick else config.seeds,
             seed=config.seed,
+            steps=QUICK_STEPS if config.quick else STEPS,
         )[site]
         for site in progress(sites)
     }
@@ -151,7 +171,7 @@ def tables(report: Report) -> list[Report]:
         {"site": site, **{name: f"{mean:.2g} ± {deviation:.2g}" for name, (mean, deviation) in counts.items()}}
         for site, counts in report.about["families"].items()
     ]
-    return [report, Report(f"How many of the {TOP} best-told factors are of a family, over sparsities", rows)]
+    return [report, Report(f"Number of the {TOP} best-predicted factors by family, over sparsities", rows)]
 
 
 STYLES = {SAE_NAME: ("-", "o"), SECOND: ("-", "."), RANDOM: ("--", "s"), PCA: (":", "^"), ROTATED: (":", "v")}
@@ -186,18 +206,19 @@ def over_sparsity(report: Report, site: str, column: str, title: str) -> Panel:
             if value := next((row[column] for row in rows if row["vectors"] == name), None):
                 axes.axhline(value.value, color=colour, linewidth=1, linestyle="--", label=name)
         axes.set(xlabel="sparsity in %")
-        axes.legend(frameon=False, fontsize="x-small", ncols=2)
+        if rows:
+            axes.legend(frameon=False, fontsize="x-small", ncols=2)
         finish(axes, title, "y", legend=False)
 
     return 12, draw
 
 
 def over_entropy(report: Report, site: str) -> Panel:
-    told = report.about["entropy and completeness"][site]
+    found = report.about["entropy and completeness"][site]
     rows = [
         row
         for row in report.clips
-        if row["site"] == site and row["vectors"] == SAE_NAME and row["sparsity"] == told["sparsity"]
+        if row["site"] == site and row["vectors"] == SAE_NAME and row["sparsity"] == found["sparsity"]
         and row["entropy"] is not None and row["completeness"] is not None
     ]  # fmt: skip
 
@@ -209,8 +230,10 @@ def over_entropy(report: Report, site: str) -> Panel:
         axes.set(xlabel="entropy of the factor in bits", ylabel="completeness")
         if rows:
             axes.legend(frameon=False, fontsize="x-small", ncols=2)
-        value = "-" if told["correlation"] is None else f"{told['correlation']:.2f} (noise up to {told['noise']:.2f})"
-        finish(axes, f"{site}, {told['sparsity']:g} %: rank correlation {value}", "both", legend=False)
+        value = (
+            "-" if found["correlation"] is None else f"{found['correlation']:.2f} (noise up to {found['noise']:.2f})"
+        )
+        finish(axes, f"{site}, {found['sparsity']:g} %: rank correlation {value}", "both", legend=False)
 
     return 12, draw
 
@@ -227,7 +250,7 @@ def families(report: Report) -> Panel:
             axes.barh(places, means, 0.95 * thick, xerr=deviations, label=site, error_kw={"elinewidth": 1})
         axes.set_yticks([place + thick * (len(counts) - 1) / 2 for place in range(len(names))], names)
         axes.invert_yaxis()
-        axes.set_xlabel(f"of the {TOP} best-told factors, mean and deviation over sparsities")
+        axes.set_xlabel(f"number of the {TOP} best-predicted factors, mean and deviation over sparsities")
         finish(axes, "Families", "x", legend=len(counts) > 1)
 
     return max(8, len(names) * len(counts)), draw
@@ -236,12 +259,12 @@ def families(report: Report) -> Panel:
 def headline(report: Report) -> list[TableRow]:
     """Of each site the SAE whose sparsity is nearest to the paper's."""
     found = []
-    for site, told in report.about["entropy and completeness"].items():
+    for site, found in report.about["entropy and completeness"].items():
         rows = {row["vectors"]: row for row in report.rows if row["site"] == site and row["sparsity"] is None}
         row = next(
             row
             for row in report.rows
-            if row["site"] == site and row["vectors"] == SAE_NAME and row["sparsity"] == f"{told['sparsity']:g} %"
+            if row["site"] == site and row["vectors"] == SAE_NAME and row["sparsity"] == f"{found['sparsity']:g} %"
         )
         name = f"effective dimensions of the ten best factors at {site}, {row['sparsity']} sparsity"
         found.append(line(name, row["dimensions"], dense=rows[DENSE]["dimensions"], R2=row["R2"]))

@@ -11,20 +11,29 @@ from evaluation.config import Names
 from evaluation.evaluators.options import ModelConfig, Percentages
 from evaluation.figures import Panel, finish, whiskers
 from evaluation.frame import Evaluator
-from evaluation.label_sets import label_sets
+from evaluation.label_sets import LabelSets, label_sets
 from evaluation.layers import BEST, CROPS, Sweep, evaluate
 from evaluation.pooled import pooled_cache
-from evaluation.pooled_saes import DENSE, PCA, RANDOM, SAE_NAME, SPARSITIES
+from evaluation.pooled_saes import (
+    DENSE,
+    PCA,
+    QUICK_SPARSITIES,
+    QUICK_STEPS,
+    RANDOM,
+    SAE_NAME,
+    SPARSITIES,
+    STEPS,
+    check_sparsities,
+)
 from evaluation.report import Progress, Report, Row, TableRow, line
-
-QUICK_SPARSITIES = (90.0, 99.0)
+from hooks import AudioModel
 
 
 class LayersConfig(ModelConfig):
-    """Which layer of a model tells a label, and what sparse codes of its utterance vectors cost.
+    """How well each layer of a model predicts a label, and what sparse codes of its utterance vectors cost.
 
     A linear probe on each layer's mean over a clip; at some layers SAEs of rising sparsity, their error and the probe's
-    accuracy, beside an untrained SAE, principal components and shuffled labels.
+    accuracy, compared with an untrained SAE, principal components and shuffled labels.
     """
 
     subsets: Names = Field(default=(), description="Which subsets, with commas. Default: all.")
@@ -46,18 +55,23 @@ class LayersConfig(ModelConfig):
     nulls: int = Field(default=20, ge=0, description="How often labels are shuffled.")
     padding: bool = Field(default=False, description="Leave the patches of padding in the means of AST.")
     allow_confounded: bool = Field(
-        default=False, description="Report a label that cannot be told from speaker or corpus."
+        default=False, description="Report a label that is confounded with speaker or corpus."
     )
     paper: bool = Field(default=False, description="The settings of the paper on singing, to compare with its numbers.")
-    quick: bool = Field(default=False, description="A small run: 90 and 99 % sparsity, one seed, two stretches.")
+    quick: bool = Field(default=False, description="A small run: SAEs of 90 and 99 % alone, trained briefly.")
+
+    def open(self) -> AudioModel:
+        """The model; the label is checked first."""
+        self.sets()
+        return super().open()
+
+    def sets(self) -> LabelSets:
+        return label_sets(self.dataset, self.label, self.subsets, self.held_out, self.clips, self.allow_confounded)
 
 
 def run(config: LayersConfig, progress: Progress = iter) -> Report:
     model = config.open()
     sites = config.sites_of(model)
-    sets = label_sets(
-        config.dataset, config.label, config.subsets, config.held_out, config.clips, config.allow_confounded
-    )
     sounds = config.dataset.sounds(config.sae_subsets, "train", config.clips) if config.sae_subsets else ()
     named = [] if set(config.sweep) <= {BEST, "none"} else [model.site(name).name for name in config.sweep]
     small = config.quick
@@ -67,11 +81,13 @@ def run(config: LayersConfig, progress: Progress = iter) -> Report:
         config.dictionary,
         min(config.crops, 2) if small else config.crops,
         1 if small else config.seeds,
-        sounds=sounds,
+        QUICK_STEPS if small else STEPS,
+        sounds,
     )
+    check_sparsities(model, named or sites, sweep.sparsities, config.dictionary)
     return evaluate(
         model,
-        sets,
+        config.sets(),
         list(dict.fromkeys([*sites, *named])),
         None if config.sweep == ("none",) else sweep,
         nulls=min(config.nulls, 5) if small else config.nulls,

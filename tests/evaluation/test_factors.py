@@ -1,4 +1,4 @@
-"""Factors that are planted in the dimensions of a representation, and what beside them is none."""
+"""Factors that are planted in the dimensions of a representation, and noise."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_controls_show_nothing(report: Report) -> None:
     rows = rows_of(report)
     assert abs(rows[SHUFFLED, None]["R2"].value) < 0.05
     assert rows[SHUFFLED, None]["informative"] == 0 and rows[SHUFFLED, None]["dimensions"] is None
-    # the duration is one axis, and tells one factor alone
+    # the duration is one axis, and predicts one factor alone
     assert rows[DURATION, None]["informative"] == 1 and rows[DURATION, None]["active"] == 1
     for name in (RANDOM, PCA, ROTATED):
         assert rows[name, "50 %"]["dimensions"].value > 4
@@ -90,8 +90,8 @@ def test_noise_has_no_completeness_but_by_the_papers_formula(report: Report) -> 
 def test_families_and_entropy(report: Report) -> None:
     counts = report.about["families"]["l"]
     assert sum(mean for mean, _ in counts.values()) == pytest.approx(10)
-    told = report.about["entropy and completeness"]["l"]
-    assert told["sparsity"] == 90.0
+    found = report.about["entropy and completeness"]["l"]
+    assert found["sparsity"] == 90.0
     assert report.about["notes"] == ["a note"]
 
 

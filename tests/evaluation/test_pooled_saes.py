@@ -1,4 +1,4 @@
-"""SAEs of utterance vectors: trained on some clips, watched on others, compared on all."""
+"""SAEs of utterance vectors: trained on some clips, validated on others, compared on all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_is_trained_is_the_papers_sae(vectors: np.ndarray) -> None:
     assert dense.error(vectors[500:], ones) is None and dense.dead is None
 
 
-def test_clips_that_are_watched_are_not_trained_on() -> None:
+def test_clips_for_validation_are_not_trained_on() -> None:
     sounds = [LabelledSound("", str(n), {"group": f"g{n // 4}"}) for n in range(40)]
 
     def whole(some: list[LabelledSound]) -> dict[str, np.ndarray]:
@@ -51,7 +51,7 @@ def test_clips_that_are_watched_are_not_trained_on() -> None:
     def crops(some: list[LabelledSound]) -> dict[str, np.ndarray]:
         return {"l": np.array([[[float(one.name)]] * 3 for one in some])}
 
-    train, watched = divided_vectors(sounds, whole, crops, 0)["l"]
-    assert train.shape == (32 * 4, 1) and watched.shape == (8, 1)
-    groups = [set((part[:, 0] // 4).tolist()) for part in (train, watched)]
+    train, valid = divided_vectors(sounds, whole, crops, 0)["l"]
+    assert train.shape == (32 * 4, 1) and valid.shape == (8, 1)
+    groups = [set((part[:, 0] // 4).tolist()) for part in (train, valid)]
     assert not groups[0] & groups[1]
