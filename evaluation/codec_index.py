@@ -41,7 +41,7 @@ EXPLAINED = 0.5
 """A result of an SAE that explains less of held-out vectors says little."""
 MAIN_NULLS, NULLS = 20, 3
 U, WHOLE = "u", "z"
-FEW, CHANCE = "SAE explains under half", "not told from chance"
+FEW, CHANCE = "SAE explains under half", "not distinguishable from chance"
 
 
 @dataclass(frozen=True)

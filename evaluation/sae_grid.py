@@ -293,11 +293,14 @@ def row_of(
         row[f"{name}, shuffled"] = one.null.mean if one.null else None
         if one.null and one.null.reached_by(accuracy):
             chance.append(name)
-    return row | {"not told from chance": ", ".join(chance) or None}
+    return row | {"not distinguishable from chance": ", ".join(chance) or None}
 
 
 def best_of(rows: Iterable[Row], attributes: Sequence[str]) -> tuple[int, float]:
-    """(size, penalty) of the sparsest SAE whose mean accuracy is at most `CLOSE` below the highest."""
+    """(size, penalty) of the sparsest SAE whose mean accuracy is at most `CLOSE` below the highest.
+
+    It is chosen by the test clips: its own accuracy is the best of several.
+    """
     saes = [row for row in rows if row["probe on"] == SAE_ROW]
     means = [float(np.mean([row[name].value for name in attributes])) for row in saes]
     close = [row for row, mean in zip(saes, means, strict=True) if mean >= max(means) - CLOSE]

@@ -81,8 +81,8 @@ def test_random_labels_are_read_at_the_majority(grid: Grid) -> None:
         # 1,200 frames: three standard errors
         assert abs(row["brightness"].value - majority) < 3 * np.sqrt(0.1 * 0.9 / 1200)
         assert abs(row["brightness, shuffled"] - majority) < 3 * np.sqrt(0.1 * 0.9 / 1200)
-        assert "brightness" in row["not told from chance"]
-        assert "loudness" not in row["not told from chance"]
+        assert "brightness" in row["not distinguishable from chance"]
+        assert "loudness" not in row["not distinguishable from chance"]
 
 
 def test_a_larger_penalty_keeps_fewer_features(grid: Grid) -> None:
