@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,8 @@ class SAE(nn.Module):
     batchtopk. With `rms_norm` the features are divided by their root mean square over the dictionary (arXiv 2510.23802,
     eq. 2). `center` says whether b_dec is subtracted from the input (SAELens's `apply_b_dec_to_input`). `normalize`
     (layer_norm or constant_norm_rescale) is done to each activation before all that and undone at the end: `decode`
-    then needs the activations too.
+    then needs the activations too. Without `latent_bias` b_enc is 0 and gets no gradient, without `decoder_bias` b_dec
+    likewise.
 
     Raises:
         SAEError: an unknown activation or normalisation, or a k that is missing or out of range.
@@ -76,6 +77,8 @@ class SAE(nn.Module):
         rms_norm: bool = False,
         center: bool = True,
         normalize: str | None = None,
+        latent_bias: bool = True,
+        decoder_bias: bool = True,
         info: SAEInfo | None = None,
     ) -> None:
         super().__init__()
@@ -85,7 +88,7 @@ class SAE(nn.Module):
         if normalize is not None and normalize not in NORMALIZATIONS:
             raise SAEError(f"unknown normalisation {normalize!r}; there are {', '.join(NORMALIZATIONS)}")
         self.d_in, self.d_sae, self.activation, self.rms_norm, self.center = d_in, d_sae, activation, rms_norm, center
-        self.normalize = normalize
+        self.normalize, self.latent_bias, self.decoder_bias = normalize, latent_bias, decoder_bias
         self.k = k if function.needs_k else None
         self.info = info or SAEInfo()
         shape = (d_sae, d_in)
@@ -97,10 +100,21 @@ class SAE(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         for name in function.parameters:
             self.register_parameter(name, nn.Parameter(torch.zeros(d_sae)))
+        self.requires_grad_()
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As of any module, but for the biases that this SAE is without."""
+        super().requires_grad_(requires_grad)
+        self.b_enc.requires_grad_(requires_grad and self.latent_bias)
+        self.b_dec.requires_grad_(requires_grad and self.decoder_bias)
+        return self
 
     def extra_repr(self) -> str:
-        norm = (", rms_norm" if self.rms_norm else "") + (f", {self.normalize}" if self.normalize else "")
-        return f"{self.d_in} -> {self.d_sae}, {self.activation}{f', k={self.k}' if self.k else ''}{norm}"
+        more = [f"k={self.k}"] if self.k else []
+        more += ["rms_norm"] if self.rms_norm else []
+        more += [self.normalize] if self.normalize else []
+        more += [f"no {name}" for name in ("latent_bias", "decoder_bias") if not getattr(self, name)]
+        return ", ".join([f"{self.d_in} -> {self.d_sae}", self.activation, *more])
 
     @property
     def function(self) -> Activation:
@@ -224,7 +238,7 @@ class SAE(nn.Module):
         for name, value in list(sae.named_parameters()):
             blank = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
             sae.register_parameter(name, nn.Parameter(blank))
-        return sae
+        return sae.requires_grad_()
 
     if TYPE_CHECKING:  # users' entry points, which `steer.formats` puts here: they are its functions
 

@@ -25,7 +25,7 @@ from torch import nn
 from hooks.errors import one_line
 from hooks.model import AudioModel, Source
 from hooks.precision import widest
-from hooks.shuffle import Span, random_blocks, shuffled
+from hooks.shuffle import Span, shuffled
 from hooks.site import names_of
 from hooks.store import ActivationStore
 from hooks.threads import busy_notice
@@ -37,12 +37,14 @@ from steer.objectives import Objective, objective_of
 from steer.parallel import ALONE, Group, own_device, process_group
 from steer.sae import SAE, SAEInfo
 from steer.schedule import Schedule, interrupts_noted
-from steer.trainee import TrainConfig, Trainee
-from steer.training_data import Data, Frames, captured, sites_of
+from steer.trainee import SCHEDULES, TrainConfig, Trainee
+from steer.training_data import Data, Frames, HeldOut, captured, divided, sites_of
 
 Callback = Callable[[dict[str, Any]], None]
 
 SAMPLE_FRAMES = 2**15
+WATCH_EVERY = 20
+"""Steps between two looks at the held-out frames, where a config has `patience`."""
 LOG_EVERY = 100
 
 
@@ -122,6 +124,7 @@ def train_saes(
     *,
     model: AudioModel | nn.Module | None = None,
     sites: str | Sequence[str] | None = None,
+    validation: Data | None = None,
     info: SAEInfo | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -134,6 +137,9 @@ def train_saes(
     `data` is a store, frames [N, D], or {site: frames}. With a `model` it is sounds, which are run through it first;
     what passes at `sites` is stored in the folder's `activations` (sounds that are there are not run again), or until
     the training ends, where there is no folder.
+
+    `validation` has the held-out frames, in the form of `data`; all of `data` is then trained on, whatever `held_out`
+    is.
 
     With a `folder` a checkpoint is written there every `checkpoint_every` steps and `checkpoint_minutes`, and on
     Ctrl-C, which ends the training behind the present step (a second one at once). The same call goes on from it, to
@@ -163,6 +169,7 @@ def train_saes(
             info or SAEInfo(),
             usable(own_device(device)),
             Manner(progress, checkpoint_every, checkpoint_minutes, callback),
+            validation,
         )
 
 
@@ -183,15 +190,15 @@ def train_with(
     info: SAEInfo,
     device: torch.device,
     manner: Manner,
+    validation: Data | None = None,
 ) -> list[SAE]:
     """`train_saes` as one process of a group."""
     sites, info = sites_of(data, info)
-    check_configs(configs, group.size)
-    shared = configs[0]
-    spans = {site: random_blocks(len(frames), shared.held_out) for site, frames in sites.items()}
+    check_configs(configs, group.size, validation is not None)
+    spans, held_out = divided(sites, configs[0].held_out, validation)
     trainees: list[Trainee] = []
     for site, frames in sites.items():
-        sample_ND = next(shuffled(frames, spans[site][0], min(SAMPLE_FRAMES, len(frames)))).float()
+        sample_ND = next(shuffled(frames, spans[site], min(SAMPLE_FRAMES, len(frames)))).float()
         if not torch.isfinite(sample_ND).all():
             raise TrainingError(f"site {site!r}: there are activations that are not finite (NaN or infinite)")
         try:
@@ -199,6 +206,8 @@ def train_with(
         except SAEError as error:
             raise TrainingError(str(error)) from error
     shapes = {site: list(frames.shape) for site, frames in sites.items()}
+    if validation is not None:
+        shapes |= {f"{site} (validation)": list(one.frames.shape) for site, one in held_out.items()}
     run = Run(Path(folder) if folder else None, trainees, shapes, device)
     first = run.resume()
     starts = group.together(lambda: (run.key, first))
@@ -206,7 +215,7 @@ def train_with(
         raise TrainingError("the processes were given other data or configs, or do not see the same folder")
     group.once(run.make_folder)
     with using(run.product):
-        return trained(group, run, first, data, info, sites, spans, device, manner)
+        return trained(group, run, first, data, info, sites, spans, held_out, device, manner)
 
 
 def trained(
@@ -216,15 +225,18 @@ def trained(
     data: Data,
     info: SAEInfo,
     sites: Mapping[str, Frames],
-    spans: Mapping[str, tuple[list[Span], list[Span]]],
+    spans: Mapping[str, list[Span]],
+    held_out: Mapping[str, HeldOut],
     device: torch.device,
     manner: Manner,
 ) -> list[SAE]:
     """The SAEs of a run after its steps from `first` on."""
     trainees, shared = run.trainees, run.trainees[0].config
+    watching = any(trainee.watch.patience for trainee in trainees)
+    watched = {site: one.sample().to(device) for site, one in held_out.items()} if watching else {}
     # without a folder there is nothing to save first
     noted = interrupts_noted() if run.folder else nullcontext(lambda: False)
-    streams = {site: shuffled(f, spans[site][0], shared.batch_size, start=first) for site, f in sites.items()}
+    streams = {site: shuffled(f, spans[site], shared.batch_size, start=first) for site, f in sites.items()}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     quiet = not manner.progress or group.rank > 0
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar, noted as asked:
@@ -233,11 +245,20 @@ def trained(
             bar.console.print(notice)
         task = bar.add_task("training", total=shared.steps, completed=first)
         for step in range(first, shared.steps):
+            if all(trainee.watch.done for trainee in trainees):
+                break
             batches = {site: group.rows(next(stream)).to(device, torch.float32) for site, stream in streams.items()}
             done = step + 1
             due = schedule.due(done)
+            looked = watching and (done % WATCH_EVERY == 0 or done == shared.steps)
             logged = schedule.regular(done) or done % LOG_EVERY == 0
-            terms = [trainee.step(batches[trainee.site], step, due or logged) for trainee in trainees]
+            terms = [trainee.step(batches[trainee.site], step, due or logged or looked) for trainee in trainees]
+            if looked:
+                for trainee in trainees:
+                    if trainee.watch.patience:
+                        trainee.look(watched[trainee.site], done)
+                if all(trainee.watch.done for trainee in trainees):
+                    due = logged = True
             if due or logged:  # a loss is looked at before it is saved
                 line = run.line(done, terms)
                 bar.update(task, description=f"explained {line['explained_variance'][0]:.1%}, L0 {line['l0'][0]:.0f}")
@@ -255,8 +276,8 @@ def trained(
     saes = []
     for trainee in trainees:
         sae = trainee.finished()
-        held_out = spans[trainee.site][1] or spans[trainee.site][0]
-        metrics = measure(sae.to(device), sites[trainee.site], held_out, group)
+        kept = held_out[trainee.site]
+        metrics = measure(sae.to(device), kept.frames, kept.spans, group)
         sae.info = replace(info, metrics=metrics, extra={**info.extra, "training": trainee.config.to_dict()})
         sae.info.site = trainee.site or info.site
         if isinstance(data, ActivationStore):
@@ -265,7 +286,7 @@ def trained(
     return saes
 
 
-def check_configs(configs: Sequence[TrainConfig], processes: int = 1) -> None:
+def check_configs(configs: Sequence[TrainConfig], processes: int = 1, validation: bool = False) -> None:
     """Raises TrainingError for what can be told without data: numbers that make no sense, names that are not there."""
     if not configs:
         raise TrainingError("there is nothing to train: no config was given")
@@ -282,6 +303,12 @@ def check_configs(configs: Sequence[TrainConfig], processes: int = 1) -> None:
             raise TrainingError(
                 "steps, batch_size, expansion and lr have to be positive, and held_out from 0 to below 1"
             )
+        if config.schedule not in SCHEDULES:
+            raise TrainingError(f"unknown schedule {config.schedule!r}; there are {', '.join(SCHEDULES)}")
+        if config.eps <= 0 or config.patience < 0:
+            raise TrainingError("eps has to be positive, and patience 0 or more steps")
+        if config.patience and not (config.held_out or validation):
+            raise TrainingError("patience needs held-out frames: held_out above 0, or validation")
     if configs[0].batch_size % processes:
         raise TrainingError(
             f"{processes} processes cannot share batches of {configs[0].batch_size} frames equally: "

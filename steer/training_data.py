@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from torch import Tensor, nn
 
 from hooks.model import AudioModel, Source
+from hooks.shuffle import Span, random_blocks, shuffled
 from hooks.store import ActivationStore, SiteFrames
 from hooks.store_writing import fill
 from steer.errors import TrainingError
@@ -23,6 +24,8 @@ Data = ActivationStore | Frames | Mapping[str, Frames]
 ACTIVATIONS = "activations"
 BATCH = 4
 """Number of sounds of equal length that run through the model at once."""
+WATCHED_FRAMES = 2**14
+"""At most this many held-out frames are looked at in a training with `patience`."""
 
 
 @contextmanager
@@ -51,7 +54,7 @@ def captured(
         yield ActivationStore(store)
 
 
-def sites_of(data: Data, info: SAEInfo) -> tuple[dict[str, Frames], SAEInfo]:
+def sites_of(data: Data, info: SAEInfo, least: int = 32) -> tuple[dict[str, Frames], SAEInfo]:
     """{site: frames}, and what a store knows of its model."""
     sites: dict[str, Frames]
     if isinstance(data, ActivationStore):
@@ -60,6 +63,37 @@ def sites_of(data: Data, info: SAEInfo) -> tuple[dict[str, Frames], SAEInfo]:
     else:
         sites = dict(data) if isinstance(data, Mapping) else {"": data}
     for site, frames in sites.items():
-        if len(frames.shape) != 2 or len(frames) < 32:
-            raise TrainingError(f"site {site!r}: training needs frames [N, D], 32 or more, not {list(frames.shape)}")
+        if len(frames.shape) != 2 or len(frames) < least:
+            raise TrainingError(
+                f"site {site!r}: training needs frames [N, D], {least} or more, not {list(frames.shape)}"
+            )
     return sites, info
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Frames that are not trained on: some spans of `frames`."""
+
+    frames: Frames
+    spans: list[Span]
+
+    def sample(self) -> Tensor:
+        """At most `WATCHED_FRAMES` of them, in float32."""
+        count = sum(end - begin for begin, end in self.spans)
+        return next(shuffled(self.frames, self.spans, min(WATCHED_FRAMES, count))).float()
+
+
+def divided(
+    sites: Mapping[str, Frames], share: float, validation: Data | None
+) -> tuple[dict[str, list[Span]], dict[str, HeldOut]]:
+    """Which frames of each site are trained on, and which are held out: without a share to hold out, the same."""
+    if validation is not None:
+        others = sites_of(validation, SAEInfo(), least=1)[0]
+        widths = [{site: frames.shape[1] for site, frames in group.items()} for group in (sites, others)]
+        if widths[0] != widths[1]:
+            raise TrainingError(f"validation: frames of {widths[1]} (site: width), not of {widths[0]} as the data")
+        spans = {site: random_blocks(len(frames))[0] for site, frames in sites.items()}
+        return spans, {site: HeldOut(frames, [(0, len(frames))]) for site, frames in others.items()}
+    blocks = {site: random_blocks(len(frames), share) for site, frames in sites.items()}
+    kept = {site: HeldOut(sites[site], aside or rest) for site, (rest, aside) in blocks.items()}
+    return {site: rest for site, (rest, _) in blocks.items()}, kept

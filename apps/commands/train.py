@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # loads torch: `steer --help` does not wait for it
     from steer.sae import SAE
     from steer.training import TrainConfig
 
-of_how, of_cost = map(panel, ("How", "What it costs downstream"))
+of_how, of_variant, of_cost = map(panel, ("How", "As others train", "What it costs downstream"))
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,18 @@ class How:
     minutes: Annotated[float, of_how(help="A checkpoint at least so often; there is one every 500 steps.")] = 5.0
     bf16: Annotated[bool, of_how("--bf16", help="Multiply in bfloat16: faster on some machines.")] = False
     seeds: Annotated[str, of_how("--seeds", "--seed", help="For the first weights, with commas.")] = "0"
+    rms_norm: Annotated[bool, of_variant("--rms-norm", help="Divide features by their root mean square.")] = False
+    latent_bias: Annotated[bool, of_variant(help="The encoder's bias; without it b_enc stays 0.")] = True
+    decoder_bias: Annotated[bool, of_variant(help="The decoder's bias; without it b_dec stays 0.")] = True
+    unit_norm: Annotated[bool, of_variant(help="Keep the decoder's rows at length 1.")] = True
+    auxiliary: Annotated[bool, of_variant(help="A loss that brings dead features back.")] = True
+    rescale: Annotated[bool, of_variant(help="Scale activations to a mean length of sqrt(width) for training.")] = True
+    eps: Annotated[float, of_variant(help="Of Adam.")] = 1e-8
+    schedule: Annotated[str, of_variant(help="Of the learning rate: linear (warm-up and end) or constant.")] = "linear"
+    patience: Annotated[
+        int,
+        of_variant(min=0, help="Stop when the error on held-out frames has not fallen for that many steps; 0: never."),
+    ] = 0
 
     def configs(self, seeds: Sequence[int]) -> list[TrainConfig]:
         """One for each seed. Raises TrainingError if they make no sense."""

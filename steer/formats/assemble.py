@@ -26,12 +26,15 @@ def assemble(
     center: bool = True,
     normalize: str | None = None,
     rms_norm: bool = False,
+    latent_bias: bool = True,
+    decoder_bias: bool = True,
     info: SAEInfo | None = None,
 ) -> SAE:
     """An SAE in fp32 with copies of `tensors`: W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] and what else it needs.
 
     Raises:
-        SAEError: tensors that are missing, do not fit each other or are not finite, or a k that makes no sense.
+        SAEError: tensors that are missing, do not fit each other or are not finite, a k that makes no sense, or a bias
+            that the SAE should be without.
     """
     needed = ("W_enc", "b_enc", "W_dec", "b_dec", *ACTIVATIONS[activation].parameters)
     missing = [key for key in needed if not isinstance(tensors.get(key), Tensor)]
@@ -49,9 +52,23 @@ def assemble(
             raise SAEError(f"{name}: {key} is {list(value.shape)}, and {list(shape)} is needed")
         if not value.is_floating_point() or not torch.isfinite(value).all():
             raise SAEError(f"{name}: {key} is not finite numbers")
+    for key, has_bias in (("b_enc", latent_bias), ("b_dec", decoder_bias)):
+        if not has_bias and tensors[key].any():
+            raise SAEError(f"{name}: {key} should be 0, as the SAE is without that bias, and it is not")
     k = whole(k, "k", name) if k is not None else None
     try:
-        sae = SAE.unset(d_in, d_sae, activation, k, center=center, normalize=normalize, rms_norm=rms_norm, info=info)
+        sae = SAE.unset(
+            d_in,
+            d_sae,
+            activation,
+            k,
+            center=center,
+            normalize=normalize,
+            rms_norm=rms_norm,
+            latent_bias=latent_bias,
+            decoder_bias=decoder_bias,
+            info=info,
+        )
     except SAEError as error:
         raise SAEError(f"{name}: {error}") from error
     sae.load_state_dict({key: tensors[key].detach().float() for key in needed})

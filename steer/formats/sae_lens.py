@@ -37,6 +37,8 @@ READ_AS = {
 }
 ARCHITECTURE, RMS_ARCHITECTURE = "audiosteer_", "audiosteer_rms_"
 """Heads of the names of what SAELens does not have: other activations, and RMS-normalised features."""
+BIASES = ("latent_bias", "decoder_bias")
+"""Of an SAE that is without one the section `audio` says so."""
 CFG_KEYS = {"architecture", "d_sae", "hook_name", "hook_point", "activation_fn_str"}
 
 
@@ -65,6 +67,7 @@ def save_sae(sae: SAE, folder: str | Path, dtype: torch.dtype | None = None) -> 
         "metadata": {"model_name": sae.info.model, "hook_name": sae.info.site},
         "audio": {"activation": sae.activation, **sae.info.to_dict()},
     }
+    cfg["audio"] |= {bias: False for bias in BIASES if not getattr(sae, bias)}
     if sae.k is not None:
         cfg["audio"]["k"] = sae.k
         if architecture == "topk":
@@ -121,6 +124,7 @@ def build(checkpoint: Checkpoint) -> SAE:
         center=bool(cfg.get("apply_b_dec_to_input", True)),
         normalize=normalize,
         rms_norm=written.startswith(RMS_ARCHITECTURE),
+        **{bias: audio.get(bias) is not False for bias in BIASES},
         info=about(checkpoint, cfg, audio),
     )
 

@@ -343,3 +343,20 @@ def test_a_codec_has_no_encoder_layers(steer: Run, sound: Write, codec_folder: P
     code, _, err = steer("train", sound("a.wav"), "--model", codec_folder, "--layers", "all", "-o", tmp_path / "out")
     assert (code, err.count("\n")) == (2, 1)
     assert "has no encoder layers" in err
+
+
+def test_trainings_as_others_do_them(steer: Run, sound: Write, codec_folder: Path, tmp_path: Path) -> None:
+    sound("in/a.wav", 2.0)
+    flags = ("--no-latent-bias", "--no-decoder-bias", "--no-unit-norm", "--no-auxiliary", "--no-rescale", "--rms-norm")
+    numbers = ("--eps", "6.25e-10", "--schedule", "constant", "--patience", 20, "--steps", 40)
+    arguments = ("train", tmp_path / "in", "-o", tmp_path / "out", "--model", codec_folder, *SMALL)
+    code, _, err = steer(*arguments, *flags, *numbers, "--json")
+    assert code == 0, err
+    sae = SAE.load(tmp_path / "out" / "latent")
+    assert (sae.latent_bias, sae.decoder_bias, sae.rms_norm) == (False, False, True)
+    wanted = {"unit_norm": False, "auxiliary": False, "rescale": False, "schedule": "constant", "patience": 20}
+    assert wanted.items() <= sae.info.extra["training"].items()
+    assert sae.info.extra["training"]["eps"] == 6.25e-10
+    code, _, err = steer(*arguments, "--schedule", "cosine")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "unknown schedule 'cosine'" in err

@@ -49,7 +49,7 @@ def planted(frames: int = 6000, width: int = 16, features: int = 24) -> tuple[Te
     return 40 * (amounts @ directions + 0.3 * torch.randn(width, generator=g)), directions
 
 
-def quietly(data: Tensor, config: TrainConfig, folder: Path | None = None, **options: int) -> SAE:
+def quietly(data: Tensor, config: TrainConfig, folder: Path | None = None, **options: Any) -> SAE:
     return train_sae(data, config, folder, progress=False, device="cpu", **options)
 
 
