@@ -183,7 +183,7 @@ class Tested:
         return values_F2.gather(1, self.side_F[:, None])[:, 0]
 
 
-def tested(study: Study, tracks: Tracks, lags: Lags, ridge: float | None = None) -> Tested:
+def protocol(study: Study, tracks: Tracks, lags: Lags, ridge: float | None = None) -> Tested:
     """The paper's protocol. Without `ridge` it is chosen on the development runs.
 
     Raises:

@@ -69,8 +69,7 @@ def read_eeg(path: Path) -> Recording:
     """
     if not path.is_file():
         raise BrainError(f"{path}: there is no such EEG file")
-    reader = {".mat": read_mat, ".npz": read_npz}.get(path.suffix.lower(), read_mne)
-    recording = reader(path)
+    recording = OWN_READERS.get(path.suffix.lower(), read_mne)(path)
     eeg_CT, rate = recording.eeg_CT, recording.rate
     if eeg_CT.ndim != 2 or not eeg_CT.size or len(recording.channels) != len(eeg_CT):
         raise BrainError(f"{path}: EEG must be [samples, channels] with a name for each channel")
@@ -126,6 +125,10 @@ def read_mne(path: Path) -> Recording:
     return Recording(raw.get_data(), float(raw.info["sfreq"]), tuple(raw.ch_names))
 
 
+OWN_READERS = {".mat": read_mat, ".npz": read_npz}
+"""By suffix; MNE reads all others."""
+
+
 # --- what is made of it ---
 
 
@@ -156,8 +159,8 @@ def excerpt(
     whole_s = eeg_CT.shape[1] / recording.rate
     if whole_s - start_s < (1 - MISSING_SHARE) * length_s:
         raise BrainError(
-            f"{path}: {max(whole_s - start_s, 0):.1f} s of EEG from {start_s:g} s on (at {recording.rate:g} Hz), and the "
-            f"sound lasts {length_s:.1f} s; check fs and start_s"
+            f"{path}: {max(whole_s - start_s, 0):.1f} s of EEG from {start_s:g} s on (at {recording.rate:g} Hz), "
+            f"and the sound lasts {length_s:.1f} s; check fs and start_s"
         )
     first, last = (round(at_s * recording.rate) for at_s in (start_s, start_s + length_s))
     cut_CT = resampled(band_passed(eeg_CT, recording.rate, band)[:, first:last], recording.rate, rate)

@@ -133,15 +133,16 @@ def likeness(tracks: Tracks, planted: Sequence[Planted], rate: float, reach_s: f
     """[F, P]: the largest correlation, of either sign, of each feature with a planted one at a distance of up to
     `reach_s`, in the band of the EEG, where the protocol sees them."""
     lags = Lags.between(-reach_s, reach_s, rate)
-    products, squares_F = 0.0, 0.0
+    index = [one.feature for one in planted]
+    products, squares = [], []
     for f_FT in tracks.values():
         x_FT = torch.from_numpy(band_passed(f_FT.double().numpy(), rate, BAND))
         x_FT = x_FT - x_FT.mean(1, keepdim=True)
-        products = products + lagged_products(x_FT[[one.feature for one in planted]], x_FT, lags)
-        squares_F = squares_F + x_FT.square().sum(1)
-    squares_F = torch.as_tensor(squares_F).clamp(min=1e-30)
-    squares_P = squares_F[[one.feature for one in planted]]
-    return (torch.as_tensor(products).abs().amax(-1) / (squares_P[:, None] * squares_F).sqrt()).T
+        products.append(lagged_products(x_FT[index], x_FT, lags))
+        squares.append(x_FT.square().sum(1))
+    squares_F = sum(squares, torch.zeros(())).clamp(min=1e-30)
+    largest_PF = sum(products, torch.zeros(())).abs().amax(-1)
+    return (largest_PF / (squares_F[index, None] * squares_F).sqrt()).T
 
 
 def sparse_features(count: int, runs: Mapping[str, int], rate: float, rng: np.random.Generator) -> dict[str, Tensor]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +23,8 @@ from torch.nn.functional import pad
 RIDGES = tuple(10.0**power for power in range(-2, 7))
 
 
-class Lags(NamedTuple):
+@dataclass(frozen=True)
+class Lags:
     """Lags in samples: `count` of them from `first` on. At a positive lag the response follows the stimulus."""
 
     first: int

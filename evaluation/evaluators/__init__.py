@@ -7,6 +7,7 @@ from typing import Any
 from evaluation.config import EvaluationError
 from evaluation.evaluators.ablation import ABLATION
 from evaluation.evaluators.acoustics import ACOUSTICS
+from evaluation.evaluators.brain import BRAIN
 from evaluation.evaluators.downstream import DOWNSTREAM
 from evaluation.evaluators.false_alarms import FALSE_ALARMS
 from evaluation.evaluators.gates import GATES
@@ -25,7 +26,7 @@ EVALUATORS: Registry[Evaluator[Any]] = Registry(
         one.name: one
         for one in (
             ACOUSTICS, RESIDUALS, RECONSTRUCTION, VECTORS, FALSE_ALARMS, GATES, ABLATION, SPARSE_PROBING, STABILITY,
-            DOWNSTREAM,
+            DOWNSTREAM, BRAIN,
         )
     },
 )  # fmt: skip
