@@ -1,10 +1,13 @@
 """How much of the EEG a feature explains, and how much of that beyond the loudness of the speech.
 
 Nearly every feature of speech follows the envelope, which the EEG follows, too: a response says no more than that
-somebody speaks. Here a feature is put beside the envelope and its onset in one model (banded ridge: a ridge for these
-two and one for the feature), and what counts is by how much the correlation on test runs rises. That it does is tested
-over subjects, and against the feature itself, shifted in a circle by 10 s or more in each run: it is as smooth and
-fires as often then, and has nothing to do with the EEG.
+somebody speaks. Here what of a feature cannot be predicted from the envelope and its onset (`without`) is put beside
+these two in one model (banded ridge: a ridge for them and one for the feature), and what counts is by how much the
+correlation on test runs rises. The feature as it is would gain also where the EEG follows the envelope alone: a ridge
+makes the weights of the envelope too small, and whatever resembles it makes up for that.
+
+That the correlation rises is tested over subjects, and against the feature shifted in a circle by 10 s or more in each
+run: it is as smooth and fires as often then, and has nothing to do with the EEG.
 """
 
 from __future__ import annotations
@@ -18,9 +21,13 @@ from torch import Tensor
 
 from evaluation.brain import LEVEL, BrainError, Study, Tracks, holm, t_tests
 from evaluation.report import Progress
-from evaluation.trf import Lags, Moments
+from evaluation.trf import Lags, Moments, fit, moments, predict, summed
 
 SHORTEST_S = 10.0
+REACH_S = 1.0
+"""How far around a moment the envelope may predict a feature: the longest lag, and how far the EEG's filter smears."""
+SLIGHT = 1e-3
+"""Ridge of that prediction: none, but for what is singular."""
 JOINT_RIDGES = tuple(10.0**power for power in range(0, 7))
 
 
@@ -74,12 +81,13 @@ def gains(
     seed: int = 0,
     progress: Progress = iter,
 ) -> Gains:
-    """Of features [F, T], whose correlations alone are `r_FS`, fitted with `ridge`.
+    """Of features [F, T], whose correlations alone, with nothing taken off, are `r_FS`, fitted with `ridge`.
 
     Raises:
         BrainError: a run is too short to be shifted.
     """
-    stimuli = {run: [sound[run][:1], sound[run][1:], tracks[run]] for run in study.runs}
+    rest = without(study, tracks, sound)
+    stimuli = {run: [sound[run][:1], sound[run][1:], rest[run]] for run in study.runs}
     sums = study.moments(stimuli, lags)
 
     def banded(of_feature: float) -> Tensor:
@@ -104,7 +112,7 @@ def gains(
                 still = torch.zeros_like(next(iter(amounts.values())))
                 beside = {
                     run: circular_moments(
-                        torch.stack([*cut(sound[run], one[run]), one[run]]),
+                        torch.stack([*cut(sound[run], rest[run]), rest[run][index]]),
                         study.eeg[run],
                         lags,
                         torch.stack([still, still, amounts[run]]),
@@ -114,6 +122,19 @@ def gains(
                 null_N = (predicted(study, beside, banded(ridge_beside)) - base.r_S).mean(1)
                 shift_gain_F[index] = exceeded(gain_FS[index].mean(), null_N)
     return Gains(gain_FS, t_F, adjusted_F, shift_r_F, shift_gain_F, null_r_FN, ridge_beside)
+
+
+def without(study: Study, tracks: Tracks, sound: Tracks) -> dict[str, Tensor]:
+    """Features less what envelope and onset up to `REACH_S` before and after predict of them, by least squares over all
+    runs. (No EEG goes into it.)"""
+    reach = round(REACH_S * study.rate)
+    lags = Lags(-reach, 2 * reach + 1)
+    length = {run: min(sound[run].shape[-1], tracks[run].shape[-1]) for run in study.runs}
+    heard = {run: sound[run][:, : length[run]] for run in study.runs}
+    features = {run: tracks[run][:, : length[run]].double() for run in study.runs}
+    total = summed([moments(heard[run][:, None], features[run], lags) for run in study.runs])
+    weights_KF = fit(total, SLIGHT)[0]
+    return {run: features[run] - predict(weights_KF, heard[run], lags) for run in study.runs}
 
 
 def predicted(study: Study, sums: dict[str, Moments], ridge: float | Tensor) -> Tensor:

@@ -131,16 +131,17 @@ def evaluate(
     result = protocol(study, tracks, settings.lags, settings.ridge)
     found = torch.nonzero(result.found_F)[:, 0].tolist()
     gain = gains_of(study, tracks, result, found, sounds, base, settings, settings.shifts, progress)
-    rows = [row_of(SAE_FEATURES, study, result, None if gain is None else int(gain.beyond_F.sum()))]
+    above = int((gain.shift_r_F <= LEVEL).sum()) if gain is not None and settings.shifts else None
+    rows = [row_of(SAE_FEATURES, result, above, 0 if gain is None else int(gain.beyond_F.sum()))]
     for name, stimuli, beside in controls(sae, study, sounds, tracks, settings):
         own = protocol(study, stimuli, settings.lags, settings.ridge)
         own_found = torch.nonzero(own.found_F)[:, 0].tolist() if beside else []
         own_gain = gains_of(study, stimuli, own, own_found, sounds, base, settings, 0, iter)
         beyond = (0 if own_gain is None else int(own_gain.beyond_F.sum())) if beside else None
-        rows.append(row_of(name, study, own, beyond))
+        rows.append(row_of(name, own, None, beyond))
     for index, name in enumerate(("envelope", "onset")):
         only = {run: sound_2T[index : index + 1] for run, sound_2T in sounds.acoustics.items()}
-        rows.append(row_of(name, study, protocol(study, only, settings.lags, settings.ridge), None))
+        rows.append(row_of(name, protocol(study, only, settings.lags, settings.ridge), None, None))
     rows.append(model_row("envelope and onset in one model", base.r_S))
     if best := best_of(result, settings):
         name = f"envelope, onset and the {len(best)} features that did best on dev runs, in one model"
@@ -228,20 +229,21 @@ def mean_over(study_values_S: Tensor) -> Interval:
     return clustered_bootstrap(values, list(range(len(values))))
 
 
-def row_of(name: str, study: Study, result: Tested, beyond: int | None) -> Row:
+def row_of(name: str, result: Tested, above: int | None, beyond: int | None) -> Row:
     found_F = result.found_F
     return {
         "stimulus": name,
         "tested": len(found_F),
         "found": int(found_F.sum()),
         "found, %": round(100 * float(found_F.double().mean()), 2),
+        "r above 95 % of shifts": above,
         "beyond envelope and onset": beyond,
         "r of those found": mean_over(result.r_FS[found_F].mean(0)) if found_F.any() else None,
     }
 
 
 def model_row(name: str, r_S: Tensor) -> Row:
-    empty = dict.fromkeys(("tested", "found", "found, %", "beyond envelope and onset"))
+    empty = dict.fromkeys(("tested", "found", "found, %", "r above 95 % of shifts", "beyond envelope and onset"))
     return {"stimulus": name, **empty, "r of those found": mean_over(r_S)}
 
 

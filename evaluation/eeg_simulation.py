@@ -151,10 +151,12 @@ def sparse_features(count: int, runs: Mapping[str, int], rate: float, rng: np.ra
     found = {}
     for run, samples in runs.items():
         frames = round(samples / rate * 50) + 1
-        f_FT = np.zeros((count, frames))
-        for feature in range(count):
-            for start in np.flatnonzero(rng.random(frames) < 2 / 50):
-                f_FT[feature, start : start + rng.integers(1, 11)] = rng.uniform(0.2, 1.0)
+        starts = rng.random((count, frames)) < 2 / 50
+        latest = np.maximum.accumulate(np.where(starts, np.arange(frames), -frames), axis=1)
+        height, length = rng.uniform(0.2, 1.0, starts.shape), rng.integers(1, 11, starts.shape)
+        of = np.maximum(latest, 0)
+        lasts = np.arange(frames) - latest < np.take_along_axis(length, of, 1)
+        f_FT = np.where(lasts, np.take_along_axis(height, of, 1), 0.0)
         at_T = np.minimum((np.arange(samples) / rate * 50).astype(int), frames - 1)
         found[run] = torch.from_numpy(f_FT[:, at_T])
     return found

@@ -177,6 +177,15 @@ def fit(total: Moments, ridge: float | Tensor) -> Tensor:
     return torch.cholesky_solve(cross_FKC, torch.linalg.cholesky(covariance_FKK + torch.diag(penalty_K)))
 
 
+def predict(weights_KC: Tensor, stimuli_PT: Tensor, lags: Lags) -> Tensor:
+    """[C, T]: what one model of P stimuli, without its bias, predicts for a run."""
+    length = stimuli_PT.shape[-1]
+    size = length + lags.count
+    weights_PCL = weights_KC.unflatten(0, (len(stimuli_PT), lags.count)).transpose(1, 2)
+    spectrum_CK = (torch.fft.rfft(weights_PCL, size) * torch.fft.rfft(stimuli_PT.double(), size)[:, None]).sum(0)
+    return shifted(torch.fft.irfft(spectrum_CK, size), lags.first)[:, :length]
+
+
 def correlation(weights_FKC: Tensor, total: Moments) -> Tensor:
     """[F, C]: of what the weights predict for some runs with the responses there; 0 where either is constant."""
     covariance_FKK, cross_FKC, variance_C = total.centred()

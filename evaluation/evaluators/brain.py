@@ -167,30 +167,29 @@ def tables(report: Report) -> list[Report]:
 
 def figure(report: Report) -> Any:
     if is_simulation(report):
-        return figures.figure([power(report)], report.title)
+        planted = next(name for name in report.rows[0] if name.startswith("planted found"))
+        panels = [power(report, "Planted features found", planted), power(report, "Others found", "others found")]
+        return figures.figure(panels, report.title)
     panels = [responses(report), lags_found(report), against_shifts(report)]
     shown = [panel for panel in panels if panel is not None]
     return figures.figure(shown, report.title) if shown else None
 
 
-def power(report: Report) -> Panel:
+def power(report: Report, title: str, column: str) -> Panel:
     """Features found over the size of their responses, a line for each number of subjects."""
-    column = next(name for name in report.rows[0] if name.startswith("planted found"))
-    others = "others found"
 
     def draw(axes: Any) -> None:
-        rows = [row for row in report.rows if row[column] is not None]
+        rows = [row for row in report.rows if row["simulated"] != brain_power.ENVELOPE]
         for subjects, colour in zip(dict.fromkeys(row["subjects"] for row in rows), figures.SERIES, strict=False):
-            own = [row for row in rows if row["subjects"] == subjects]
-            places = [row["r"] for row in own]
+            own = [row for row in rows if row["subjects"] == subjects and row[column] is not None]
+            places = [row["r"] or 0.0 for row in own]
             values = [row[column] for row in own]
             axes.errorbar(
                 places, [value.value for value in values], yerr=figures.whiskers(values, 1),
                 color=colour, marker="o", capsize=2, label=f"{subjects} subjects",
             )  # fmt: skip
-            axes.plot(places, [row[others].value for row in own], color=colour, linestyle=":")
-        axes.set(xlabel="correlation of each response with the EEG", ylabel=f"{column} (dotted: others)")
-        finish(axes, "Power", "both", legend=True)
+        axes.set(xlabel="correlation of each response with the EEG (0: noise alone)", ylabel=column)
+        finish(axes, title, "both", legend=True)
 
     return 12, draw
 
