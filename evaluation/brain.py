@@ -111,6 +111,11 @@ class Study:
             r_FS[:, subjects] = correlation(weights_FKS[..., subjects], self.total(sums, own, subjects))
         return r_FS
 
+    def check_ridge(self) -> None:
+        """Raises BrainError where no subject has two development runs, of which one could be left out."""
+        if not any(len(runs) > 1 for runs in self.groups(self.development)):
+            raise BrainError("the ridge is chosen by leaving out one dev run: give two runs of split dev, or --ridge")
+
     def choose_ridge(
         self,
         sums: Mapping[str, Moments],
@@ -124,8 +129,7 @@ class Study:
             BrainError: no subject has two development runs.
         """
         whole = {run: tuple(sorted(self.present[run])) for run in self.development}
-        if not any(len(runs) > 1 for runs in self.groups(self.development)):
-            raise BrainError("the ridge is chosen by leaving out one dev run: give two runs of split dev, or --ridge")
+        self.check_ridge()
         best, best_F = ridges[0], torch.tensor([-torch.inf])
         for ridge in ridges:
             scores = []

@@ -60,10 +60,11 @@ class Gains:
         return (self.adjusted_F < LEVEL) & ~(self.shift_gain_F > LEVEL)
 
 
-def baseline(study: Study, sound: Tracks, lags: Lags) -> Baseline:
-    """Raises BrainError where there are too few development runs."""
+def baseline(study: Study, sound: Tracks, lags: Lags, ridge: float | None = None) -> Baseline:
+    """Without `ridge` it is chosen; raises BrainError where there are too few development runs for that."""
     sums = study.moments({run: [sound[run][:1], sound[run][1:]] for run in study.runs}, lags)
-    ridge, _ = study.choose_ridge(sums)
+    if ridge is None:
+        ridge, _ = study.choose_ridge(sums)
     weights = study.fit(sums, study.development, ridge)
     return Baseline(sums, ridge, study.correlation(sums, study.test, weights)[0])
 
@@ -77,11 +78,13 @@ def gains(
     base: Baseline,
     lags: Lags,
     *,
+    beside: float | None = None,
     shifts: int = 200,
     seed: int = 0,
     progress: Progress = iter,
 ) -> Gains:
     """Of features [F, T], whose correlations alone, with nothing taken off, are `r_FS`, fitted with `ridge`.
+    `beside` is the ridge of a feature beside the envelope, which else is chosen.
 
     Raises:
         BrainError: a run is too short to be shifted.
@@ -93,8 +96,9 @@ def gains(
     def banded(of_feature: float) -> Tensor:
         return torch.tensor([base.ridge] * (2 * lags.count) + [of_feature] * lags.count, dtype=torch.float64)
 
-    ridge_beside, _ = study.choose_ridge(sums, banded)
-    weights = study.fit(sums, study.development, banded(ridge_beside))
+    if beside is None:
+        beside, _ = study.choose_ridge(sums, banded)
+    weights = study.fit(sums, study.development, banded(beside))
     gain_FS = study.correlation(sums, study.test, weights) - base.r_S
     t_F, p_F = t_tests(gain_FS)
     adjusted_F = holm(p_F)
@@ -110,7 +114,7 @@ def gains(
             shift_r_F[index] = exceeded(r_FS[index].mean(), null_r_FN[index])
             if adjusted_F[index] < LEVEL:
                 still = torch.zeros_like(next(iter(amounts.values())))
-                beside = {
+                both = {
                     run: circular_moments(
                         torch.stack([*cut(sound[run], rest[run]), rest[run][index]]),
                         study.eeg[run],
@@ -119,9 +123,9 @@ def gains(
                     )
                     for run in one
                 }
-                null_N = (predicted(study, beside, banded(ridge_beside)) - base.r_S).mean(1)
+                null_N = (predicted(study, both, banded(beside)) - base.r_S).mean(1)
                 shift_gain_F[index] = exceeded(gain_FS[index].mean(), null_N)
-    return Gains(gain_FS, t_F, adjusted_F, shift_r_F, shift_gain_F, null_r_FN, ridge_beside)
+    return Gains(gain_FS, t_F, adjusted_F, shift_r_F, shift_gain_F, null_r_FN, beside)
 
 
 def without(study: Study, tracks: Tracks, sound: Tracks) -> dict[str, Tensor]:
@@ -151,19 +155,25 @@ def cut(sound_2T: Tensor, f_T: Tensor) -> Tensor:
 
 
 def draw_shifts(study: Study, tracks: Tracks, count: int, seed: int) -> dict[str, Tensor]:
-    """{run: [N]} in samples, at least `SHORTEST_S` either way round. Raises BrainError for a run that is too short."""
+    """{run: [N]} in samples, at least `SHORTEST_S` either way round; raises as `check_shifts`."""
+    check_shifts(study)
     rng = np.random.default_rng(seed)
     least = round(SHORTEST_S * study.rate)
     found = {}
     for run in study.runs:
         length = min(study.eeg[run].shape[-1], tracks[run].shape[-1])
-        if length <= 2 * least:
-            raise BrainError(
-                f"run {run} lasts {length / study.rate:.1f} s, too short to be shifted by {SHORTEST_S:g} s; "
-                "pass --shifts 0"
-            )
-        found[run] = torch.from_numpy(rng.integers(least, length - least, count))
+        found[run] = torch.from_numpy(rng.integers(least, max(length - least, least + 1), count))
     return found
+
+
+def check_shifts(study: Study) -> None:
+    """Raises BrainError for a run that is too short to be shifted."""
+    for run, eeg_ST in study.eeg.items():
+        seconds = eeg_ST.shape[-1] / study.rate
+        if seconds <= 2 * SHORTEST_S:
+            raise BrainError(
+                f"run {run} lasts {seconds:.1f} s, too short to be shifted by {SHORTEST_S:g} s; pass --shifts 0"
+            )
 
 
 def circular_moments(stimuli_PT: Tensor, r_ST: Tensor, lags: Lags, shifts_PN: Tensor) -> Moments:

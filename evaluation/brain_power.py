@@ -26,7 +26,7 @@ from hooks import Clip
 from steer.steered import SteeredModel
 
 SUBJECTS = (5, 10, 19)
-LEVELS = (0.01, 0.02, 0.03, 0.05)
+LEVELS = (0.01, 0.02, 0.03, R)
 """Correlations of each planted response with the EEG."""
 RUN_S, LEAST_S = 180.0, 60.0
 NOISE, ENVELOPE, ANSWERS = "noise alone", "envelope and onset alone", "planted features"
@@ -84,7 +84,7 @@ def evaluate(
             result = protocol(study, tracks, settings.lags, settings.ridge)
             got = answer(result, planted if kind == ANSWERS else [], alike_FP)
             row: Row = {"simulated": kind, "r": r, "subjects": subjects, "round": index, **vars(got)}
-            if kind == ENVELOPE:
+            if r == R:
                 row["beyond"] = beyond_of(study, tracks, sounds, result, settings)
             found.append(row)
     rows = [summary(kind, r, subjects, found) for kind, r in plans for subjects in SUBJECTS]
@@ -108,8 +108,18 @@ def beyond_of(study: Study, tracks: dict[str, Tensor], sounds: Sounds, result: T
     if not len(index):
         return 0
     some = {run: f_FT[index] for run, f_FT in tracks.items()}
-    base = baseline(study, sounds.acoustics, settings.lags)
-    gain = gains(study, some, sounds.acoustics, result.r_FS[index], result.ridge, base, settings.lags, shifts=0)
+    base = baseline(study, sounds.acoustics, settings.lags, settings.ridge)
+    gain = gains(
+        study,
+        some,
+        sounds.acoustics,
+        result.r_FS[index],
+        result.ridge,
+        base,
+        settings.lags,
+        beside=settings.ridge,
+        shifts=0,
+    )
     return int(gain.beyond_F.sum())
 
 
@@ -145,5 +155,5 @@ def summary(kind: str, r: float, subjects: int, found: Sequence[Row]) -> Row:
             f"{sum(row['alike'] for row in rows)} of {sum(row['others'] for row in rows)}" if answers else None
         ),
         "rounds with others": clustered_share([row["others"] > 0 for row in rows], rounds),
-        "beyond envelope and onset": mean("beyond") if kind == ENVELOPE else None,
+        "found that explain more than envelope and onset": mean("beyond") if r == R else None,
     }

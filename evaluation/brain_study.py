@@ -127,7 +127,7 @@ def evaluate(
     """
     sae = steered.saes[site]
     names, tracks, eligible = sounds.features(sae, settings.features, settings.fires, settings.seed)
-    base = baseline(study, sounds.acoustics, settings.lags)
+    base = baseline(study, sounds.acoustics, settings.lags, settings.ridge)
     result = protocol(study, tracks, settings.lags, settings.ridge)
     found = torch.nonzero(result.found_F)[:, 0].tolist()
     gain = gains_of(study, tracks, result, found, sounds, base, settings, settings.shifts, progress)
@@ -188,6 +188,7 @@ def gains_of(
         result.ridge,
         base,
         settings.lags,
+        beside=settings.ridge,
         shifts=shifts,
         seed=settings.seed,
         progress=progress,

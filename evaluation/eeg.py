@@ -162,12 +162,12 @@ def excerpt(
             f"{path}: {max(whole_s - start_s, 0):.1f} s of EEG from {start_s:g} s on (at {recording.rate:g} Hz), "
             f"and the sound lasts {length_s:.1f} s; check fs and start_s"
         )
+    # before the filter, which leaves rounding noise of a constant
     first, last = (round(at_s * recording.rate) for at_s in (start_s, start_s + length_s))
-    cut_CT = resampled(band_passed(eeg_CT, recording.rate, band)[:, first:last], recording.rate, rate)
-    scaled_CT = scaled(cut_CT)
-    if scaled_CT is None:
+    if not np.ptp(recording.eeg_CT[chosen, first:last], axis=1).all():
         raise BrainError(f"{path}: a channel is constant")
-    return scaled_CT
+    cut_CT = resampled(band_passed(eeg_CT, recording.rate, band)[:, first:last], recording.rate, rate)
+    return scaled(cut_CT)
 
 
 def band_passed(eeg_CT: np.ndarray, rate: float, band: tuple[float, float]) -> np.ndarray:
@@ -187,9 +187,7 @@ def resampled(eeg_CT: np.ndarray, rate: float, wanted: float) -> np.ndarray:
     return signal.resample_poly(eeg_CT, ratio.numerator, ratio.denominator, axis=-1)
 
 
-def scaled(eeg_CT: np.ndarray) -> np.ndarray | None:
-    """Median 0 and interquartile range 1 by channel; None where one is constant."""
+def scaled(eeg_CT: np.ndarray) -> np.ndarray:
+    """Median 0 and interquartile range 1 by channel."""
     low_C, middle_C, high_C = np.percentile(eeg_CT, [25, 50, 75], axis=-1)
-    if not (high_C > low_C).all():
-        return None
-    return (eeg_CT - middle_C[:, None]) / (high_C - low_C)[:, None]
+    return (eeg_CT - middle_C[:, None]) / np.maximum(high_C - low_C, 1e-300)[:, None]

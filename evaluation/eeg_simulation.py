@@ -84,9 +84,7 @@ def simulated(
     eeg = {}
     for run, evoked_PT in evoked.items():
         noise_ST = pink_noise(subjects, evoked_PT.shape[-1], rate, rng)
-        eeg_ST = scaled(r_S1 * evoked_PT.sum(0) + noise_S1 * noise_ST)
-        assert eeg_ST is not None
-        eeg[run] = torch.from_numpy(eeg_ST)
+        eeg[run] = torch.from_numpy(scaled(r_S1 * evoked_PT.sum(0) + noise_S1 * noise_ST))
     everybody = tuple(range(subjects))
     return Study(
         tuple(str(subject) for subject in everybody),

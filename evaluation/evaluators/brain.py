@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from evaluation import brain_power, brain_study, figures
 from evaluation.atlas import Atlas
 from evaluation.brain import BrainError
+from evaluation.brain_gain import check_shifts
 from evaluation.brain_study import SAE_FEATURES, Settings, Sounds
 from evaluation.config import Config, EvaluationError, split_names
 from evaluation.dataset import Dataset
@@ -114,6 +115,10 @@ def run(config: BrainConfig, progress: Progress = iter) -> Report:
     atlas = config.labels(site)
     lengths_s = {run: clip.waveform.shape[-1] / clip.sample_rate for run, clip in read_runs(rows.audio).items()}
     study = rows.study(config.channel, lengths_s, config.rate, config.band, config.reference, progress)
+    if config.ridge is None:
+        study.check_ridge()
+    if config.shifts:
+        check_shifts(study)
     where = steered.sites[site]
     sounds = Sounds.of(steered.model, where, rows.audio, config.rate, config.resampling, progress)
     report = brain_study.evaluate(steered, site, study, sounds, config.settings(), atlas, progress)
@@ -170,7 +175,7 @@ def figure(report: Report) -> Any:
         planted = next(name for name in report.rows[0] if name.startswith("planted found"))
         panels = [power(report, "Planted features found", planted), power(report, "Others found", "others found")]
         return figures.figure(panels, report.title)
-    panels = [responses(report), lags_found(report), against_shifts(report)]
+    panels: list[Panel | None] = [responses(report), lags_found(report), against_shifts(report)]
     shown = [panel for panel in panels if panel is not None]
     return figures.figure(shown, report.title) if shown else None
 

@@ -101,7 +101,7 @@ def test_nothing_is_found_in_noise() -> None:
     """Acceptance 2: in 19 of 20 runs. Of 100 runs that is 95 on average; fewer than 90 have a chance of 1 %. They are
     100 groups of subjects, fitted at once with a ridge that is fixed; each has its own tests, as in `protocol`."""
     groups, subjects = 100, 19
-    runs = {str(run): 60 * 64 for run in range(5)}
+    runs = {str(run): 30 * 64 for run in range(5)}
     features = sparse_features(20, runs, 64.0, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     noise = {run: torch.from_numpy(pink_noise(groups * subjects, samples, 64.0, rng)) for run, samples in runs.items()}
