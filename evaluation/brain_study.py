@@ -7,7 +7,7 @@ features of another run's sound, and features in reversed time, of which none sh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,9 +118,12 @@ def evaluate(
     sounds: Sounds,
     settings: Settings,
     atlas: Atlas | None = None,
+    over_channels: Callable[[Tracks, Sequence[int], float], tuple[Sequence[str], Tensor]] | None = None,
     progress: Progress = iter,
 ) -> Report:
-    """A row for each stimulus that was tested; `clips` has one for each feature.
+    """`over_channels` maps features at lags (indices) with a ridge: `brain_map.channel_map`.
+
+    A row for each stimulus that was tested; `clips` has one for each feature.
 
     Raises:
         BrainError: no feature fires often enough, too few development runs, or runs too short for shifts.
@@ -146,7 +149,7 @@ def evaluate(
     if best := best_of(result, settings):
         name = f"envelope, onset and the {len(best)} features that did best on dev runs, in one model"
         rows.append(model_row(name, joint(study, tracks, best, sounds.acoustics, base, settings.lags)))
-    about = {
+    about: dict[str, Any] = {
         "model": steered.model.name,
         "site": site,
         "subjects": list(study.subjects),
@@ -161,6 +164,13 @@ def evaluate(
         "TRFs": shown(names, result, found),
         "notes": notes(study, result, gain, len(names)),
     }
+    surest = surest_of(result, found)
+    if over_channels is not None and surest:
+        at = result.surer(result.lag_F2)[surest]
+        where = [int((result.lags_L - lag).abs().argmin()) for lag in at]
+        channels, t_FC = over_channels({run: f_FT[surest] for run, f_FT in tracks.items()}, where, result.ridge)
+        maps = {str(names[index]): t_C.tolist() for index, t_C in zip(surest, t_FC, strict=True)}
+        about["t by channel"] = {"channels": list(channels), "features": maps}
     clips = feature_rows(names, result, found, gain, labels_of(atlas))
     return Report(f"Features of {site} that follow the EEG", rows, clips, about)
 
@@ -290,15 +300,18 @@ def number(value: Tensor) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def surest_of(result: Tested, found: Sequence[int]) -> list[int]:
+    return sorted(found, key=lambda index: float(result.p_F2[index].min()))[:SHOWN]
+
+
 def shown(names: Sequence[int], result: Tested, found: Sequence[int]) -> dict[str, Any]:
     """Mean and standard error over subjects of the surest TRFs on test runs."""
-    surest = sorted(found, key=lambda index: float(result.p_F2[index].min()))[:SHOWN]
     trf = {
         str(names[index]): {
             "mean": result.trf_FLS[index].mean(1).tolist(),
             "error": (result.trf_FLS[index].std(1) / result.trf_FLS.shape[2] ** 0.5).tolist(),
         }
-        for index in surest
+        for index in surest_of(result, found)
     }
     return {"lags in ms": (1000 * result.lags_L).tolist(), "features": trf}
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
+from torch import Tensor
 
 from evaluation import brain_power, brain_study, figures
 from evaluation.atlas import Atlas
-from evaluation.brain import BrainError
+from evaluation.brain import BrainError, Tracks
 from evaluation.brain_gain import check_shifts
+from evaluation.brain_map import channel_map, draw_bars, draw_head
 from evaluation.brain_study import SAE_FEATURES, Settings, Sounds
 from evaluation.config import Config, EvaluationError, split_names
 from evaluation.dataset import Dataset
@@ -64,6 +66,7 @@ class BrainConfig(Config):
     shifts: int = Field(default=200, ge=0, description="Circular shifts of each feature that was found.")
     joint: int = Field(default=50, ge=0, description="Number of features in the joint model; 0: none.")
     atlas: Path | None = Field(default=None, description="Atlas of the SAE, for labels. Default: the one that ships.")
+    map: bool = Field(default=False, description="Map the surest features over all channels.")
     simulate: bool = Field(default=False, description="Simulate the EEG, and say how much of it is found.")
     rounds: int = Field(default=5, ge=1, description="Simulations of each kind, with --simulate.")
 
@@ -121,7 +124,16 @@ def run(config: BrainConfig, progress: Progress = iter) -> Report:
         check_shifts(study)
     where = steered.sites[site]
     sounds = Sounds.of(steered.model, where, rows.audio, config.rate, config.resampling, progress)
-    report = brain_study.evaluate(steered, site, study, sounds, config.settings(), atlas, progress)
+    settings = config.settings()
+
+    def over_channels(tracks: Tracks, at_F: Sequence[int], ridge: float) -> tuple[tuple[str, ...], Tensor]:
+        return channel_map(
+            rows, tracks, at_F, settings.lags, ridge, lengths_s,
+            rate=config.rate, band=config.band, reference=config.reference, progress=progress,
+        )  # fmt: skip
+
+    mapped = over_channels if config.map else None
+    report = brain_study.evaluate(steered, site, study, sounds, settings, atlas, mapped, progress)
     report.about = {**report.about, "channel": config.channel, "band in Hz": list(config.band)}
     return report
 
@@ -176,6 +188,7 @@ def figure(report: Report) -> Any:
         panels = [power(report, "Planted features found", planted), power(report, "Others found", "others found")]
         return figures.figure(panels, report.title)
     panels: list[Panel | None] = [responses(report), lags_found(report), against_shifts(report)]
+    panels += heads(report)
     shown = [panel for panel in panels if panel is not None]
     return figures.figure(shown, report.title) if shown else None
 
@@ -215,6 +228,21 @@ def responses(report: Report) -> Panel | None:
         finish(axes, "Responses on test runs", "both", legend=True)
 
     return 12, draw
+
+
+def heads(report: Report) -> list[Panel | None]:
+    """A panel for each feature that was mapped over all channels."""
+    maps = report.about.get("t by channel", {"channels": [], "features": {}})
+
+    def panel(name: str, t_C: Sequence[float]) -> Panel:
+        def draw(axes: Any) -> None:
+            if not draw_head(axes, t_C, maps["channels"]):
+                draw_bars(axes, t_C, maps["channels"])
+            axes.set_title(f"feature {name}: t over subjects, {min(t_C):.1f} to {max(t_C):.1f}")
+
+        return 9, draw
+
+    return [panel(name, t_C) for name, t_C in maps["features"].items()]
 
 
 def lags_found(report: Report) -> Panel | None:

@@ -67,7 +67,7 @@ def heard(codec_folder: Path, mirror: Path, tmp_path_factory: pytest.TempPathFac
 
 def test_what_follows_the_eeg(steer: Run, heard: Path, mirror: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = ("evaluate", "brain", "--manifest", heard, "--sae", mirror, "-o", out, *FLAGS)
+    command = ("evaluate", "brain", "--manifest", heard, "--sae", mirror, "-o", out, "--map", *FLAGS)
     code, shown, err = steer(*command)
     assert (code, err) == (0, "")
     report = json.loads((out / "brain.json").read_text())
@@ -82,6 +82,10 @@ def test_what_follows_the_eeg(steer: Run, heard: Path, mirror: Path, tmp_path: P
     assert rows["SAE features, of another run's sound"]["found"] < rows[first]["found"]
     assert report["about"]["subjects"] == list(map(str, range(SUBJECTS)))
     assert report["about"]["runs"] == {"dev": ["0", "1"], "test": ["2", "3", "4"]}
+    over = report["about"]["t by channel"]
+    assert over["channels"] == ["Fz", "Cz"]
+    fz, cz = over["features"][str(FEATURE)]
+    assert cz == pytest.approx(features[FEATURE]["t"], rel=1e-6) and abs(fz) < 4
     assert (out / "brain.png").read_bytes().startswith(b"\x89PNG")
     assert "SAE features" in (out / "brain.md").read_text()
     assert "8 subjects: the first of" in shown and "explain more than envelope and onset" in shown
