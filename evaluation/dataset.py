@@ -126,6 +126,10 @@ class Dataset:
             rows.append(row)
         return rows
 
+    def files(self, subset: str) -> list[str]:
+        """Names, relative to the manifest's folder, of all files of a subset: a result depends on their content."""
+        return [self.manifest(subset).name, INTERVALS, *sorted({row["path"] for row in self.rows(subset)})]
+
     def has_column(self, column: str) -> bool:
         return any(column in row for subset in self.subsets for row in self.rows(subset)[:1])
 

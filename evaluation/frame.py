@@ -205,9 +205,8 @@ def digest_of_recordings(dataset: Dataset, subsets: Sequence[str] = ()) -> str:
     """Of the manifests, intervals and sound files of these subsets, or of all."""
     found = []
     for subset in sorted(set(subsets) & set(dataset.subsets) or dataset.subsets):
-        manifest = dataset.manifest(subset)
-        names = [manifest.name, "intervals.csv", *sorted({row["path"] for row in dataset.rows(subset)})]
-        found += [(name, file) for name in names if (file := manifest.parent / name).is_file()]
+        folder = dataset.manifest(subset).parent
+        found += [(name, file) for name in dataset.files(subset) if (file := folder / name).is_file()]
     return digest_of(found)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -170,7 +170,7 @@ def parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         default = text_of(default) if kind == str | None else None
     smallest = next((one.ge for one in field.metadata if hasattr(one, "ge")), None)
     option = typer.Option(
-        *([f"--{field.alias}"] if field.alias else []),
+        *([f"--{field.alias}", *also_called(more)] if field.alias else []),
         help=field.description,
         min=smallest if kind in (int, int | None) else None,
         rich_help_panel=str(more["panel"]) if "panel" in more else None,
@@ -182,6 +182,11 @@ def parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         default=inspect.Parameter.empty if field.is_required() else default,
         annotation=Annotated[kind, option],
     )
+
+
+def also_called(more: Mapping[str, Any]) -> list[str]:
+    """Further names of an option that has a name of its own."""
+    return list(more.get("also", ()))
 
 
 def text_of(value: Any) -> str | None:

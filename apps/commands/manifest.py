@@ -14,7 +14,7 @@ SHOWN = 5
 
 
 def manifest(
-    name: Annotated[str, typer.Argument(help="librispeech, ptdb, vctk, vocalset or voxprofile.")],
+    name: Annotated[str, typer.Argument(help="broderick, librispeech, ptdb, vctk, vocalset or voxprofile.")],
     folder: Annotated[Path, typer.Argument(help="Folder of the corpus, as it was unpacked.")],
     out: Annotated[Path, output("The manifest to write (CSV). Paths in it are relative to it.")],
     seed: Annotated[int, typer.Option(min=0, help="Of splits that the corpus does not have itself.")] = 0,
@@ -48,11 +48,12 @@ def manifest(
     write_result(out, lambda partial: write_rows(found.rows, out.absolute().parent, partial), force)
     splits = dict(Counter(row["split"] for row in found.rows))
     if as_json:
-        speakers = len({row["speaker"] for row in found.rows})
+        speakers = len({row[name] for row in found.rows for name in ("speaker", "subject") if name in row})
         print(to_json({"manifest": str(out), "clips": splits, "speakers": speakers, "missing": found.missing}))
         return
     counts = ", ".join(f"{split} {count}" for split, count in sorted(splits.items()))
-    print(f"{out}: {len(found.rows)} clips ({counts})")
+    what = "recordings of EEG" if "eeg" in found.rows[0] else "clips"
+    print(f"{out}: {len(found.rows)} {what} ({counts})")
     if found.missing:
         some = ", ".join(found.missing[:SHOWN]) + (" ..." if len(found.missing) > SHOWN else "")
         typer.echo(f"steer: {len(found.missing)} not there: {some}", err=True)

@@ -6,6 +6,7 @@ one by an entry point in the group `audiosteer.corpora`.
 
 from __future__ import annotations
 
+from evaluation.datasets.broderick import BRODERICK
 from evaluation.datasets.corpus import Corpus, CorpusError
 from evaluation.datasets.librispeech import LIBRISPEECH
 from evaluation.datasets.ptdb import PTDB
@@ -17,7 +18,7 @@ from hooks.extensions import Registry
 CORPORA: Registry[Corpus] = Registry(
     "corpus",
     CorpusError,
-    {one.name: one for one in (LIBRISPEECH, PTDB, VCTK, VOCALSET, VOXPROFILE)},
+    {one.name: one for one in (BRODERICK, LIBRISPEECH, PTDB, VCTK, VOCALSET, VOXPROFILE)},
     plural="corpora",
 )
 

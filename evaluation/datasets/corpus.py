@@ -13,10 +13,13 @@ import numpy as np
 from hooks.errors import AudioSteerError
 
 Row = dict[str, str]
-"""`path` (absolute, in the manifest relative to it), `split`, and cells of other columns; "" where nothing is known."""
+"""`path` (absolute, in the manifest relative to it; of EEG `audio` and `eeg`), `split`, and cells of other columns; ""
+where nothing is known."""
 
 FIRST = ("path", "split", "label", "speaker", "group")
 """Columns that stand first."""
+PATHS = ("path", "f0_path", "audio", "eeg")
+"""Columns that are files."""
 SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
 AUDIO = (".wav", ".flac", ".mp3", ".ogg")
 
@@ -111,14 +114,14 @@ def read_table(path: Path, columns: Iterable[str]) -> list[Row]:
 
 
 def write_rows(rows: Sequence[Row], folder: Path, path: Path) -> None:
-    """Write a manifest that will lie in `folder`: `path` and `f0_path` are relative to that."""
+    """Write a manifest that will lie in `folder`: `PATHS` are relative to that."""
     names = {name: None for row in rows for name in row}
     heads = [*(name for name in FIRST if name in names), *(name for name in names if name not in FIRST)]
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, heads, restval="")
         table.writeheader()
         for row in rows:
-            places = {name: relative(row[name], folder) for name in ("path", "f0_path") if row.get(name)}
+            places = {name: relative(row[name], folder) for name in PATHS if row.get(name)}
             table.writerow(row | places)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from evaluation.config import EvaluationError
 from evaluation.evaluators.ablation import ABLATION
 from evaluation.evaluators.acoustics import ACOUSTICS
+from evaluation.evaluators.brain import BRAIN
 from evaluation.evaluators.codec_index import CODEC_INDEX
 from evaluation.evaluators.downstream import DOWNSTREAM
 from evaluation.evaluators.factors import FACTORS
@@ -29,7 +30,7 @@ EVALUATORS: Registry[Evaluator[Any]] = Registry(
         one.name: one
         for one in (
             ACOUSTICS, RESIDUALS, RECONSTRUCTION, VECTORS, FALSE_ALARMS, GATES, ABLATION, SPARSE_PROBING, STABILITY,
-            DOWNSTREAM, LAYERS, FACTORS, CODEC_INDEX, SAE_GRID,
+            DOWNSTREAM, LAYERS, FACTORS, CODEC_INDEX, SAE_GRID, BRAIN,
         )
     },
 )  # fmt: skip
