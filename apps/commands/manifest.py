@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from apps.messages import log
 from apps.options import Force, Json, output
 
 SHOWN = 5
@@ -56,7 +57,7 @@ def manifest(
     print(f"{out}: {len(found.rows)} {what} ({counts})")
     if found.missing:
         some = ", ".join(found.missing[:SHOWN]) + (" ..." if len(found.missing) > SHOWN else "")
-        typer.echo(f"steer: {len(found.missing)} not there: {some}", err=True)
+        log.warning(f"steer: {len(found.missing)} files are missing: {some}")
 
 
 def assignments(option: str, text: str | None) -> dict[str, str]:

@@ -79,7 +79,7 @@ def test_several_processes_agree_on_when() -> None:
     assert next(step for step in range(1, 60) if schedule.due(step)) == 20 and schedule.stopped
 
 
-def test_ctrl_c_saves_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_saves_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = signal.getsignal(signal.SIGINT)
     config, data = replace(RESUMED, steps=130), DATA
 
@@ -90,7 +90,7 @@ def test_ctrl_c_saves_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     options: dict[str, Any] = {"device": "cpu", "callback": press, "checkpoint_every": 10_000}
     with pytest.raises(KeyboardInterrupt):
         train_sae(data, config, tmp_path, **options)
-    assert "stopped after step 101; the same call goes on from there" in capfd.readouterr().err
+    assert "stopped after step 101; the same call goes on from there" in caplog.text
     assert signal.getsignal(signal.SIGINT) is before
     assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 101
     resumed, undisturbed = quietly(data, config, tmp_path), quietly(data, config)
@@ -120,11 +120,12 @@ def test_interrupts_are_the_main_threads(tmp_path: Path) -> None:
     assert sae.d_sae == 32 and (tmp_path / STATE).exists()
 
 
-def test_busy_cores_are_told_to_people(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_busy_cores_are_told_to_people(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("steer.training.busy_notice", lambda: "the cores are busy")
     for progress in (True, False):
         train_sae(DATA, CONFIG, progress=progress, device="cpu")
-        assert ("the cores are busy" in capfd.readouterr().err) == progress
+        assert ("the cores are busy" in caplog.text) == progress
+        caplog.clear()
 
 
 # --- from sounds ---
