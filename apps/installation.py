@@ -67,6 +67,9 @@ LIBRARIES = (
     Library("pesq", "PESQ in steer evaluate", "eval"),
     Library("jiwer", "word errors in steer evaluate", "eval"),
     Library("silero-vad", "steer evaluate gates", "eval"),
+    Library("opensmile", "steer evaluate factors --factors egemaps", "egemaps"),
+    Library("mne", "EEG files in steer evaluate brain", "eeg"),
+    Library("scipy", "steer evaluate brain", "eeg"),
     Library("speechmos", "DNSMOS in steer evaluate", "mos"),
     Library("onnxruntime", "DNSMOS in steer evaluate", "mos"),
     Library("requests", "DNSMOS in steer evaluate", "mos"),
@@ -99,7 +102,11 @@ PROGRAMS = (
     Program("ffmpeg", "m4a, mp4, webm and other media", "ffmpeg", "ffmpeg", "ffmpeg", "-version"),
     Program("ffprobe", "m4a, mp4, webm and other media", "ffmpeg", "ffmpeg", "ffmpeg", "-version"),
     Program(
-        "espeak-ng", "speech for training scripts (checkout only)", "espeak-ng", "espeak-ng", "eSpeak-NG.eSpeak-NG"
+        "espeak-ng",
+        "steer evaluate codec-index --synthetic-accents, training scripts",
+        "espeak-ng",
+        "espeak-ng",
+        "eSpeak-NG.eSpeak-NG",
     ),
     Program("rubberband", "pitch for training scripts (checkout only)", "rubberband-cli", "rubberband"),
 )

@@ -57,7 +57,7 @@ def manifest(
     print(f"{out}: {len(found.rows)} {what} ({counts})")
     if found.missing:
         some = ", ".join(found.missing[:SHOWN]) + (" ..." if len(found.missing) > SHOWN else "")
-        log.warning(f"steer: {len(found.missing)} files are missing: {some}")
+        log.warning(f"steer: missing, {len(found.missing)} in all: {some}")
 
 
 def assignments(option: str, text: str | None) -> dict[str, str]:

@@ -84,7 +84,7 @@ def test_librispeech(steer: Run, tmp_path: Path, inner: str) -> None:
     code, out, err = steer("manifest", "librispeech", tmp_path / "corpus", "-o", tmp_path / "m.csv")
     assert code == 0
     assert "6 clips (test 2, train 2, valid 2)" in out
-    assert "3 not there: train-clean-100/19/198/19-198-0002.flac" in err
+    assert "missing, 3 in all: train-clean-100/19/198/19-198-0002.flac" in err
     rows = rows_of(tmp_path / "m.csv")
     assert {(row["split"], row["speaker"], row["group"], row["sex"]) for row in rows} == {
         ("train", "19", "19", "F"), ("valid", "84", "84", "M"), ("test", "61", "61", "")
@@ -135,7 +135,7 @@ def test_vctk(steer: Run, tmp_path: Path, version: str) -> None:
         (tmp_path / "txt" / f"{name}.txt").write_text("Please call Stella.\n")
     code, _, err = steer("manifest", "vctk", tmp_path, "-o", tmp_path / "m.csv")
     assert code == 0
-    assert "1 not there: wav48" in err and "p300" in err
+    assert "missing, 1 in all: wav48" in err and "p300" in err
     rows = {row["speaker"]: row for row in rows_of(tmp_path / "m.csv")}
     assert len(rows) == 5  # one microphone
     assert {rows[f"p{n}"]["split"] for n in (225, 226, 227)} == {"train", "valid", "test"}
@@ -187,7 +187,7 @@ def test_voxprofile(steer: Run, tmp_path: Path) -> None:
     flags = ("--table", table, "--columns", names, "--roots", f"timit={tmp_path / 'elsewhere'}")
     code, _, err = steer("manifest", "voxprofile", tmp_path / "audio", "-o", tmp_path / "m.csv", *flags)
     assert code == 0
-    assert "1 not there: timit: clips/5.wav" in err
+    assert "missing, 1 in all: timit: clips/5.wav" in err
     rows = rows_of(tmp_path / "m.csv")
     assert [row["us_uk"] for row in rows] == ["US", "UK", "", "UK", ""]
     assert [row["us_other"] for row in rows] == ["US", "", "", "", "Other"]
@@ -214,7 +214,10 @@ def test_mistakes(steer: Run, tmp_path: Path) -> None:
     table.write_text("name,accent\na.wav,English\n")
     target = ("-o", tmp_path / "m.csv")
     for arguments, said in (
-        (("timit", tmp_path), "unknown corpus 'timit'; there are librispeech, ptdb, vctk, vocalset, voxprofile"),
+        (
+            ("timit", tmp_path),
+            "unknown corpus 'timit'; there are broderick, librispeech, ptdb, vctk, vocalset, voxprofile",
+        ),
         (("voxprofile", tmp_path), "pass its table with --table"),
         (("voxprofile", tmp_path, "--table", table), "no column file or split or speaker; there are name, accent"),
         (("voxprofile", tmp_path, "--table", table, "--columns", "file"), "not of the form NAME=VALUE"),
