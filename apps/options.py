@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from apps.exit_codes import FAILED
+from apps.messages import set_level
 
 if TYPE_CHECKING:  # loads torch: `steer --help` does not wait for it
     from apps.batch.report import BatchReport
@@ -24,7 +25,7 @@ def panel(title: str) -> Callable[..., Any]:
     return partial(typer.Option, rich_help_panel=title)
 
 
-of_means, of_many, of_where = map(panel, ("With what", "Many files", "Where"))
+of_means, of_many, of_where, of_messages = map(panel, ("With what", "Many files", "Where", "Messages"))
 
 SOUNDS = "Sound files, folders, quoted globs or manifests (.csv, .jsonl)."
 Sounds = Annotated[list[str], typer.Argument(help=SOUNDS, show_default=False)]
@@ -35,7 +36,19 @@ Layers = Annotated[str | None, of_where(help="all, or numbers such as 0,1: the s
 Batch = Annotated[
     int, typer.Option(min=1, help="Maximum number of sounds of equal length that run at once; rounding may differ.")
 ]
+Quiet = Annotated[
+    bool, of_messages("--quiet", "-q", help="Only errors on stderr: no progress, notes or warnings. Results stay.")
+]
+Verbose = Annotated[
+    int,
+    of_messages("--verbose", "-v", count=True, show_default=False, help="What is done on stderr; -vv for more of it."),
+]
 Reports = Annotated[list[Path] | None, of_many("--report", help="File for a report, .html or .json. Repeatable.")]
+
+
+def example(command: str) -> str:
+    """The text below a command's help."""
+    return f"Example: {command}"
 
 
 def output(help: str) -> typer.models.OptionInfo:
@@ -92,7 +105,7 @@ class Many:
         check_names(self.reports or [])
 
     def end(self, report: BatchReport) -> int:
-        """Save the reports, print notes and warnings on stderr; gives the exit code."""
+        """Save the reports, write notes and warnings to stderr; gives the exit code."""
         for path in self.reports or []:
             report.save(path)
         report.tell_notes()
@@ -104,7 +117,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """A command as typer reads it: a parameter whose type is a dataclass stands for an option of each of its fields.
 
     The options stand where the parameter stands, with the fields' names, annotations and defaults; the command is
-    called with the object.
+    called with the object. --quiet and --verbose are added to each command.
     """
     groups: dict[str, type] = {}
     options: list[Parameter] = []
@@ -118,9 +131,12 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         for field in fields(group):
             default = Parameter.empty if field.default is MISSING else field.default
             options.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]))
+    for name, kind, default in (("quiet", Quiet, False), ("verbose", Verbose, 0)):
+        options.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind))
 
     @wraps(command)
     def run(**values: Any) -> None:
+        set_level(values.pop("quiet"), values.pop("verbose"))
         made = {
             name: group(**{field.name: values.pop(field.name) for field in fields(group)})
             for name, group in groups.items()

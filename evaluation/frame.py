@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from hooks.errors import require
 from hooks.files import whole_file, write_text
 from steer.steered import SteeredModel
 
+log = logging.getLogger(f"audiosteer.{__name__}")
 C = TypeVar("C", bound=Config)
 CODE = ("hooks", "steer", "evaluation")
 """Packages whose code a result depends on."""
@@ -106,7 +108,9 @@ def measured(
     config = config.model_copy(update={"subject": config.open(), "out": out})
     settings = depends_on(evaluator, config)
     if not fresh and (known := kept(out / f"{name}.json", settings)):
+        log.info("%s: measured before with the same settings", name)
         return known, True
+    log.info("%s: measuring with %s", name, settings)
     began = time.monotonic()
     report = evaluator.run(config, progress)
     minutes = round((time.monotonic() - began) / 60, 2)

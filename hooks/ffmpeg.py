@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 from hooks.errors import AudioFileError
 from hooks.files import Stamp, stamp_of
 
+log = logging.getLogger(f"audiosteer.{__name__}")
 ENDINGS = (
     ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".aac", ".webm", ".mka", ".mkv", ".wma", ".wmv", ".asf", ".avi",
     ".flv", ".mpg", ".mpeg", ".amr", ".ac3", ".eac3", ".ape", ".wv", ".spx", ".mp2",
@@ -106,6 +108,8 @@ def decoded_now(path: Path) -> Decoded:
         # above 4 GiB an RF64; not W64, of whose floats libsndfile takes some for integers
         how = ("-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "-rf64", "auto")
         command = [ffmpeg, *SAFE, "-i", name, *how, str(target)]
+        log.info("%s: decoding with ffmpeg", path)
+        log.debug("%s", command)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         complaint = last_line(done.stderr)
         if done.returncode or not target.is_file():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from hooks.errors import AudioSteerError, ModelError, one_line, require
 
+log = logging.getLogger(f"audiosteer.{__name__}")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 FOREIGN_WEIGHTS = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", "*.mlmodel")
@@ -43,6 +45,7 @@ def snapshot(
     """
     hub = require("huggingface_hub", "all")
     start = time.time()
+    log.info("hf:%s: from the cache, or downloading", repository)
     try:
         found = hub.snapshot_download(
             repository, revision=revision, allow_patterns=only, ignore_patterns=without, token=token
@@ -50,6 +53,7 @@ def snapshot(
     except Exception as error:  # the hub raises its own, its http library's and OS errors
         raise HubError(repository, "downloaded", *explained(error, repository, revision)) from error
     folder = Path(found)
+    log.debug("hf:%s is in %s", repository, folder)
     spoiled = check_sums(folder, start)
     if spoiled:
         raise HubError(repository, "downloaded", f"{spoiled[0]} came with a wrong checksum", "try again")

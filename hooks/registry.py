@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +45,7 @@ from hooks.site import Site
 from hooks.starter import model_folder
 from hooks.weights import check_finite, check_folder, refusal
 
+log = logging.getLogger(f"audiosteer.{__name__}")
 OURS = (
     encodec.FAMILY,
     wavtokenizer.FAMILY,
@@ -94,6 +97,7 @@ def open_model(
     """
     if dtype is not None and not dtype.is_floating_point:
         raise ModelError(f"{name}: a model computes in a floating-point dtype, not in {dtype}")
+    began = time.monotonic()
     try:
         model = find_model(name, revision)
     except AudioSteerError:
@@ -110,6 +114,7 @@ def open_model(
         model.module.to(device, dtype)
     except (RuntimeError, AssertionError) as error:  # each kind of device has its own
         raise ModelError(f"{name}: cannot be put on device {str(device)!r} ({one_line(error)})") from error
+    log.info("opened %s with %d sites on %s in %.2f s", model.name, len(model.sites), device, time.monotonic() - began)
     return model
 
 

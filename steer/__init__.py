@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from steer.recipe import Recipe
     from steer.training import TrainConfig, train_sae
 
-__version__ = "0.1.0"
+    __version__: str
 
 __all__ = [
     "SAE",
@@ -103,4 +103,8 @@ LATE = {
 def __getattr__(name: str) -> Any:
     if name in LATE:
         return getattr(import_module(LATE[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("audiosteer")
     raise AttributeError(f"module 'steer' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from steer.errors import SAEError, TrainingError
 from steer.matmul import arithmetic, backend, using
 from steer.trainee import TrainConfig, Trainee
 
+log = logging.getLogger(f"audiosteer.{__name__}")
 STATE, LOG, CURVE = "state.pt", "log.jsonl", "loss.png"
 
 
@@ -98,6 +100,7 @@ class Run:
                 torch.save(state, path)
             write_text(self.folder / LOG, "".join(json.dumps(line) + "\n" for line in self.lines))
             draw_losses(self.lines, self.folder / CURVE)
+            log.info("checkpoint of step %d in %s", step, self.folder)
         except (OSError, RuntimeError) as error:
             raise TrainingError(f"{self.folder}: the checkpoint could not be written ({error})") from error
 

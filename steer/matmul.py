@@ -6,6 +6,7 @@ torch's CPU capability, torch's version), never from a clock. Training records i
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from steer.errors import SAEError
 
+log = logging.getLogger(f"audiosteer.{__name__}")
 VARIABLE = "AUDIOSTEER_MATMUL"
 """The environment variable that overrides the rule for a process: one of `BACKENDS`."""
 BACKENDS = ("addmm", "oneDNN")
@@ -97,7 +99,9 @@ def default() -> str:
     if named := os.environ.get(VARIABLE):
         return usable(named)
     follows = rule(vendor(), torch.backends.cpu.get_cpu_capability(), torch.__version__)
-    return follows if follows == "addmm" or precise() else "addmm"
+    library = follows if follows == "addmm" or precise() else "addmm"
+    log.debug("large products by %s", library)
+    return library
 
 
 def rule(vendor: str, capability: str, version: str) -> str:

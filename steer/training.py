@@ -10,6 +10,7 @@ Under torchrun the processes share the rows of the same batches (`steer.parallel
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ from steer.schedule import Schedule, interrupts_noted
 from steer.trainee import TrainConfig, Trainee
 from steer.training_data import Data, Frames, captured, sites_of
 
+log = logging.getLogger(f"audiosteer.{__name__}")
 Callback = Callable[[dict[str, Any]], None]
 
 SAMPLE_FRAMES = 2**15
@@ -230,7 +232,7 @@ def trained(
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar, noted as asked:
         schedule = Schedule(group, shared.steps, manner.every, manner.minutes, asked)
         if not quiet and device.type == "cpu" and (notice := busy_notice()):
-            bar.console.print(notice)
+            log.warning(notice)
         task = bar.add_task("training", total=shared.steps, completed=first)
         for step in range(first, shared.steps):
             batches = {site: group.rows(next(stream)).to(device, torch.float32) for site, stream in streams.items()}
@@ -240,6 +242,7 @@ def trained(
             terms = [trainee.step(batches[trainee.site], step, due or logged) for trainee in trainees]
             if due or logged:  # a loss is looked at before it is saved
                 line = run.line(done, terms)
+                log.debug("%s", line)
                 bar.update(task, description=f"explained {line['explained_variance'][0]:.1%}, L0 {line['l0'][0]:.0f}")
             if logged:
                 run.lines.append(line)
@@ -250,7 +253,7 @@ def trained(
             bar.advance(task)
             if schedule.stopped:
                 if not quiet:
-                    bar.console.print(f"stopped after step {done}; the same call goes on from there")
+                    log.warning("stopped after step %d; the same call goes on from there", done)
                 raise KeyboardInterrupt
     saes = []
     for trainee in trainees:

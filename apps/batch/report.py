@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from apps.batch.jobs import BatchError, Row
 from apps.batch.run import Finished
 from apps.batch.watch import Work, clock
 from apps.files import make_folder, to_json, write_result
+from apps.messages import log
 from apps.outcomes import ABOVE_BAND, STOI, met, shown
 from steer.goals import GOALS
 
@@ -189,17 +189,17 @@ class BatchReport:
     def complain(self) -> None:
         """A line on stderr for each failure, which names the file."""
         for row in self.failures:
-            print(row.complaint(), file=sys.stderr)
+            log.error(row.complaint())
 
     def tell_notes(self) -> None:
         """A line on stderr for each thing that there is to know of a sound, such as a header that was wrong."""
         for row in self.done:
             for note in row.result.get("notes") or ():
-                print(f"{row.source}: {note}", file=sys.stderr)
+                log.warning(f"{row.source}: {note}")
 
     def warn(self) -> None:
         if self.warning:
-            print(self.warning, file=sys.stderr)
+            log.error(self.warning)
 
     def save(self, path: Path) -> None:
         """Raises BatchError for another ending than .html and .json, and AudioFileError if it cannot be written."""

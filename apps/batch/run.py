@@ -15,6 +15,7 @@ from apps.batch.todo import Todo, lots, sort_out
 from apps.batch.watch import Watch, Work
 from apps.batch.worker import Task
 from apps.files import make_folder
+from apps.messages import log
 from hooks import AudioSteerError
 from hooks.clip import audio_info
 from hooks.ffmpeg import ENDINGS, duration
@@ -92,6 +93,7 @@ def do_batch(
             clear_partials(paths)
             stack.callback(clear_partials, paths)  # of workers that died
             journal.rows.clear()
+        log.info(f"steer: {len(jobs)} files, {len(todo.kept)} of them done before, {len(todo.jobs)} to do")
         watch = stack.enter_context(Watch(len(jobs), len(todo.kept)))
         lengths = [(job, length_of(job)) for job in todo.jobs]
         watch.begin(sum(length for _, length in lengths))

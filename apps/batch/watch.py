@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from apps.batch.jobs import Row
+from apps.messages import is_quiet, log
 
 LINE_S = 60.0
 
@@ -52,7 +52,7 @@ class Watch:
                 TimeElapsedColumn(),
                 TextColumn("{task.description}"),
             )
-            self._progress = Progress(*columns, console=console, transient=True)
+            self._progress = Progress(*columns, console=console, transient=True, disable=is_quiet())
             self._progress.add_task("", total=self.files, completed=self.kept)
             self._progress.start()
         else:
@@ -95,11 +95,7 @@ class Watch:
 
     def _tell(self) -> None:
         while not self._over.wait(LINE_S):
-            print(
-                f"steer: {self.kept + self.work.files} of {self.files} files, {self.state()}",
-                file=sys.stderr,
-                flush=True,
-            )
+            log.warning(f"steer: {self.kept + self.work.files} of {self.files} files, {self.state()}")
 
 
 def clock(seconds: float) -> str:

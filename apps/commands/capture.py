@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apps.exit_codes import FAILED
+from apps.messages import log
 from apps.options import SOUNDS, Batch, Device, Json, Layers, Many, of_where, output, panel, sites_option
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def capture(
     if check:
         wrong = verify(out)
         for line in wrong:
-            print(line, file=sys.stderr)
+            log.error(line)
         if not wrong:
             show(None, ActivationStore(out), as_json)
         raise typer.Exit(FAILED if wrong else 0)

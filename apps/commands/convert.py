@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from apps.messages import log
 from apps.options import Force, Json, output
 
 
@@ -40,7 +41,7 @@ def convert(
         warnings.simplefilter("always", UserWarning)
         sae = load_sae(source, k)
     for notice in told:
-        typer.echo(f"steer: {notice.message}", err=True)
+        log.warning(f"steer: {notice.message}")
     write_sae(sae, out, to)
     if as_json:
         files = sorted(path.name for path in out.iterdir())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apps.config import typed
 from apps.exit_codes import FAILED, UNMET
+from apps.messages import log
 from apps.options import Device, Force, Json, Many, Means, Sounds, of_many, of_means, output, panel
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
@@ -68,22 +69,20 @@ class Edits:
     )
 
 
-def edit(
-    *,
-    inputs: Sounds,
-    out: Annotated[Path, output("File to write; for several inputs a folder.")],
-    goals: Goals,
-    voice: Voice,
-    edits: Edits,
-    during: Annotated[list[str] | None, typer.Option(help="Only between these seconds: 0.5-1.5. Repeatable.")] = None,
+@dataclass(frozen=True)
+class Manner:
+    """What else a recipe says."""
+
+    during: Annotated[list[str] | None, typer.Option(help="Only between these seconds: 0.5-1.5. Repeatable.")] = None
     residual: Annotated[
         str | None,
         typer.Option(
+            autocompletion=lambda: ["ratio", "keep", "drop"],
             help="How the change reaches the sound. ratio: as a gain on it, or with a moved pitch as the codec's "
             "output with its envelope. keep: the codec's change is added to it. drop: the codec's output alone. "
-            "\\[default: ratio for goals; for feature edits keep, or ratio with a codec that does not keep the phase]"
+            "\\[default: ratio for goals; for feature edits keep, or ratio with a codec that does not keep the phase]",
         ),
-    ] = None,
+    ] = None
     limit: Annotated[
         bool | None,
         typer.Option(
@@ -91,7 +90,18 @@ def edit(
             help="Turn true peaks above full scale down, in files of integer and lossy formats; without it samples "
             "beyond full scale are clipped and counted. \\[default: limit]",
         ),
-    ] = None,
+    ] = None
+
+
+def edit(
+    context: typer.Context,
+    *,
+    inputs: Sounds,
+    out: Annotated[Path, output("File to write; for several inputs a folder.")],
+    goals: Goals,
+    voice: Voice,
+    edits: Edits,
+    manner: Manner,
     recipe: Annotated[Path | None, of_means(help="YAML, JSON, a pack or a name; options add to it.")] = None,
     means: Means,
     device: Device = "cpu",
@@ -119,20 +129,18 @@ def edit(
     from apps.batch.edit_work import EditTask
     from apps.batch.jobs import plan
     from apps.batch.recipes import own_recipes
-    from apps.flags import edits_of, goals_of, recipe_of
     from apps.inputs import inputs_of, written_as
     from hooks.clip import check_target
     from steer.recipe import Recipe
 
     found, is_batch = inputs_of(inputs)
-    changes = edits_of(**asdict(edits))
-    wanted = {**asdict(goals), **goals_of(goals.goal or [])}
-    del wanted["goal"]
+    options: dict[str, Any] = {"goals": goals, "voice": voice, "edits": edits, "manner": manner, "means": means}
 
     def with_options(base: Recipe | None) -> Recipe:
-        return recipe_of(
-            base, wanted, changes, during or [], residual, **asdict(means), limit=limit, voice=asdict(voice)
-        )
+        """What is asked for on top of a recipe, which wins over the configuration file."""
+        if base is None:
+            return asked(None, **options)
+        return asked(base, **{name: typed(context, group) for name, group in options.items()})
 
     what = with_options(Recipe.load(recipe) if recipe else None)
     if plot is not None:
@@ -155,6 +163,24 @@ def edit(
     if save_recipe is not None:
         what.save(save_recipe, force)
     raise typer.Exit(code)
+
+
+def asked(base: Recipe | None, goals: Goals, voice: Voice, edits: Edits, manner: Manner, means: Means) -> Recipe:
+    """The recipe of these options. Raises RecipeError or SAEError for options that make no sense."""
+    from apps.flags import edits_of, goals_of, recipe_of
+
+    wanted = {**asdict(goals), **goals_of(goals.goal or [])}
+    del wanted["goal"]
+    return recipe_of(
+        base,
+        wanted,
+        edits_of(**asdict(edits)),
+        manner.during or [],
+        manner.residual,
+        limit=manner.limit,
+        voice=asdict(voice),
+        **asdict(means),
+    )
 
 
 def edit_one(task: EditTask, source: Path, target: Path, plot: Path | None, force: bool, as_json: bool) -> int:
@@ -223,7 +249,7 @@ def exit_code(outcomes: list[Outcome], failed: bool) -> int:
 
     for outcome in outcomes:
         for line in shortfalls(outcome):
-            print(line, file=sys.stderr)
+            log.error(line)
     if failed:
         return FAILED
     return 0 if all(outcome.met for outcome in outcomes) else UNMET

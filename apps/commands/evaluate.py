@@ -6,7 +6,6 @@ The commands are made from the evaluators: a field of an evaluator's `Config` is
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 from apps.exit_codes import FAILED
-from apps.options import Json, output
+from apps.messages import log
+from apps.options import Json, example, grouped, output
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from pydantic.fields import FieldInfo
@@ -43,7 +43,8 @@ class Evaluators(TyperGroup):
         if name not in self.list_commands(ctx):
             return None
         app = typer.Typer(add_completion=False, context_settings=dict(ctx.find_root().command.context_settings))
-        app.command(name)(everything() if name == EVERYTHING else one(name))
+        command = grouped(everything() if name == EVERYTHING else one(name))
+        app.command(name, epilog=example(f"steer evaluate {name} --out RESULTS {required(name)}"))(command)
         return typer.main.get_command(app)
 
 
@@ -97,7 +98,7 @@ def everything() -> Callable[..., None]:
                     )
                 except AudioSteerError as error:
                     failed[name] = str(error)
-                    print(f"{name}: {error}", file=sys.stderr)
+                    log.error(f"{name}: {error}")
                     continue
                 if not as_json:
                     show(job.evaluator, reports[name], out / f"{name}.md", known)
@@ -116,6 +117,16 @@ def everything() -> Callable[..., None]:
         raise typer.Exit(FAILED if failed else 0)
 
     return with_options(command, EverythingConfig)
+
+
+def required(name: str) -> str:
+    """The options that an evaluator does not do without, as they are typed."""
+    from evaluation.evaluators import EVALUATORS
+    from evaluation.everything import EverythingConfig
+
+    config: type[Config] = EverythingConfig if name == EVERYTHING else EVALUATORS[name].config
+    names = [field.alias or key for key, field in config.model_fields.items() if field.is_required()]
+    return " ".join(f"--{one} {one.upper()}" for one in names)
 
 
 def show(evaluator: Evaluator[Any], report: Report, table: Path, known: bool) -> None:

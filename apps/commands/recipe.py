@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apps.options import Force, Json
+from apps.options import Force, Json, example, grouped
 
 if TYPE_CHECKING:  # loads torch: `steer --help` shall not wait for it
     from steer.recipe import Recipe
@@ -17,7 +17,6 @@ NAMED = "YAML, JSON or a pack, or one that ships, such as starter:asr/false-alar
 Named = Annotated[str, typer.Argument(help=NAMED, metavar="RECIPE", show_default=False)]
 
 
-@app.command("pack")
 def pack(
     recipe: Named,
     out: Annotated[Path, typer.Option("--output", "-o", help="File to write, .safetensors.", show_default=False)],
@@ -46,7 +45,6 @@ def pack(
     report(Recipe.load(out), out, as_json)
 
 
-@app.command("show")
 def show(recipe: Named, as_json: Json = False) -> None:
     """Show what a recipe does: its edits and gates, its features by their ids, and what a pack was measured to do.
 
@@ -57,6 +55,10 @@ def show(recipe: Named, as_json: Json = False) -> None:
 
     path = starter.recipe_file(recipe) if starter.is_recipe_name(recipe) else Path(recipe)
     report(Recipe.load(recipe), path, as_json)
+
+
+app.command("pack", epilog=example("steer recipe pack quiet.yaml -o quiet.safetensors --effect WER=9.5"))(grouped(pack))
+app.command("show", epilog=example("steer recipe show starter:asr/false-alarms"))(grouped(show))
 
 
 def effect_of(text: str) -> tuple[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apps.messages import is_quiet
 from apps.options import Json, Layers, of_where, output, panel, sites_option
 
 if TYPE_CHECKING:  # loads torch: `steer --help` does not wait for it
@@ -231,7 +232,7 @@ def train(
             out,
             info=SAEInfo(model=name, data=data or frames.described(folder), license=license),
             device=where.device,
-            progress=not as_json,
+            progress=not (as_json or is_quiet()),
             checkpoint_minutes=how.minutes,
         )
     if group.rank:  # the first process saves and prints

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apps.config import is_from_file
 from apps.formats import Format
 from apps.options import Device, Force, Json, Many, Sounds, of_means, output, panel
 
@@ -17,6 +18,7 @@ of_decoding = panel("How words are found")
 
 
 def transcribe(
+    context: typer.Context,
     *,
     inputs: Sounds,
     out: Annotated[Path | None, output("Folder for a text for each file.")] = None,
@@ -74,7 +76,7 @@ def transcribe(
     }
 
     def with_model(base: Recipe) -> Recipe:
-        return recogniser_recipe(base, model, [])
+        return recogniser_recipe(base, None if is_from_file(context, "model") else model, [])
 
     what = with_model(Recipe.load(recipe, RECOGNISER)) if recipe else None
     task = TranscribeTask(what, anywhere(model or RECOGNISER), language, device, format, words, decoding)

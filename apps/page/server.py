@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from apps.messages import log
 from apps.page.settings import PageError, Settings
 from hooks.errors import one_line, require
 
@@ -51,7 +51,7 @@ def serve(
     """
     with bound(host, port) as listener, own_folder() as folder:
         if not users and (share or not is_local(listener)):
-            print("steer: warning: everybody who reaches the address may use the page; see --auth", file=sys.stderr)
+            log.warning("steer: warning: everybody who reaches the address may use the page; see --auth")
         require("gradio", "demo")
         settings = replace(settings, folder=folder, private=is_local(listener) and not share)
         with running(build(settings), settings, listener=listener, users=users, shared=share) as address:

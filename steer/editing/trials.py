@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from steer.goals import GOALS, Changes
 from steer.recipe import Recipe
 from steer.values import Span
 
+log = logging.getLogger(f"audiosteer.{__name__}")
 FEWEST_VOICED = 5
 """With fewer voiced frames of 10 ms a sound has no pitch to move."""
 DOUBTFUL = 1.0
@@ -178,7 +180,9 @@ class Trials:
             count += 1
             report(count)
             # pitch takes longest to measure
-            return self.changes(strengths, pitch="pitch" in goals)
+            changes = self.changes(strengths, pitch="pitch" in goals)
+            log.debug("trial %d: strengths %s change %s", count, strengths, changes)
+            return changes
 
         found = calibrate(goals, trial, self.names).strengths
         if "pitch" in goals and abs(found["pitch"] - goals["pitch"]) > DOUBTFUL:
@@ -186,6 +190,7 @@ class Trials:
             self._known.clear()
             del self.before
             found = calibrate(goals, trial, self.names).strengths
+        log.info("goals %s: strengths %s after %d trials", goals, found, count)
         return found
 
     def met(self, measured: Mapping[str, float | None]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,8 @@ from steer.formats.packed import load_part, part_of
 from steer.formats.places import TORCH_FILES, downloaded, locate, path_inside
 from steer.formats.sae_lens import CFG, WEIGHTS, save_sae
 from steer.sae import SAE
+
+log = logging.getLogger(f"audiosteer.{__name__}")
 
 
 def load_sae(
@@ -54,6 +57,7 @@ def load_sae(
 
 def placed(sae: SAE, source: str | Path, device: str | torch.device, dtype: torch.dtype) -> SAE:
     """Raises SAEError where there is no such device."""
+    log.info("SAE %s: %s", source, sae.extra_repr())
     try:
         return sae.to(device, dtype)
     except (RuntimeError, AssertionError) as error:  # each kind of device has its own

@@ -14,6 +14,7 @@ from rich.console import Console
 from apps.batch.jobs import BatchError, Row
 from apps.batch.report import LISTED, SHOWN, BatchReport, Change, SideEffect, check_names
 from apps.batch.watch import Work
+from apps.messages import shown
 from hooks import AudioFileError
 
 
@@ -167,7 +168,8 @@ def test_a_table_lists_the_first_failures_as_they_stand() -> None:
 
 
 def test_complaints(capsys: pytest.CaptureFixture[str]) -> None:
-    BatchReport("edited", [*ROWS, Row("k", "in/k", "ValueError: no")]).complain()
+    with shown():
+        BatchReport("edited", [*ROWS, Row("k", "in/k", "ValueError: no")]).complain()
     assert capsys.readouterr().err == f"{ROWS[4].error}\nin/k: ValueError: no\n"
 
 

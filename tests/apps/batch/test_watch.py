@@ -10,6 +10,7 @@ import pytest
 from apps.batch import watch as module
 from apps.batch.jobs import Row
 from apps.batch.watch import Watch, Work, clock
+from apps.messages import shown
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_line_a_minute_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.stderr", log)
     monkeypatch.setattr(module, "LINE_S", 0.05)
     before = set(threading.enumerate())
-    with Watch(files=10, kept=4) as watch:
+    with shown(), Watch(files=10, kept=4) as watch:
         watch.begin(20.0)
         watch.note(Row("a", "a", "no", seconds=5.0))
         assert log.came.wait(20.0)

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="extra demo")
 
+from apps.messages import shown
 from apps.page import server
 from apps.page.server import bound, own_folder, running, serve, sweeper, tunnel
 from apps.page.settings import Limits, PageError, Settings
@@ -220,7 +221,7 @@ def test_a_page_open_to_everybody_is_told_of(
     def build(settings: Settings) -> Any:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with shown(), pytest.raises(KeyboardInterrupt):
         serve(build, Settings(), port=0, **options)
     assert ("everybody" in capsys.readouterr().err) == warned
 
