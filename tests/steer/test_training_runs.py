@@ -79,7 +79,7 @@ def test_several_processes_agree_on_when() -> None:
     assert next(step for step in range(1, 60) if schedule.due(step)) == 20 and schedule.stopped
 
 
-def test_ctrl_c_saves_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_saves_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = signal.getsignal(signal.SIGINT)
     config, data = replace(RESUMED, steps=130), DATA
 
@@ -90,7 +90,7 @@ def test_ctrl_c_saves_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     options: dict[str, Any] = {"device": "cpu", "callback": press, "checkpoint_every": 10_000}
     with pytest.raises(KeyboardInterrupt):
         train_sae(data, config, tmp_path, **options)
-    assert "stopped after step 101; the same call goes on from there" in capfd.readouterr().err
+    assert "stopped after step 101; the same call goes on from there" in caplog.text
     assert signal.getsignal(signal.SIGINT) is before
     assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 101
     resumed, undisturbed = quietly(data, config, tmp_path), quietly(data, config)
