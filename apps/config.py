@@ -115,7 +115,8 @@ def options(path: Path, table: Mapping[str, Any], context: Any, within: str) -> 
         try:
             parameter.process_value(context, typed)
         except Exception as error:  # typer's, whose class depends on its version
-            raise ConfigError(f"{where}: {getattr(error, 'message', error)}") from error
+            said = " ".join(str(getattr(error, "message", error)).split())
+            raise ConfigError(f"{where}: {said}") from error
         yield parameter.name, typed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FAILED = 1
-"""Some files of a batch failed, or some evaluations."""
+"""Some files of a batch failed, or some evaluations, or `steer doctor` found a problem."""
 WRONG_INPUT = 2
 """Also typer's own code for options that it cannot read."""
 UNMET = 3

@@ -132,7 +132,8 @@ def wanted_versions() -> dict[str, SpecifierSet]:
 
 
 def library_facts(library: Library, load: bool) -> dict[str, Any]:
-    """Its version (None if it is not installed) and its problem; with `load`, not being importable is one too."""
+    """Its version (None if it is not installed) and its problem. With `load`, and of torch always, that it
+    cannot be imported is a problem too."""
     version, problem = version_of(library.name), ""
     wanted = wanted_versions().get(canonicalize_name(library.name), SpecifierSet())
     remedy = f"pip install '{OURS}[{library.extra}]'" if library.extra else f"pip install '{library.name}{wanted}'"
@@ -140,7 +141,7 @@ def library_facts(library: Library, load: bool) -> dict[str, Any]:
         problem = "" if library.extra else f"is not installed: {remedy}"
     elif not wanted.contains(version, prereleases=True):
         problem = f"is version {version}, but AudioSteer needs {wanted}: pip install '{library.name}{wanted}'"
-    elif load and (why := cannot_load(library.imported_as)):
+    elif (load or library.name == "torch") and (why := cannot_load(library.imported_as)):
         problem = f"is installed but does not load ({why}): pip install --force-reinstall '{library.name}=={version}'"
     return {
         "name": library.name,

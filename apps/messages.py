@@ -68,7 +68,7 @@ PYTHONS_OWN = warnings.formatwarning
 
 def set_level(quiet: bool, verbose: int) -> None:
     """What --quiet and --verbose ask for. Raises typer.BadParameter for both together."""
-    if (quiet and (verbose or log.level < logging.WARNING)) or (verbose and is_quiet()):
+    if (quiet and (verbose or 0 < log.level < logging.WARNING)) or (verbose and is_quiet()):
         raise typer.BadParameter("--quiet and --verbose exclude each other")
     if quiet:
         log.setLevel(logging.ERROR)

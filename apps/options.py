@@ -37,11 +37,13 @@ Batch = Annotated[
     int, typer.Option(min=1, help="Maximum number of sounds of equal length that run at once; rounding may differ.")
 ]
 Quiet = Annotated[
-    bool, of_messages("--quiet", "-q", help="Only errors on stderr: no progress, notes or warnings. Results stay.")
+    bool, of_messages("--quiet", "-q", help="Write only errors to stderr: no progress, notes or warnings.")
 ]
 Verbose = Annotated[
     int,
-    of_messages("--verbose", "-v", count=True, show_default=False, help="What is done on stderr; -vv for more of it."),
+    of_messages(
+        "--verbose", "-v", count=True, show_default=False, help="Report on stderr what is done; -vv reports more."
+    ),
 ]
 Reports = Annotated[list[Path] | None, of_many("--report", help="File for a report, .html or .json. Repeatable.")]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,7 @@ from apps.config import VARIABLE
 from apps.exit_codes import FAILED
 from apps.installation import LIBRARIES, PROGRAMS, Library, Program, library_facts, program_facts
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -98,12 +102,28 @@ def test_a_broken_configuration_file_is_a_problem_here(
     assert any("[evaluate.gates] devise" in one for one in facts["problems"])
 
 
+def test_it_runs_where_torch_does_not_load(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so: cannot open')")
+    (tmp_path / "c.toml").write_text("[evaluate.gates]\ndevice = 'cuda'")
+    variables = {**os.environ, VARIABLE: str(tmp_path / "c.toml"), "PYTHONPATH": str(tmp_path)}
+    program = "import sys; sys.path.insert(1, sys.argv.pop()); from apps.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "doctor"]
+    done = subprocess.run([*command, "--json", str(ROOT)], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    facts = json.loads(done.stdout)
+    assert done.returncode == FAILED and facts["torch"] is None
+    problems = "\n".join(facts["problems"])
+    assert "torch is installed but does not load (OSError: libcudart.so: cannot open)" in problems
+    assert "c.toml: cannot be checked without torch" in problems
+    done = subprocess.run([*command, str(ROOT)], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == FAILED and "Problem: torch is installed but" in done.stdout and not done.stderr
+
+
 # --- the list against the package's own ---
 
 
 def requirements() -> tuple[set[str], dict[str, set[str]]]:
     """Names of what is required, and of each extra's, as pyproject.toml says."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
     def names(texts: list[str]) -> set[str]:
         return {
