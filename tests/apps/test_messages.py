@@ -89,15 +89,15 @@ def test_no_bars_where_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_command_takes_them_before_and_after_its_name(steer: Run) -> None:
-    for arguments in (("-v", "sites", "starter:ssl"), ("sites", "starter:ssl", "--verbose")):
+    for arguments in (("-v", "sites", "starter:codec"), ("sites", "starter:codec", "--verbose")):
         code, _, err = steer(*arguments)
-        assert code == 0 and err.startswith("steer: opened starter:ssl with ") and err.count("\n") == 1
+        assert code == 0 and err.startswith("steer: opened starter:codec with ") and err.count("\n") == 1
     for arguments in (("--quiet", "sites", "starter:none"), ("sites", "starter:none", "-q")):
         code, out, err = steer(*arguments)
         assert (code, out) == (2, "") and err.startswith("steer: ") and err.count("\n") == 1
-    code, _, err = steer("-q", "sites", "starter:ssl", "-v")
+    code, _, err = steer("-q", "sites", "starter:codec", "-v")
     assert code == 2 and "exclude each other" in err
-    assert steer("sites", "starter:ssl")[2] == ""
+    assert steer("sites", "starter:codec")[2] == ""
 
 
 def test_quiet_leaves_out_notes_and_keeps_errors(
