@@ -80,6 +80,8 @@ class Trainee:
             [p for p in self.sae.parameters() if p.requires_grad], lr=config.lr, fused=True
         )
         self.silent_F = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
+        self.longest = 0
+        """No feature has been silent for longer: what is known without waiting for the device."""
 
     def step(self, x_ND: Tensor, step: int, report: bool = True) -> dict[str, Tensor]:
         """One batch [N, D] of activations as they are; with several processes, this one's share of it.
@@ -94,7 +96,7 @@ class Trainee:
         with torch.autocast(x_ND.device.type, torch.bfloat16, enabled=config.bf16):
             run = run_pass(sae, x_ND, group)
             loss = checked(self.objective(run, config.sparsity), config)
-        dead = (self.silent_F > config.dead_after).nonzero()[:, 0]
+        dead = self.dead()
         if len(dead):
             loss = loss + auxiliary(run, dead)
         self.optimizer.zero_grad(set_to_none=True)
@@ -112,6 +114,7 @@ class Trainee:
                 sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
             sae.function.after_step(sae.own, lambda: group.least(run.least), step)
             self.silent_F = torch.where(count_F > 0, 0, self.silent_F + rows)
+            self.longest += rows
         if not report:
             return {}
         total = (x_ND - group.mean(x_ND.mean(0))).square().sum(-1).mean()
@@ -123,6 +126,19 @@ class Trainee:
             "l0": count_F.sum() / rows,
             "dead_share": dead_F.mean(),
         }
+
+    def dead(self) -> Tensor:
+        """The features [j] that were silent for longer than `dead_after`.
+
+        How many these are decides the size of what follows, so a GPU has to be waited for; but not in steps in which
+        none can be dead.
+        """
+        if self.longest <= self.config.dead_after:
+            return self.silent_F.new_empty(0)
+        dead = (self.silent_F > self.config.dead_after).nonzero()[:, 0]
+        if not len(dead):
+            self.longest = int(self.silent_F.amax())
+        return dead
 
     def finished(self) -> SAE:
         """A copy that takes activations as they are."""
@@ -139,6 +155,7 @@ class Trainee:
         self.sae.load_state_dict(state["sae"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.silent_F = state["silent"].to(self.silent_F.device)
+        self.longest = int(self.silent_F.amax())
         self.scale = state["scale"]
 
 
