@@ -101,9 +101,9 @@ class Slots(Pairs):
     @cached_property
     def ordered(self) -> tuple[Tensor, Tensor]:
         """Filled slots in the order of their features, others last; and where each feature begins [F + 1]."""
-        from steer.kernels import triton_sums
+        from steer.kernels.gpu import sums as gpu_sums
 
-        return triton_sums.by_id(torch.where(self.filled_P, self.features_P, self.features), self.features)
+        return gpu_sums.by_id(torch.where(self.filled_P, self.features_P, self.features), self.features)
 
     @cached_property
     def count_F(self) -> Tensor:
@@ -123,33 +123,33 @@ class Slots(Pairs):
         return some, torch.where(inside_P, values_P, 0)
 
     def sums(self, W_FD: Tensor, values_P: Tensor) -> Tensor:
-        from steer.kernels import triton_sums
+        from steer.kernels.gpu import sums as gpu_sums
 
-        return triton_sums.sums(self.features_P, values_P, W_FD, k=self.k, starts_N=self.starts_N)[0]
+        return gpu_sums.sums(self.features_P, values_P, W_FD, k=self.k, starts_N=self.starts_N)[0]
 
     def sums_and_slope(self, W_FD: Tensor, values_P: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        from steer.kernels import triton_sums
+        from steer.kernels.gpu import sums as gpu_sums
 
         def slope(grad_ND: Tensor) -> Tensor:
-            dots_P = triton_sums.dots(grad_ND, self.features_P, W_FD, k=self.k, starts_N=self.starts_N)
+            dots_P = gpu_sums.dots(grad_ND, self.features_P, W_FD, k=self.k, starts_N=self.starts_N)
             return torch.where(self.filled_P, dots_P, 0)
 
         return self.sums(W_FD, values_P), slope
 
     def sums_by_feature(self, x_ND: Tensor, values_P: Tensor) -> Tensor:
-        from steer.kernels import triton_sums
+        from steer.kernels.gpu import sums as gpu_sums
 
         order_P, starts_F = self.ordered
-        shape = triton_sums.LONG
-        return triton_sums.sums(self.rows_P[order_P], values_P[order_P], x_ND, starts_N=starts_F, shape=shape)[0]
+        shape = gpu_sums.LONG
+        return gpu_sums.sums(self.rows_P[order_P], values_P[order_P], x_ND, starts_N=starts_F, shape=shape)[0]
 
     def totals_by_feature(self, values_P: Tensor) -> Tensor:
-        from steer.kernels import triton_sums
+        from steer.kernels.gpu import sums as gpu_sums
 
         order_P, starts_F = self.ordered
         ones_11 = values_P.new_ones(1, 1)
         zeros_P = torch.zeros_like(order_P)
-        return triton_sums.sums(zeros_P, values_P[order_P], ones_11, starts_N=starts_F, shape=triton_sums.LONG)[0][:, 0]
+        return gpu_sums.sums(zeros_P, values_P[order_P], ones_11, starts_N=starts_F, shape=gpu_sums.LONG)[0][:, 0]
 
 
 class EncodePairs(torch.autograd.Function):
@@ -216,10 +216,10 @@ def batch_topk_pairs(encoder: Encoder, x_ND: Tensor, k: int, group: Group = ALON
     count = k * len(x_ND) * group.size
     # several processes exchange the values of their pairs, and have to know how many these are
     if group.size == 1 and usable.suits(x_ND, encoder.W_enc):
-        from steer.kernels import triton_batch
+        from steer.kernels.gpu import batch as gpu_batch
 
         pre_NF = linear(x_ND, encoder.W_enc, encoder.b_enc)
-        values_P, rows_P, features_P, starts_N = triton_batch.largest(pre_NF, count)
+        values_P, rows_P, features_P, starts_N = gpu_batch.largest(pre_NF, count)
         return Slots(rows_P, features_P, len(x_ND), len(encoder.b_enc), values_P > 0, starts_N), values_P
     rows_P, features_P, values_P = above(encoder, x_ND, likely_bound(encoder, x_ND, k, group))
     all_P, first = group.gather(values_P)

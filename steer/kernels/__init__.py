@@ -25,15 +25,18 @@ from steer.kernels.plain import (
 )
 from steer.matmul import linear
 
+LARGE = 2**17
+"""Numbers from which a selection by three launches is taken; torch's is one (a guess, which was not measured)."""
+
 
 def topk(x_XF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each vector and where they stand, in no order; of equal ones any. As `torch.topk`, faster."""
-    if usable.suits(x_XF):
-        from steer.kernels import triton_topk
+    if x_XF.numel() >= LARGE and usable.suits(x_XF):
+        from steer.kernels.gpu import topk as gpu_topk
 
         k = min(k, x_XF.shape[-1])
-        if triton_topk.takes(x_XF, k):
-            values_XK, indices_XK = triton_topk.topk(x_XF.detach(), k)
+        if gpu_topk.takes(x_XF, k):
+            values_XK, indices_XK = gpu_topk.topk(x_XF.detach(), k)
             learns = torch.is_grad_enabled() and x_XF.requires_grad
             return x_XF.gather(-1, indices_XK) if learns else values_XK, indices_XK
     return plain.topk(x_XF, k)
@@ -52,14 +55,15 @@ def decode(values_XK: Tensor, indices_XK: Tensor, W_FD: Tensor, bias_D: Tensor |
     """The sum of rows of `W_FD` [..., D] by their ids `indices_XK`, each times its value, and the bias."""
     same = values_XK.dtype == W_FD.dtype and (bias_D is None or bias_D.dtype == W_FD.dtype)
     if same and usable.suits(values_XK, indices_XK, W_FD, bias_D):
-        from steer.kernels import triton_sums
+        from steer.kernels.gpu import sums as gpu_sums
 
-        return triton_sums.decode(values_XK, indices_XK, W_FD, bias_D)
+        return gpu_sums.decode(values_XK, indices_XK, W_FD, bias_D)
     return plain.decode(values_XK, indices_XK, W_FD, bias_D)
 
 
 __all__ = [
     "FEW",
+    "LARGE",
     "NUMBERS",
     "ROWS",
     "SPARSE",

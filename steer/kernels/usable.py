@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 
@@ -60,29 +60,22 @@ def works(device: torch.device) -> bool:
     if device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < CAPABILITY:
         return False
     try:
-        from steer.kernels import triton_sums, triton_topk
+        from steer.kernels.gpu.sums import decode
+        from steer.kernels.gpu.topk import topk
     except ImportError:
         return False
     x_NF = torch.randn(3, 100, generator=torch.Generator().manual_seed(0)).to(device)
     try:
-        values_NK, indices_NK = triton_topk.topk(x_NF, 5)
-        sums_ND = triton_sums.decode(values_NK, indices_NK, x_NF.T[:, :3].contiguous())
+        values_NK, indices_NK = topk(x_NF, 5)
+        sums_ND = decode(values_NK, indices_NK, x_NF.T[:, :3].contiguous())
         expected_ND = torch.zeros_like(x_NF).scatter(-1, indices_NK, values_NK) @ x_NF.T[:, :3]
         right = torch.equal(values_NK.sort().values, x_NF.topk(5).values.sort().values)
         right = right and torch.allclose(sums_ND, expected_ND, atol=1e-3)
         problem = "" if right else "they do not give what torch gives"
     except Exception as error:  # compilers fail in many ways
-        problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        problem = (
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        )
     if problem:
         warnings.warn(f"the Triton kernels are not used on {device} ({problem}); plain torch is slower", stacklevel=2)
     return not problem
-
-
-def on(x: Tensor) -> AbstractContextManager[object]:
-    """Launches inside the with-block go to the device of `x`, whichever is the current one."""
-    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()
-
-
-def next_power(count: int) -> int:
-    """The smallest power of two that is at least `count`, and at least 1."""
-    return 1 << max(0, count - 1).bit_length()

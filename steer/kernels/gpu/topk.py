@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from steer.kernels.usable import next_power, on
+from steer.kernels.gpu.launch import next_power, on
 
 BLOCK = 16
 """Numbers of a block: in bfloat16 the 32 bytes that a GPU reads at once."""

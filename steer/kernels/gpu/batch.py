@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from steer.kernels.usable import on
+from steer.kernels.gpu.launch import on
 
 UPPER, LOWER = 2**15, 2**16
 """Bins of positive numbers by their upper 16 bits (the sign is 0), and within one by their lower 16 bits."""
@@ -35,7 +35,9 @@ def bits_of(x):
 
 
 @triton.jit
-def count_kernel(x_ptr, bins_ptr, bound_ptr, counted_ptr, enough, width, stride, PART: tl.constexpr, TILE: tl.constexpr):
+def count_kernel(
+    x_ptr, bins_ptr, bound_ptr, counted_ptr, enough, width, stride, PART: tl.constexpr, TILE: tl.constexpr
+):
     """Count the numbers of a row in bins. PART 0: by upper bits, those from the bound's bin on. PART 1: those below it,
     if fewer than `enough` were counted. PART 2: by lower bits, those in the bound's bin."""
     row = tl.program_id(0).to(tl.int64)
@@ -109,11 +111,13 @@ def reached(bins_B: Tensor, count: int | Tensor) -> tuple[Tensor, Tensor]:
     return len(bins_B) - 1 - before, above
 
 
-def counted(x_NF: Tensor, bins_B: Tensor, part: int, bound: Tensor, sum_: Tensor | None = None, enough: int = 0) -> None:
+def counted(
+    x_NF: Tensor, bins_B: Tensor, part: int, bound: Tensor, known: Tensor | None = None, enough: int = 0
+) -> None:
     """Count in `bins_B`, in place, as `count_kernel` says."""
     grid = (len(x_NF), triton.cdiv(x_NF.shape[1], TILE))
     width, stride = x_NF.shape[1], x_NF.stride(0)
-    count_kernel[grid](x_NF, bins_B, bound, sum_, enough, width, stride, PART=part, TILE=TILE, num_warps=WARPS)
+    count_kernel[grid](x_NF, bins_B, bound, known, enough, width, stride, PART=part, TILE=TILE, num_warps=WARPS)
 
 
 @torch.no_grad()
@@ -170,8 +174,7 @@ def smallest(x_NF: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     bins_B = torch.zeros(UPPER, dtype=torch.int32, device=device)
     counted(x_NF, bins_B, 0, bound)
-    sum_ = bins_B.sum().view(1)
-    counted(x_NF, bins_B, 1, bound, sum_, count)
+    counted(x_NF, bins_B, 1, bound, bins_B.sum().view(1), count)
     upper, above = reached(bins_B, count)
     if x_NF.dtype == torch.bfloat16:
         return (upper.clamp(min=0).int() << 16).view(1), torch.where(upper < 0, 0, count - above)

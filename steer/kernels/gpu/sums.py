@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from steer.kernels.usable import next_power, on
+from steer.kernels.gpu.launch import next_power, on
 
 SHORT, LONG = (8, 1), (32, 4)
 """(rows that are read at once, warps) where most sums are of some ten rows, and where some are of thousands."""
@@ -67,8 +67,6 @@ def sums_kernel(
         total += values
         first += TILE
     if HAS_BIAS:
-        # as torch adds it: to a sum that is rounded already
-        sums = sums.to(out_ptr.dtype.element_ty).to(tl.float32)
         sums += tl.load(bias_ptr + columns, mask=in_width, other=0.0).to(tl.float32)
     tl.store(out_ptr + row * width + columns, sums.to(out_ptr.dtype.element_ty), mask=in_width)
     if HAS_TOTALS and tl.program_id(1) == 0:
@@ -228,9 +226,7 @@ class Decode(torch.autograd.Function):
             grad_NK = dots(grad_ND, indices_NK.flatten(), W_FD, k=k).view(rows, k)
         if ctx.needs_input_grad[2]:
             order_P, starts_F = by_id(indices_NK.flatten(), len(W_FD))
-            grad_FD, _ = sums(
-                order_P // k, values_NK.flatten()[order_P], grad_ND, starts_N=starts_F, shape=LONG
-            )
+            grad_FD, _ = sums(order_P // k, values_NK.flatten()[order_P], grad_ND, starts_N=starts_F, shape=LONG)
         if ctx.needs_input_grad[3]:
             grad_D = grad_ND.sum(0)
         return grad_NK, None, grad_FD, grad_D
@@ -239,5 +235,10 @@ class Decode(torch.autograd.Function):
 def decode(values_XK: Tensor, indices_XK: Tensor, W_FD: Tensor, bias_D: Tensor | None = None) -> Tensor:
     """The sum of rows of `W_FD` [..., D] by their ids `indices_XK`, each times its value, and the bias."""
     k = values_XK.shape[-1]
-    out_ND = Decode.apply(values_XK.reshape(-1, k), indices_XK.reshape(-1, k), W_FD, bias_D)
+    given = values_XK.reshape(-1, k), indices_XK.reshape(-1, k), W_FD, bias_D
+    learns = torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in given)
+    if learns:
+        out_ND = Decode.apply(*given)
+    else:
+        out_ND = sums(given[1].flatten(), given[0].flatten(), W_FD.detach(), k=k, bias_D=bias_D)[0]
     return out_ND.view(*values_XK.shape[:-1], W_FD.shape[1])
