@@ -5,6 +5,7 @@ They take fp32, bf16 and fp16, and sum in fp32. fp64, CPUs, `torch.compile` and 
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import warnings
 from collections.abc import Iterator
@@ -39,6 +40,14 @@ def suits(*tensors: Tensor | None) -> bool:
         and not torch.compiler.is_compiling()
         and works(first.device)
     )
+
+
+def names(device: torch.device) -> dict[str, str]:
+    """What a checkpoint says of the kernels of a GPU, which round otherwise than torch's; of a CPU nothing."""
+    if device.type not in devices:
+        return {}
+    takes = turned_on.get() and os.environ.get(VARIABLE) != "0" and works(device)
+    return {"kernels": f"Triton {importlib.metadata.version('triton')}" if takes else "torch"}
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,14 @@ Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Launch]]:
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     noted: list[Launch] = []
 
     def note(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
         noted.append((kernel, args, options))
 
     monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", note)
-    yield noted
+    return noted
 
 
 def compiled(launch: Launch, capability: int) -> Any:

@@ -390,10 +390,12 @@ def test_kernels_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None
     def broken(*args: object) -> None:
         raise RuntimeError("no C compiler")
 
+    assert usable.names(DEVICE)["kernels"].startswith("Triton") and usable.names(torch.device("meta")) == {}
     usable.works.cache_clear()
     monkeypatch.setattr("steer.kernels.gpu.topk.topk", broken)
     with pytest.warns(UserWarning, match="no C compiler"):
         check_topk(random(3, 100), 5)
+    assert usable.names(DEVICE) == {"kernels": "torch"}
     usable.works.cache_clear()
 
 
