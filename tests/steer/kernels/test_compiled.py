@@ -96,6 +96,19 @@ def run_all(dtype: torch.dtype) -> None:
         edit.edit(W_FD[:64], W_FD[:count], *numbers, W_FD[:count])
 
 
+def run_ones() -> None:
+    """Numbers that are 1 are constants of a kernel, which makes it another one."""
+    from steer.kernels.gpu import batch, edit, sums, topk
+
+    x_NF, W_F1 = torch.zeros(8, 600), torch.zeros(600, 1)
+    values_N1, indices_N1 = topk.topk(x_NF, 1)
+    sums.sums(indices_N1.flatten(), values_N1.flatten(), W_F1, k=1)
+    sums.sums(indices_N1.flatten(), values_N1.flatten(), W_F1, starts_N=torch.zeros(601, dtype=torch.long))
+    sums.dots(W_F1[:8], indices_N1.flatten(), W_F1, k=1)
+    batch.largest(torch.zeros(2, 1), 1)
+    edit.edit(W_F1[:1], W_F1[:1], *[torch.zeros(1)] * 4, W_F1[:1])
+
+
 @pytest.mark.parametrize(
     ("dtype", "capability"), [(torch.float32, 90), (torch.bfloat16, 90), (torch.float32, 80)], ids=str
 )
@@ -103,6 +116,8 @@ def test_every_kernel_compiles_and_stays_in_registers(
     dtype: torch.dtype, capability: int, launches: list[Launch], tmp_path: Path
 ) -> None:
     run_all(dtype)
+    if (dtype, capability) == (torch.float32, 90):
+        run_ones()
     seen = set()
     for launch in launches:
         kernel, args, options = launch

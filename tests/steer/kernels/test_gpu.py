@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -37,14 +37,11 @@ real_gpu = pytest.mark.skipif(INTERPRETED, reason="about a GPU's own behaviour")
 
 
 @pytest.fixture(autouse=True)
-def kernels_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def kernels_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small sizes too go to the kernels, and with the interpreter those of the CPU."""
     monkeypatch.setattr(kernels, "LARGE", 0)
     monkeypatch.setattr(usable, "devices", {DEVICE.type})
-    usable.works.cache_clear()
     assert usable.works(DEVICE)
-    yield
-    usable.works.cache_clear()
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -91,7 +88,7 @@ def test_topk_of_long_rows(count: int, k: int) -> None:
 def test_topk_of_equal_infinite_and_missing_numbers(count: int) -> None:
     check_topk(torch.zeros(2, count, device=DEVICE), 20)
     check_topk(torch.full((2, count), -torch.inf, device=DEVICE), 20)
-    check_topk(random(6, count).mul(2).round(), 20)
+    check_topk(random(3, count).mul(2).round(), 20)
     x = random(5, count)
     x[1, ::7], x[2, ::3], x[3, 5] = torch.inf, -torch.inf, torch.nan
     x[4] = -torch.rand(count, device=DEVICE).neg_() * 0.0  # zeros of both signs
@@ -126,9 +123,11 @@ def test_topk_of_random_shapes(seed: int) -> None:
 # --- sums of few rows ---
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("lead", [(), (5,), (2, 3), (0,), (2, 0)])
-@pytest.mark.parametrize(("k", "width"), [(4, 8), (17, 300)])
+@pytest.mark.parametrize(
+    ("dtype", "lead"),
+    [*((torch.float32, lead) for lead in [(), (2, 3), (0,), (2, 0)]), (torch.bfloat16, (5,)), (torch.float16, (5,))],
+)
+@pytest.mark.parametrize(("k", "width"), [(4, 8), (17, 300), (1, 1)])
 def test_decode(dtype: torch.dtype, lead: tuple[int, ...], k: int, width: int) -> None:
     values, W, b = random(*lead, k, dtype=dtype), random(50, width, seed=1, dtype=dtype), random(width, dtype=dtype)
     indices = torch.randint(50, (*lead, k), generator=torch.Generator().manual_seed(3)).to(DEVICE)
@@ -179,9 +178,8 @@ def check_largest(x: Tensor, count: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_largest_of_a_batch(dtype: torch.dtype) -> None:
-    check_largest(random(9, 300, dtype=dtype), 40)
-    check_largest(random(5, 2100, dtype=dtype), 90)
-    check_largest(random(20, 60, dtype=dtype).mul(2).round(), 100)  # many are equal
+    check_largest(random(4, 2100, dtype=dtype), 90)
+    check_largest(random(9, 60, dtype=dtype).mul(2).round(), 50)  # many are equal
     check_largest(random(6, 50, dtype=dtype) - 1.5, 200)  # fewer are positive
 
 
@@ -190,7 +188,7 @@ def test_the_largest_of_special_batches() -> None:
     check_largest(torch.ones(5, 40, device=DEVICE), 33)
     check_largest(torch.zeros(0, 5, device=DEVICE), 3)
     check_largest(torch.full((3, 5), torch.inf, device=DEVICE), 4)
-    check_largest(random(100, 8).T, 30)
+    check_largest(random(30, 8).T, 30)
     x = random(8, 40)
     x[3, 4], x[2, 2], x[1, 1] = torch.inf, torch.nan, -torch.inf
     check_largest(x, 30)
@@ -351,12 +349,12 @@ def test_pairs_are_the_same_features() -> None:
 def test_training_has_the_losses_of_torch(activation: str) -> None:
     """With dead features and their auxiliary loss."""
     torch.manual_seed(1)
-    data = (torch.randn(60, 6) @ torch.randn(6, 6)).to(DEVICE)
-    config = TrainConfig(activation, k=2, expansion=4, steps=5, dead_after=20, lr=1e-3)
+    data = (torch.randn(40, 4) @ torch.randn(4, 4)).to(DEVICE)
+    config = TrainConfig(activation, k=1, expansion=4, steps=5, dead_after=10, lr=1e-3)
 
     def losses() -> list[list[float]]:
         trainee = Trainee("", config, data.cpu(), DEVICE)
-        return [[float(one) for one in trainee.step(data[12 * n : 12 * n + 12], n).values()] for n in range(5)]
+        return [[float(one) for one in trainee.step(data[8 * n : 8 * n + 8], n).values()] for n in range(5)]
 
     ours = losses()
     with usable.without():
@@ -411,14 +409,16 @@ def test_no_step_and_no_edit_waits_for_the_gpu() -> None:
     edits = [site_edit(sae, EDITS["chain"]), site_edit(sae, [Clamp([1, 2], torch.tensor([1.0, 2.0]))])]
     edits += [site_edit(topk, EDITS["ablate"]), site_edit(sae, [Ablate([1], during=(0.0, 0.1))])]
     frames = Frames.of(x[None], 50.0, 0.0)
-    for _ in range(2):
-        for trainee in trainees:
-            trainee.step(x, 0)
-        for edit in edits:
-            edit(x[None], frames)
-        # the first time compiles
-        torch.cuda.set_sync_debug_mode("error")
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        for _ in range(2):
+            for trainee in trainees:
+                trainee.step(x, 0)
+            for edit in edits:
+                edit(x[None], frames)
+            # the first time compiles
+            torch.cuda.set_sync_debug_mode("error")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @real_gpu

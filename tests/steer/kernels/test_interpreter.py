@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_kernels_by_the_interpreter() -> None:
     pytest.importorskip("triton", reason="Triton comes with torch on Linux alone")
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-rs"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "--noconftest"]
     command += [str(Path(__file__).with_name("test_gpu.py"))]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
