@@ -125,7 +125,7 @@ class Slots(Pairs):
     def sums(self, W_FD: Tensor, values_P: Tensor) -> Tensor:
         from steer.kernels.gpu import sums as gpu_sums
 
-        return gpu_sums.sums(self.features_P, values_P, W_FD, k=self.k, starts_N=self.starts_N)[0]
+        return gpu_sums.sums(self.features_P, values_P, W_FD, k=self.k, starts_N=self.starts_N)
 
     def sums_and_slope(self, W_FD: Tensor, values_P: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         from steer.kernels.gpu import sums as gpu_sums
@@ -141,7 +141,7 @@ class Slots(Pairs):
 
         order_P, starts_F = self.ordered
         shape = gpu_sums.LONG
-        return gpu_sums.sums(self.rows_P[order_P], values_P[order_P], x_ND, starts_N=starts_F, shape=shape)[0]
+        return gpu_sums.sums(self.rows_P[order_P], values_P[order_P], x_ND, starts_N=starts_F, shape=shape)
 
     def totals_by_feature(self, values_P: Tensor) -> Tensor:
         from steer.kernels.gpu import sums as gpu_sums
@@ -149,7 +149,7 @@ class Slots(Pairs):
         order_P, starts_F = self.ordered
         ones_11 = values_P.new_ones(1, 1)
         zeros_P = torch.zeros_like(order_P)
-        return gpu_sums.sums(zeros_P, values_P[order_P], ones_11, starts_N=starts_F, shape=gpu_sums.LONG)[0][:, 0]
+        return gpu_sums.sums(zeros_P, values_P[order_P], ones_11, starts_N=starts_F, shape=gpu_sums.LONG)[:, 0]
 
 
 class EncodePairs(torch.autograd.Function):

@@ -10,19 +10,7 @@ import torch
 from torch import Tensor
 
 from steer.kernels import plain, usable
-from steer.kernels.plain import (
-    FEW,
-    NUMBERS,
-    ROWS,
-    SPARSE,
-    bags,
-    chunks,
-    decode_chunk,
-    decode_dense,
-    kth_at_least,
-    may_be_sparse,
-    plus_decoded,
-)
+from steer.kernels.plain import NUMBERS, ROWS, bags, chunks, decode_dense, kth_at_least, plus_decoded
 from steer.matmul import linear
 
 LARGE = 2**17
@@ -62,19 +50,15 @@ def decode(values_XK: Tensor, indices_XK: Tensor, W_FD: Tensor, bias_D: Tensor |
 
 
 __all__ = [
-    "FEW",
     "LARGE",
     "NUMBERS",
     "ROWS",
-    "SPARSE",
     "bags",
     "chunks",
     "decode",
-    "decode_chunk",
     "decode_dense",
     "encode_topk",
     "kth_at_least",
-    "may_be_sparse",
     "plus_decoded",
     "topk",
 ]

@@ -31,7 +31,6 @@ def sums_kernel(
     source_ptr,
     bias_ptr,
     out_ptr,
-    totals_ptr,
     width,
     stride,
     k,
@@ -39,7 +38,6 @@ def sums_kernel(
     BLOCK: tl.constexpr,
     RAGGED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
-    HAS_TOTALS: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -51,7 +49,6 @@ def sums_kernel(
         begin = row * k
         end = begin + k
     sums = tl.zeros([BLOCK], tl.float32)
-    total = tl.zeros([TILE], tl.float32)
     first = begin
     while first < end:
         places = first + tl.arange(0, TILE)
@@ -64,13 +61,10 @@ def sums_kernel(
             other=0.0,
         )
         sums += tl.sum(values[:, None] * rows.to(tl.float32), axis=0)
-        total += values
         first += TILE
     if HAS_BIAS:
         sums += tl.load(bias_ptr + columns, mask=in_width, other=0.0).to(tl.float32)
     tl.store(out_ptr + row * width + columns, sums.to(out_ptr.dtype.element_ty), mask=in_width)
-    if HAS_TOTALS and tl.program_id(1) == 0:
-        tl.store(totals_ptr + row, tl.sum(total, axis=0))
 
 
 @triton.jit
@@ -126,19 +120,16 @@ def sums(
     k: int | None = None,
     starts_N: Tensor | None = None,
     bias_D: Tensor | None = None,
-    totals: bool = False,
     shape: tuple[int, int] = SHORT,
-) -> tuple[Tensor, Tensor | None]:
+) -> Tensor:
     """[N, D]: for each n the sum of the rows of `source_FD` that `ids_P` names there, times `values_P`.
 
-    There are k for each n, or from `starts_N[n]` to before `starts_N[n + 1]`. With `totals` also the sums [N] of the
-    values in fp32. Bytes: P rows of D numbers from the L2 cache, and N rows written.
+    There are k for each n, or from `starts_N[n]` to before `starts_N[n + 1]`. Bytes: P rows of D numbers from the L2 cache, and N rows written.
     """
     source_FD, ids_P, values_P = rows_together(source_FD), ids_P.contiguous(), values_P.contiguous()
     rows = len(starts_N) - 1 if starts_N is not None else len(ids_P) // (k or 1)
     width = source_FD.shape[1]
     out_ND = source_FD.new_empty(rows, width)
-    totals_N = torch.empty(rows, dtype=torch.float32, device=source_FD.device) if totals else None
     block = next((size for size in (512, 256, 128) if width % size == 0), min(256, next_power(width)))
     if rows and width:
         with on(source_FD):
@@ -149,7 +140,6 @@ def sums(
                 source_FD,
                 bias_D,
                 out_ND,
-                totals_N,
                 width,
                 source_FD.stride(0),
                 k or 0,
@@ -157,10 +147,9 @@ def sums(
                 BLOCK=block,
                 RAGGED=starts_N is not None,
                 HAS_BIAS=bias_D is not None,
-                HAS_TOTALS=totals,
                 num_warps=shape[1],
             )
-    return out_ND, totals_N
+    return out_ND
 
 
 def dots(
@@ -214,7 +203,7 @@ class Decode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values_NK: Tensor, indices_NK: Tensor, W_FD: Tensor, bias_D: Tensor | None) -> Tensor:
         ctx.save_for_backward(values_NK, indices_NK, W_FD)
-        return sums(indices_NK.flatten(), values_NK.flatten(), W_FD, k=values_NK.shape[1], bias_D=bias_D)[0]
+        return sums(indices_NK.flatten(), values_NK.flatten(), W_FD, k=values_NK.shape[1], bias_D=bias_D)
 
     @staticmethod
     @once_differentiable
@@ -226,7 +215,7 @@ class Decode(torch.autograd.Function):
             grad_NK = dots(grad_ND, indices_NK.flatten(), W_FD, k=k).view(rows, k)
         if ctx.needs_input_grad[2]:
             order_P, starts_F = by_id(indices_NK.flatten(), len(W_FD))
-            grad_FD, _ = sums(order_P // k, values_NK.flatten()[order_P], grad_ND, starts_N=starts_F, shape=LONG)
+            grad_FD = sums(order_P // k, values_NK.flatten()[order_P], grad_ND, starts_N=starts_F, shape=LONG)
         if ctx.needs_input_grad[3]:
             grad_D = grad_ND.sum(0)
         return grad_NK, None, grad_FD, grad_D
@@ -240,5 +229,5 @@ def decode(values_XK: Tensor, indices_XK: Tensor, W_FD: Tensor, bias_D: Tensor |
     if learns:
         out_ND = Decode.apply(*given)
     else:
-        out_ND = sums(given[1].flatten(), given[0].flatten(), W_FD.detach(), k=k, bias_D=bias_D)[0]
+        out_ND = sums(given[1].flatten(), given[0].flatten(), W_FD.detach(), k=k, bias_D=bias_D)
     return out_ND.view(*values_XK.shape[:-1], W_FD.shape[1])

@@ -88,7 +88,7 @@ def run_all(dtype: torch.dtype) -> None:
     sums.sums(indices_NK.flatten(), values_NK.flatten(), W_FD, k=32, bias_D=W_FD[0])
     starts_F = torch.zeros(6145, dtype=torch.long)
     long: dict[str, Any] = {"starts_N": starts_F, "shape": sums.LONG}
-    sums.sums(indices_NK.flatten(), values_NK.flatten(), W_FD, totals=True, **long)
+    sums.sums(indices_NK.flatten(), values_NK.flatten(), W_FD, **long)
     sums.dots(W_FD[:8], indices_NK.flatten(), W_FD, k=32)
     batch.largest(x_NF, 256)
     for count in (32, 64):
