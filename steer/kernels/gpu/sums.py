@@ -124,7 +124,8 @@ def sums(
 ) -> Tensor:
     """[N, D]: for each n the sum of the rows of `source_FD` that `ids_P` names there, times `values_P`.
 
-    There are k for each n, or from `starts_N[n]` to before `starts_N[n + 1]`. Bytes: P rows of D numbers from the L2 cache, and N rows written.
+    There are k for each n, or from `starts_N[n]` to before `starts_N[n + 1]`. Bytes: P rows of D numbers from the L2
+    cache, and N rows written.
     """
     source_FD, ids_P, values_P = rows_together(source_FD), ids_P.contiguous(), values_P.contiguous()
     rows = len(starts_N) - 1 if starts_N is not None else len(ids_P) // (k or 1)

@@ -110,7 +110,9 @@ def run_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "capability"), [(torch.float32, 90), (torch.bfloat16, 90), (torch.float32, 80)], ids=str
+    ("dtype", "capability"),
+    [(torch.float32, 90), (torch.bfloat16, 90), (torch.float32, 80), (torch.bfloat16, 80)],
+    ids=str,
 )
 def test_every_kernel_compiles_and_stays_in_registers(
     dtype: torch.dtype, capability: int, launches: list[Launch], tmp_path: Path
