@@ -13,6 +13,7 @@ from multiprocessing import get_context
 import torch
 
 from benchmarks.codecs import codec_line
+from benchmarks.device import ceiling_line, clip_line, encode_line, layers_line, step_line
 from benchmarks.growth import growth_line
 from benchmarks.machine import describe
 from benchmarks.saes import edit_line, sae_line, train_line
@@ -21,7 +22,7 @@ from benchmarks.whole_models import decoder_line, hook_line, hubert_line, whispe
 from evaluation.report import Report
 from hooks.errors import MissingExtraError
 
-LINES: dict[str, Callable[[Settings], Told]] = {
+CPU_LINES: dict[str, Callable[[Settings], Told]] = {
     "hook": hook_line,
     "decoder": decoder_line,
     "whisper": whisper_line,
@@ -32,6 +33,14 @@ LINES: dict[str, Callable[[Settings], Told]] = {
     "codec": codec_line,
     "growth": growth_line,
 }
+DEVICE_LINES: dict[str, Callable[[Settings], Told]] = {
+    "ceilings": ceiling_line,
+    "encode": encode_line,
+    "step": step_line,
+    "layers": layers_line,
+    "clip": clip_line,
+}
+LINES = CPU_LINES | DEVICE_LINES
 
 
 def told(name: str, settings: Settings) -> Told:
@@ -50,7 +59,11 @@ def told_apart(name: str, settings: Settings) -> Told:
 
 def measure(names: Sequence[str], settings: Settings, run: Callable[[str, Settings], Told] = told) -> Iterator[Report]:
     """The lines one after another: after each, the report of all so far."""
-    report = Report("Benchmark", [], about={**describe(), "rounds": settings.rounds, "quick": settings.quick})
+    report = Report(
+        "Benchmark",
+        [],
+        about={**describe(), "device": settings.device, "rounds": settings.rounds, "quick": settings.quick},
+    )
     remarks: dict[str, str] = {}
     for name in names:
         line = run(name, settings)

@@ -33,12 +33,13 @@ MODULES = {
 
 @dataclass(frozen=True)
 class Peer:
-    """An autoencoder of another library: `run(x_ND)` encodes and decodes.
+    """An autoencoder of another library, its `module`: `run(x_ND)` encodes and decodes.
 
     `ablate(x_ND, ids)` takes features out and keeps what the autoencoder cannot explain.
     """
 
     name: str
+    module: Any
     run: Callable[[Tensor], Tensor]
     ablate: Callable[[Tensor, Tensor], Tensor]
 
@@ -95,7 +96,7 @@ def sae_lens(sae: SAE, level: float) -> Iterator[Peer]:
             finally:
                 theirs._use_error_term = False
 
-        yield Peer(f"sae-lens {kind}SAE", theirs, ablate)
+        yield Peer(f"sae-lens {kind}SAE", theirs, theirs, ablate)
 
 
 def dictionary_learning(sae: SAE, level: float) -> Iterator[Peer]:
@@ -111,7 +112,7 @@ def dictionary_learning(sae: SAE, level: float) -> Iterator[Peer]:
             error_ND = x_ND - theirs.decode(f_NF)
             return theirs.decode(f_NF.index_fill(-1, ids, 0.0)) + error_ND
 
-        yield Peer(f"dictionary-learning {type(theirs).__name__}", theirs, ablate)
+        yield Peer(f"dictionary-learning {type(theirs).__name__}", theirs, theirs, ablate)
 
 
 def sparsify(sae: SAE, level: float) -> Iterator[Peer]:
@@ -128,7 +129,7 @@ def sparsify(sae: SAE, level: float) -> Iterator[Peer]:
         error_ND = x_ND - theirs.decode(code.top_acts, code.top_indices)
         return theirs.decode(code.top_acts * keep_F[code.top_indices], code.top_indices) + error_ND
 
-    yield Peer("eai-sparsify SparseCoder", run, ablate)
+    yield Peer("eai-sparsify SparseCoder", theirs, run, ablate)
 
 
 def sparse_coder(sae: SAE) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from benchmarks.timing import SAMPLE_S, Spread, Timing, Variant, compare
+from benchmarks.timing import SAMPLE_S, Spread, Timing, Variant, compare, measured_by_events
 from evaluation.report import Row
 
 T = TypeVar("T")
@@ -14,10 +14,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Settings:
-    """`rounds` of every comparison; `quick` takes tiny sizes, which show that all runs and nothing else."""
+    """`rounds` of every comparison; `quick` takes tiny sizes, which show that all runs and nothing else.
+
+    `device` is that of the lines of `benchmarks.device`.
+    """
 
     rounds: int = 9
     quick: bool = False
+    device: str = "cpu"
 
     def size(self, published: T, quick: T) -> T:
         return quick if self.quick else published
@@ -26,7 +30,8 @@ class Settings:
         self, variants: Mapping[str, Variant | Callable[[], object]], base: str, sample_s: float = SAMPLE_S
     ) -> dict[str, Timing]:
         """Small differences of short calls take longer samples."""
-        return compare(variants, base, self.rounds, self.size(sample_s, 0.0))
+        measure = measured_by_events if self.device.startswith("cuda") else None
+        return compare(variants, base, self.rounds, self.size(sample_s, 0.0), measure)
 
 
 @dataclass(frozen=True)

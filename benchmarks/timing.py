@@ -96,22 +96,30 @@ class Variant:
 
 
 def compare(
-    variants: Mapping[str, Variant | Callable[[], object]], base: str, rounds: int, sample_s: float = SAMPLE_S
+    variants: Mapping[str, Variant | Callable[[], object]],
+    base: str,
+    rounds: int,
+    sample_s: float = SAMPLE_S,
+    measure: Callable[[Callable[[], object], int], Sample] | None = None,
 ) -> dict[str, Timing]:
-    """Time all variants against the one named `base`: they take turns, and every round starts with another."""
+    """Time all variants against the one named `base`: they take turns, and every round starts with another.
+
+    `measure` takes a sample of so many calls, by default by the clock.
+    """
+    measure = measure or measured
     ready = {name: one if isinstance(one, Variant) else Variant(one) for name, one in variants.items()}
     repeats = {}
     for name, variant in ready.items():
         with variant.around():
             variant.run()
-            repeats[name] = max(1, int(sample_s / max(measured(variant.run, 1).seconds, 1e-7)))
+            repeats[name] = max(1, int(sample_s / max(measure(variant.run, 1).seconds, 1e-7)))
     samples: dict[str, list[Sample]] = {name: [] for name in ready}
     names = list(ready)
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             with ready[name].around():
-                samples[name].append(calmest(lambda name=name: measured(ready[name].run, repeats[name])))  # type: ignore[misc]
+                samples[name].append(calmest(lambda name=name: measure(ready[name].run, repeats[name])))  # type: ignore[misc]
     return {name: Timing(tuple(own), tuple(samples[base])) for name, own in samples.items()}
 
 
@@ -133,6 +141,20 @@ def measured(run: Callable[[], object], repeats: int) -> Sample:
         torch.cuda.synchronize()
     took = time.perf_counter() - began
     return Sample(took / repeats, (waited_s() - waited) / took)
+
+
+def measured_by_events(run: Callable[[], object], repeats: int) -> Sample:
+    """The same by a GPU's own clock, between the moments at which it comes to the first call and is done with all."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    waited, began = waited_s(), time.perf_counter()
+    begin.record()
+    for _ in range(repeats):
+        run()
+    end.record()
+    end.synchronize()
+    took = time.perf_counter() - began
+    return Sample(begin.elapsed_time(end) / 1e3 / repeats, (waited_s() - waited) / took)
 
 
 def waited_s() -> float:

@@ -171,9 +171,10 @@ class BatchTopK(JumpReLU):
 
     def after_step(self, own: Mapping[str, Tensor], least: Callable[[], Tensor], step: int) -> None:
         """The threshold is a mean of the smallest features that batches kept: a plain one, then over about 100."""
-        smallest = least()
-        if torch.isfinite(smallest):
-            own["threshold"].lerp_(smallest.expand_as(own["threshold"]), max(0.01, 1 / (step + 1)))
+        smallest, threshold_F = least(), own["threshold"]
+        # where nothing was active it stays; not an `if`, which would wait for the GPU
+        goal_F = torch.where(torch.isfinite(smallest), smallest, threshold_F)
+        threshold_F.lerp_(goal_F, max(0.01, 1 / (step + 1)))
 
 
 class Gated(Activation):

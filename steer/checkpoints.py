@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hooks.files import whole_file, write_text
 from steer.errors import SAEError, TrainingError
+from steer.kernels import usable
 from steer.matmul import arithmetic, backend, using
 from steer.trainee import TrainConfig, Trainee
 
@@ -64,15 +65,20 @@ class Run:
         """Multiply with the library that a checkpoint names; where the rest cannot be as it was, warn."""
         try:
             with using(before["product"]):
-                self.product, now = backend(), arithmetic(self.device)
+                self.product, now = backend(), self.arithmetic()
         except SAEError:
-            now = arithmetic(self.device)
+            now = self.arithmetic()
+        now = {"kernels": "torch", **now}
         if changed := [f"{name} was {then} and is {now[name]}" for name, then in before.items() if now[name] != then]:
             warnings.warn(
                 f"{self.folder}: the checkpoint was computed otherwise ({', '.join(changed)}): sums round differently, "
                 "so the weights will not be those of an undisturbed run, bit for bit",
                 stacklevel=2,
             )
+
+    def arithmetic(self) -> dict[str, str]:
+        """All that decides how this training rounds, in words."""
+        return arithmetic(self.device) | usable.names(self.device)
 
     def line(self, step: int, terms: list[dict[str, Tensor]]) -> dict[str, Any]:
         """What the log says of a step: `step`, and of each SAE its loss, explained variance, L0 and share of dead ones.
@@ -93,7 +99,7 @@ class Run:
             "step": step,
             "trainees": [trainee.state_dict() for trainee in self.trainees],
             "lines": self.lines,
-            "arithmetic": arithmetic(self.device),
+            "arithmetic": self.arithmetic(),
         }
         try:
             with whole_file(self.folder / STATE) as path:

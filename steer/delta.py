@@ -20,6 +20,7 @@ from torch import Tensor
 from steer.decoding import decoded, moved
 from steer.edits import Edit
 from steer.errors import EditError
+from steer.fused import FusedEdit
 from steer.kernels import plus_decoded
 from steer.sae import SAE, EncodesAndDecodes, rms_normalized
 from steer.values import Frames
@@ -122,6 +123,9 @@ class PickedEdit(SiteEdit):
         self.W_dec_SD = self.sae.W_dec[touched_S].contiguous()
         self.features = self.sae.picked(touched_S)
         self.parts = [None if edit.learned else self._part(edit) for edit in self.edits]
+        parts = [part[0] for part in self.parts if part is not None and part[1] is None]
+        whole = len(parts) == len(self.edits)
+        self.fused = FusedEdit.of(self.sae, parts, touched_S, self.W_dec_SD) if whole else None
 
     def _part(self, edit: Edit) -> tuple[Edit, Tensor | None]:
         """The edit of the touched features, and what it adds to the activation [D] besides."""
@@ -135,6 +139,8 @@ class PickedEdit(SiteEdit):
         W_dec_FD = self.sae.W_dec
         if (self.W_dec_SD.device, self.W_dec_SD.dtype) != (W_dec_FD.device, W_dec_FD.dtype):
             self._gather()  # the model was moved, and its SAEs with it
+        if self.fused is not None and self.fused.takes(x_BTD):
+            return self.fused(x_BTD)
         # only the change is rounded where the SAE is of fewer digits than the model
         new_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, self.W_dec_SD.dtype))
         seen_BTD, scale_BT1 = self.sae.normalized(x_BTD)

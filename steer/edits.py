@@ -24,7 +24,7 @@ from hooks.by_value import ByValue
 from steer.errors import EditError
 from steer.feature_ids import check_features
 from steer.gates import Gate
-from steer.values import Curve, Frames, Span, Value, as_spans, checked, vector_of
+from steer.values import Curve, Frames, Span, Value, as_spans, checked, moved_to, vector_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ class FeatureEdit(Edit):
         """All features, of which it changes its own."""
         if len(self.places) == f_BTF.shape[-1] and self._in_order:
             return self.change(f_BTF, frames)
-        columns_S = self._columns.to(f_BTF.device)
+        columns_S = self._columns.to(f_BTF.device, non_blocking=True)
         new_BTF = f_BTF.clone()
         new_BTF[..., columns_S] = self.change(f_BTF[..., columns_S], frames)
         return new_BTF
@@ -240,7 +240,7 @@ class Shift(_Along):
     problem: ClassVar[str] = "a control vector is one finite number per feature"
 
     def change(self, f_BTF: Tensor, frames: Frames) -> Tensor:
-        return f_BTF + frames.value(self.strength, f_BTF) * self.vector.to(f_BTF)
+        return f_BTF + frames.value(self.strength, f_BTF) * moved_to(self.vector, f_BTF)
 
     @property
     def moved(self) -> tuple[int, ...]:
@@ -263,7 +263,7 @@ class Shift(_Along):
         return edit
 
     def push(self, features: Sequence[int], W_dec_FD: Tensor) -> Tensor:
-        vector_F = self.vector.to(W_dec_FD)
+        vector_F = moved_to(self.vector, W_dec_FD)
         features_S = torch.tensor(features, dtype=torch.long, device=W_dec_FD.device)
         return vector_F @ W_dec_FD - vector_F[features_S] @ W_dec_FD[features_S]
 
@@ -301,7 +301,7 @@ class AddDirection(_Along, ActivationEdit):
         if len(self.vector) != x_BTD.shape[2]:
             raise EditError(f"the direction has {len(self.vector)} numbers, the activation is {x_BTD.shape[2]} wide")
         old_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
-        added_BTD = frames.value(self.strength, old_BTD) * self.vector.to(old_BTD)
+        added_BTD = frames.value(self.strength, old_BTD) * moved_to(self.vector, old_BTD)
         new_BTD = old_BTD + added_BTD
         if self.keep_norm:
             length_BT1 = new_BTD.norm(dim=2, keepdim=True).clamp(min=torch.finfo(old_BTD.dtype).tiny)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from steer.activations import Soft
 from steer.parallel import ALONE, Group
 from steer.sae import MIN_RMS, SAE
-from steer.sparse_step import DecodePairs, EncodePairs, Pairs
+from steer.sparse_step import DecodePairs, EncodePairs
 
 AUX_WEIGHT = 1 / 32
 """Weight of the auxiliary loss (arXiv 2406.04093, section 2.4)."""
@@ -133,7 +133,7 @@ class ChosenPass(Pass):
         self.pairs, self.f_P, self.values_P = pairs, f_P, values_P.detach()
         self.y_ND = DecodePairs.apply(pairs, f_P, sae.W_dec) + sae.b_dec
         self.count_F = pairs.count_F
-        self.least = self.values_P.amin() if len(values_P) else self.values_P.new_tensor(torch.inf)
+        self.least = pairs.least(self.values_P)
         self.own = x_ND.new_zeros(())
 
     @property
@@ -142,16 +142,14 @@ class ChosenPass(Pass):
 
     @property
     def l0(self) -> Tensor:
-        return self.x_ND.new_tensor(len(self.f_P) / len(self.x_ND))
+        return self.pairs.active(self.f_P)
 
     def pre(self, features: Tensor) -> Tensor:
         return self.sae.encoder(features).preactivation(self.x_ND)
 
     def partial(self, begin: int, end: int) -> Tensor:
-        pairs = self.pairs
-        inside_P = (pairs.features_P >= begin) & (pairs.features_P < end)
-        some = Pairs(pairs.rows_P[inside_P], pairs.features_P[inside_P] - begin, pairs.rows, end - begin)
-        return DecodePairs.apply(some, self.f_P[inside_P], self.sae.W_dec[begin:end])
+        some, f_P = self.pairs.between(begin, end, self.f_P)
+        return DecodePairs.apply(some, f_P, self.sae.W_dec[begin:end])
 
 
 def run_pass(sae: SAE, x_ND: Tensor, group: Group = ALONE) -> Pass:

@@ -196,7 +196,7 @@ class SAE(nn.Module):
         Raises:
             SAEError: an SAE with `normalize` is not told of which activations `x_XD` these are the features.
         """
-        return self._denormalized(decode(values_XK.to(self.W_dec.dtype), indices_XK, self.W_dec) + self.b_dec, x_XD)
+        return self._denormalized(decode(values_XK.to(self.W_dec.dtype), indices_XK, self.W_dec, self.b_dec), x_XD)
 
     def decode(self, f_XF: Tensor, x_XD: Tensor | None = None) -> Tensor:
         """Activations [..., d_in] of features [..., d_sae].

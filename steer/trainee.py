@@ -101,6 +101,8 @@ class Trainee:
             [p for p in self.sae.parameters() if p.requires_grad], lr=config.lr, eps=config.eps, fused=True
         )
         self.silent_F = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
+        self.longest = 0
+        """No feature has been silent for longer: what is known without waiting for the device."""
         self.terms: dict[str, Tensor] = {}
         self.watch = Watch(config.patience)
 
@@ -125,7 +127,7 @@ class Trainee:
         with torch.autocast(x_ND.device.type, torch.bfloat16, enabled=config.bf16):
             run = run_pass(sae, x_ND, group)
             loss = checked(self.objective(run, config.sparsity), config)
-        dead = (self.silent_F > config.dead_after).nonzero()[:, 0]
+        dead = self.dead()
         if config.auxiliary and len(dead):
             loss = loss + auxiliary(run, dead)
         self.optimizer.zero_grad(set_to_none=True)
@@ -143,6 +145,7 @@ class Trainee:
                 sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
             sae.function.after_step(sae.own, lambda: group.least(run.least), step)
             self.silent_F = torch.where(count_F > 0, 0, self.silent_F + rows)
+            self.longest += rows
         if not report:
             return {}
         total = (x_ND - group.mean(x_ND.mean(0))).square().sum(-1).mean()
@@ -164,6 +167,19 @@ class Trainee:
             error = self.group.mean((x_MD - self.sae(x_MD)).square().sum(-1).mean())
             self.watch.note(float(error), steps, self.sae)
 
+    def dead(self) -> Tensor:
+        """The features [j] that were silent for longer than `dead_after`.
+
+        How many these are decides the size of what follows, so a GPU has to be waited for; but not in steps in which
+        none can be dead.
+        """
+        if self.longest <= self.config.dead_after:
+            return self.silent_F.new_empty(0)
+        dead = (self.silent_F > self.config.dead_after).nonzero()[:, 0]
+        if not len(dead):
+            self.longest = int(self.silent_F.amax())
+        return dead
+
     def finished(self) -> SAE:
         """A copy that takes activations as they are."""
         config, like = self.config, self.sae
@@ -183,6 +199,7 @@ class Trainee:
         self.sae.load_state_dict(state["sae"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.silent_F = state["silent"].to(self.silent_F.device)
+        self.longest = int(self.silent_F.amax())
         self.scale = state["scale"]
         if self.watch.patience:
             self.watch, self.terms = Watch(**state["watch"]), state["terms"]

@@ -92,10 +92,10 @@ class Frames:
             EditError: a `PerRow` whose length does not divide the batch, or where the rows have a time of their own.
         """
         if isinstance(value, Curve):
-            return value.at(self.time_T)[None, :, None].to(like)
+            return moved_to(value.at(self.time_T)[None, :, None], like)
         if not isinstance(value, PerRow):
-            return torch.as_tensor(value).to(like).view(1, 1, -1)
-        rows_R = value.values.to(like)
+            return moved_to(torch.as_tensor(value), like).view(1, 1, -1)
+        rows_R = moved_to(value.values, like)
         if self.batch % len(rows_R):
             raise EditError(f"a value per row needs {self.batch} numbers, got {len(rows_R)}")
         if len(rows_R) > 1 and now().rows is not None:
@@ -109,7 +109,13 @@ class Frames:
         inside_T = torch.zeros_like(self.time_T, dtype=torch.bool)
         for start, end in spans:
             inside_T |= (self.time_T >= start) & (self.time_T < end)
-        return inside_T[None, :, None].to(self.device)
+        return inside_T[None, :, None].to(self.device, non_blocking=True)
+
+
+def moved_to(value: Tensor, like: Tensor) -> Tensor:
+    """`value` on the device and in the dtype of `like`. From the CPU to a GPU without waiting for what it computes; the
+    other way round that would give numbers that are not there yet."""
+    return value.to(like.device, like.dtype, non_blocking=value.is_cpu)
 
 
 def as_spans(during: Span | Sequence[Span] | None) -> tuple[Span, ...] | None:

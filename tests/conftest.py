@@ -43,7 +43,17 @@ def pytest_report_header() -> str:
     )
 
 
-LONG = ("test_real_gates", "test_real_weights", "interop", "devices", "test_kills", "test_edit_tab", "fuzz")
+LONG = (
+    "test_real_gates",
+    "test_real_weights",
+    "interop",
+    "devices",
+    "test_kills",
+    "test_edit_tab",
+    "fuzz",
+    "test_interpreter",
+    "test_compiled",
+)
 """Modules, or folders of them, with tests of ten seconds and more, or with fixtures that take as long."""
 
 

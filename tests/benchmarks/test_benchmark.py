@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -275,3 +276,47 @@ def test_an_unknown_line_is_refused() -> None:
     result = CliRunner().invoke(app, ["--lines", "hook,speed"])
     assert result.exit_code == 2
     assert "speed" in result.output
+
+
+def test_the_lines_of_a_gpu_are_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import typer
+
+    app = typer.Typer()
+    app.command()(main)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device, said in (("cuda", "cannot use a GPU"), ("tpu", "no device")):
+        result = CliRunner().invoke(app, ["--device", device])
+        assert result.exit_code == 2 and said in " ".join(result.output.split())
+
+
+def test_a_gpu_times_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events say how long; the clock is not asked for that."""
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None: ...
+
+        def synchronize(self) -> None: ...
+
+        def elapsed_time(self, end: object) -> float:
+            return 60.0  # ms
+
+    calls: list[int] = []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert timing.measured_by_events(lambda: calls.append(1), 3).seconds == pytest.approx(0.02)
+    assert len(calls) == 3
+    times = Settings(rounds=1, quick=True, device="cuda").compare({"a": lambda: None}, "a")
+    assert times["a"].seconds.value == pytest.approx(0.06)
+
+
+def test_the_check_of_a_gpu_runs_on_a_cpu_at_tiny_sizes(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu_check.sh"
+    environment = {**os.environ, "DEVICE": "cpu", "LINES": "ceilings", "PYTHON": sys.executable}
+    done = subprocess.run([script, tmp_path], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = Report.load(tmp_path / "benchmark.json")
+    assert {one["variant"] for one in report.rows} == {"copy", "product, fp32", "product, bf16"}
+    assert report.about["device"] == "cpu"

@@ -143,3 +143,22 @@ def test_same_losses_as_the_textbook_step(activation: str, monkeypatch: pytest.M
     for one, other in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
         assert one["l0"] == pytest.approx(other["l0"], abs=0.02)
+
+
+def test_dead_features_are_those_that_were_silent_too_long() -> None:
+    """They are not looked for while none can be dead; a trainee that goes on from a checkpoint knows that too."""
+    torch.manual_seed(0)
+    data = torch.randn(400, 8)
+    config = TrainConfig("topk", k=1, expansion=8, steps=20, dead_after=100)
+    trainee = Trainee("", config, data, torch.device("cpu"))
+    seen = set()
+    for step in range(10):
+        trainee.step(data[40 * step : 40 * step + 40], step)
+        assert trainee.longest >= int(trainee.silent_F.amax())
+        dead = trainee.dead()
+        assert dead.tolist() == (trainee.silent_F > 100).nonzero()[:, 0].tolist()
+        seen.add(len(dead) > 0)
+        other = Trainee("", config, data, torch.device("cpu"))
+        other.load_state_dict(trainee.state_dict())
+        assert torch.equal(other.dead(), dead) and other.longest == int(trainee.silent_F.amax())
+    assert seen == {False, True}

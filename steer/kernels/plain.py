@@ -1,7 +1,6 @@
-"""What an SAE's time goes into beside `steer.matmul`: top-k, and the decoder's product with few features a row.
+"""The kernels in plain torch: any leading axes, device and floating dtype, with gradients.
 
-On a CPU large fresh temporaries cost page faults, so all that is wide is done by `chunks` of rows. Everything here is
-plain torch, takes any leading axes, device and floating dtype, and has gradients. GPUs run the same functions.
+On a CPU large fresh temporaries cost page faults, so all that is wide is done by `chunks` of rows.
 """
 
 from __future__ import annotations
@@ -77,24 +76,16 @@ def kth_at_least(x_NF: Tensor, k: int) -> Tensor:
     return x_NF[:, : count - count % width].unflatten(-1, (width, -1)).amax(-2).topk(min(k, count), -1)[0].amin(-1)
 
 
-def encode_topk(x_XD: Tensor, W_DF: Tensor, b_F: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of x W + b [..., k] and their ids; nothing of size [..., F] is made."""
-    x_ND = x_XD.reshape(-1, x_XD.shape[-1])
-    parts = [topk(linear(chunk_ND, W_DF, b_F), k) for chunk_ND in chunks(x_ND, W_DF.shape[1])]
-    values_NK, indices_NK = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-    shape = (*x_XD.shape[:-1], values_NK.shape[-1])
-    return values_NK.view(shape), indices_NK.view(shape)
-
-
 # --- few features a row ---
 
 
-def decode(values_XK: Tensor, indices_XK: Tensor, W_FD: Tensor) -> Tensor:
-    """The sum of rows of `W_FD` [..., D] by their ids `indices_XK`, each times its value."""
+def decode(values_XK: Tensor, indices_XK: Tensor, W_FD: Tensor, bias_D: Tensor | None = None) -> Tensor:
+    """The sum of rows of `W_FD` [..., D] by their ids `indices_XK`, each times its value, and the bias."""
     count = values_XK.shape[-1]
     flat_NK = indices_XK.reshape(-1, count)
     out_ND = F.embedding_bag(flat_NK, W_FD, mode="sum", per_sample_weights=values_XK.reshape(-1, count))
-    return out_ND.view(*values_XK.shape[:-1], W_FD.shape[1])
+    out_XD = out_ND.view(*values_XK.shape[:-1], W_FD.shape[1])
+    return out_XD if bias_D is None else out_XD + bias_D
 
 
 def decode_dense(f_XF: Tensor, W_FD: Tensor, b_D: Tensor | None) -> Tensor:

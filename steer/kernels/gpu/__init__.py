@@ -1,0 +1,1 @@
+"""Kernels in Triton, which is imported with them."""
