@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.brain import Study, Outcome, protocol
+from evaluation.brain import Findings, Study, protocol
 from evaluation.brain_gain import baseline, gains
 from evaluation.brain_study import Settings, Sounds
 from evaluation.dataset import LabelledSound, read_sounds
@@ -102,7 +102,7 @@ def evaluate(
     return Report(f"What is found of {len(names)} features of {site} in simulated EEG", rows, found, about)
 
 
-def beyond_of(study: Study, tracks: dict[str, Tensor], sounds: Sounds, result: Outcome, settings: Settings) -> int:
+def beyond_of(study: Study, tracks: dict[str, Tensor], sounds: Sounds, result: Findings, settings: Settings) -> int:
     """How many of the features that were found explain more than envelope and onset."""
     index = torch.nonzero(result.found_F)[:, 0]
     if not len(index):

@@ -22,12 +22,12 @@ from evaluation.eeg_dataset import EEGDataset, eeg_dataset, listening
 from evaluation.evaluators.options import CountOrAll
 from evaluation.feature_tracks import Resampling
 from evaluation.figures import Panel, finish
-from evaluation.frame import Evaluator
+from evaluation.frame import Evaluator, digest_of_module
 from evaluation.report import Progress, Report, Row, TableRow, line
 from evaluation.trf import Lags
 from hooks import read_clip
 from hooks.errors import require
-from steer import starter
+from steer import SAE, starter
 from steer.steered import SteeredModel
 
 Pair = Annotated[tuple[float, float], BeforeValidator(split_names)]
@@ -74,9 +74,12 @@ class BrainConfig(Config):
 
     @model_validator(mode="after")
     def in_order(self) -> BrainConfig:
-        for name, (low, high), least in (("lags", self.lags, -5.0), ("band", self.band, 0.01)):
-            if not least <= low < high <= max(5.0, self.rate / 2.0001):
-                raise EvaluationError(f"--{name} {low:g},{high:g}: give two numbers, the first below the second")
+        ranges = (("lags", self.lags, (-5.0, 5.0)), ("band", self.band, (0.01, self.rate / 2.1)))
+        for name, (low, high), (least, most) in ranges:
+            if not least <= low < high <= most:
+                raise EvaluationError(
+                    f"--{name} {low:g},{high:g}: give two numbers from {least:g} to {most:.3g}, the lower one first"
+                )
         return self
 
     @property
@@ -93,16 +96,22 @@ class BrainConfig(Config):
         """Where the features are: at the site that is named, or the last one."""
         return self.site or list(steered.saes)[-1]
 
-    def labels(self, site: str) -> Atlas | None:
-        """Of --atlas, or what ships with the SAE; raises AtlasError if the file is not one."""
-        if self.atlas is not None:
-            return Atlas.load(self.atlas)
-        source = "" if self.subject is not None and not self.named() else self.recipe().saes.get(site, "")
-        shipped = starter.is_sae_name(source) and starter.atlas_file(source).is_file()
-        return Atlas.load(source) if shipped else None
+    def labels(self, steered: SteeredModel, site: str) -> Atlas | None:
+        """Of --atlas, or what ships with the SAE.
 
-    def named(self) -> bool:
-        return bool(self.model or self.sae)
+        Raises:
+            AtlasError: the file is not an atlas, or of another SAE.
+        """
+        sae = steered.saes[site]
+        if self.atlas is None:
+            info = getattr(sae, "info", None)
+            name = f"{info.model}/{info.site}" if info else ""
+            shipped = name in starter.saes(name.rpartition("/")[0]) and starter.atlas_file(name).is_file()
+            # an SAE of one's own may be for the same site
+            return Atlas.load(name) if shipped and digest_of_module(SAE.load(name)) == digest_of_module(sae) else None
+        atlas = Atlas.load(self.atlas)
+        atlas.check_fits(site, sae.d_sae)
+        return atlas
 
 
 def run(config: BrainConfig, progress: Progress = iter) -> Report:
@@ -115,7 +124,7 @@ def run(config: BrainConfig, progress: Progress = iter) -> Report:
         require("mne", "eeg")  # before the first file is read
     steered = config.steered()
     site = config.one_site(steered)
-    atlas = config.labels(site)
+    atlas = config.labels(steered, site)
     lengths_s = {run: clip.waveform.shape[-1] / clip.sample_rate for run, clip in read_runs(rows.audio).items()}
     study = rows.study(config.channel, lengths_s, config.rate, config.band, config.reference, progress)
     if config.ridge is None:
@@ -134,7 +143,12 @@ def run(config: BrainConfig, progress: Progress = iter) -> Report:
 
     mapped = over_channels if config.map else None
     report = brain_study.evaluate(steered, site, study, sounds, settings, atlas, mapped, progress)
-    report.about = {**report.about, "channel": config.channel, "band in Hz": list(config.band)}
+    report.about = {
+        **report.about,
+        "channel": config.channel,
+        "band in Hz": list(config.band),
+        "reference": config.reference,
+    }
     return report
 
 

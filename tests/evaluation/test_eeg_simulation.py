@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.brain import Outcome
+from evaluation.brain import Findings
 from evaluation.eeg_simulation import (
     Planted,
     answer,
@@ -77,7 +77,7 @@ def test_answers() -> None:
     """Feature 0 right, 1 at another lag, 2 with another sign, 3 not found; of others one like a planted one."""
     lag = torch.tensor([0.1, 0.2, 0.3, 0.1, 0.1, 0.1]).double()
     adjusted = torch.tensor([[1, 0.01]] * 3 + [[1, 1]] + [[0.01, 1]] * 2).double()
-    result = Outcome(
+    result = Findings(
         lags_L=torch.zeros(1), lag_F2=torch.stack([lag, lag], 1), t_F2=adjusted, p_F2=adjusted, adjusted_F2=adjusted,
         trf_FLS=torch.zeros(6, 1, 2), r_FS=torch.zeros(6, 2), left_out_F=torch.zeros(6), ridge=1.0,
     )  # fmt: skip

@@ -214,7 +214,10 @@ def test_mistakes(steer: Run, tmp_path: Path) -> None:
     table.write_text("name,accent\na.wav,English\n")
     target = ("-o", tmp_path / "m.csv")
     for arguments, said in (
-        (("timit", tmp_path), "unknown corpus 'timit'; there are librispeech, ptdb, vctk, vocalset, voxprofile"),
+        (
+            ("timit", tmp_path),
+            "unknown corpus 'timit'; there are broderick, librispeech, ptdb, vctk, vocalset, voxprofile",
+        ),
         (("voxprofile", tmp_path), "pass its table with --table"),
         (("voxprofile", tmp_path, "--table", table), "no column file or split or speaker; there are name, accent"),
         (("voxprofile", tmp_path, "--table", table, "--columns", "file"), "not of the form NAME=VALUE"),
