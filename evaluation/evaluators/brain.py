@@ -102,16 +102,16 @@ class BrainConfig(Config):
         Raises:
             AtlasError: the file is not an atlas, or of another SAE.
         """
-        sae = steered.saes[site]
-        if self.atlas is None:
-            info = getattr(sae, "info", None)
-            name = f"{info.model}/{info.site}" if info else ""
-            shipped = name in starter.saes(name.rpartition("/")[0]) and starter.atlas_file(name).is_file()
-            # an SAE of one's own may be for the same site
-            return Atlas.load(name) if shipped and digest_of_module(SAE.load(name)) == digest_of_module(sae) else None
-        atlas = Atlas.load(self.atlas)
-        atlas.check_fits(site, sae.d_sae)
-        return atlas
+        sae: Any = steered.saes[site]
+        if self.atlas is not None:
+            atlas = Atlas.load(self.atlas)
+            atlas.check_fits(site, getattr(sae, "d_sae", atlas.d_sae))
+            return atlas
+        name = f"{sae.info.model}/{sae.info.site}" if isinstance(sae, SAE) else ""
+        if name not in starter.saes(name.rpartition("/")[0]) or not starter.atlas_file(name).is_file():
+            return None
+        # an SAE of one's own may be for the same site
+        return Atlas.load(name) if digest_of_module(SAE.load(name)) == digest_of_module(sae) else None
 
 
 def run(config: BrainConfig, progress: Progress = iter) -> Report:
@@ -143,12 +143,8 @@ def run(config: BrainConfig, progress: Progress = iter) -> Report:
 
     mapped = over_channels if config.map else None
     report = brain_study.evaluate(steered, site, study, sounds, settings, atlas, mapped, progress)
-    report.about = {
-        **report.about,
-        "channel": config.channel,
-        "band in Hz": list(config.band),
-        "reference": config.reference,
-    }
+    more = {"channel": config.channel, "band in Hz": list(config.band), "reference": config.reference}
+    report.about = {**report.about, **more}
     return report
 
 
@@ -200,11 +196,10 @@ def figure(report: Report) -> Any:
     if is_simulation(report):
         planted = next(name for name in report.rows[0] if name.startswith("planted found"))
         panels = [power(report, "Planted features found", planted), power(report, "Others found", "others found")]
-        return figures.figure(panels, report.title)
-    panels: list[Panel | None] = [responses(report), lags_found(report), against_shifts(report)]
-    panels += heads(report)
-    shown = [panel for panel in panels if panel is not None]
-    return figures.figure(shown, report.title) if shown else None
+    else:
+        wanted = [responses(report), lags_found(report), against_shifts(report), *heads(report)]
+        panels = [panel for panel in wanted if panel is not None]
+    return figures.figure(panels, report.title) if panels else None
 
 
 def power(report: Report, title: str, column: str) -> Panel:
@@ -244,7 +239,7 @@ def responses(report: Report) -> Panel | None:
     return 12, draw
 
 
-def heads(report: Report) -> list[Panel | None]:
+def heads(report: Report) -> list[Panel]:
     """A panel for each feature that was mapped over all channels."""
     maps = report.about.get("t by channel", {"channels": [], "features": {}})
 
