@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -49,6 +50,7 @@ WINDOWS_S, FILE_S = (8.0, 30.0), 180.0
 measured on."""
 FILES = 12
 """So many files are fitted on at most; a file is some 180 stretches."""
+LABELLED = "only the labelled speech"
 WRONG = 0.005
 """Share of the stretches with speech on which the gate may open in files of the validation split."""
 
@@ -211,8 +213,8 @@ class MixedShift:
 
 def long_case(study: Study) -> list[Row]:
     """Files of three minutes of the test split: as they are, with a gate and a shift that decide by the second, with
-    the shift of whole clips by window, and with Silero's VAD. Insertions count as invented words, deletions and
-    substitutions as errors."""
+    the shift of whole clips by window, with Silero's VAD, and their labelled speech alone, which is what a detector
+    without errors would leave. Insertions count as invented words, deletions and substitutions as errors."""
     files = long_files(study.test.speech, study.test.silent, study.seed, FILE_S)
     runs = {NOTHING: study.texts.of(NOTHING, files, None, study.progress)}
     whole = replace(study.gates[ALL], scope="window")
@@ -222,15 +224,25 @@ def long_case(study: Study) -> list[Row]:
     for name, some in edits.items():
         edit = partial(study.steered.edit, *some, site=study.site)
         runs[name] = study.texts.of(name, files, edit, study.progress)
-    try:
-        cut = speech_alone(files)
-    except MissingExtraError:
-        cut = {}
-    if cut:
+    cuts = {LABELLED: labelled_speech(files)}
+    with suppress(MissingExtraError):
+        cuts[f"{VAD}, only its speech"] = speech_alone(files)
+    for name, cut in cuts.items():
         heard = dict(zip(cut, study.texts.of(NOTHING, list(cut.values()), None, study.progress), strict=True))
         plain = zip(files, runs[NOTHING], strict=True)
-        runs[f"{VAD}, only its speech"] = [heard.get(file.name, silenced(one)) for file, one in plain]
+        runs[name] = [heard.get(file.name, silenced(one)) for file, one in plain]
     return long_rows(files, runs)
+
+
+def labelled_speech(files: Sequence[LabelledSound]) -> dict[str, LabelledSound]:
+    """The labelled speech of files, joined, by their names."""
+    found = {}
+    for file in files:
+        samples_N = samples_of(file)
+        parts = [samples_N[round(a * RATE) : round(b * RATE)] for a, b, _ in file.intervals or ()]
+        if parts:
+            found[file.name] = made(file, LABELLED, torch.cat(parts))
+    return found
 
 
 def speech_alone(files: Sequence[LabelledSound]) -> dict[str, LabelledSound]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evaluation import gate_long, gate_study, texts
+from evaluation.conditions import RATE, long_files, samples_of
 from evaluation.dataset import LabelledSound
 from evaluation.evaluators.gates import keep
 from evaluation.gate_fits import ACTIVATION, ALL, BY_SECOND, NOTHING, Study
@@ -85,7 +86,8 @@ def test_a_study(steered: SteeredModel, tmp_path: Path, monkeypatch: pytest.Monk
     titles = [table.title.rpartition(": ")[2] for table in by_case(report)]
     assert titles[:4] == ["clean", "all clips with speech", "at any threshold", "speech in noise"]
     long = [one for one in report.rows if str(one["case"]).endswith("three minutes")]
-    assert [one["method"] for one in long][:3] == [NOTHING, "gate by window, fitted shift", BY_SECOND]
+    methods = [NOTHING, "gate by window, fitted shift", BY_SECOND, gate_long.LABELLED]
+    assert [one["method"] for one in long][:4] == methods
     # again: every transcript is found on disk
     count = len(heard)
     assert count and str(study().rows) == str(report.rows) and len(heard) == count  # no number is not itself
@@ -107,6 +109,17 @@ def test_what_is_put_together_is_what_the_gated_edit_gives(steered: SteeredModel
             expected = [str(steered.model.transcribe(sound.source, **SHORT)) for sound in test.all]  # type: ignore[attr-defined]
         assert [one.text for one in study.heard(test.all, decision, "edit")] == expected
         assert expected[:4] != [one.text for one in study.heard(test.silent, None)]
+
+
+def test_labelled_speech_alone() -> None:
+    clips = sounds("test")
+    files = long_files(clips.speech, clips.silent, seconds=2.0)
+    cut = gate_long.labelled_speech(files)
+    assert cut.keys() == {file.name for file in files}
+    for file in files:
+        assert file.intervals and len(samples_of(cut[file.name])) < len(samples_of(file))
+        expected = [samples_of(file)[round(a * RATE) : round(b * RATE)] for a, b, _ in file.intervals]
+        assert torch.equal(samples_of(cut[file.name]), torch.cat(expected))
 
 
 def test_a_file_of_other_settings_or_cut_off_is_not_used(steered: SteeredModel, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from apps.cli import main
 
@@ -46,8 +47,11 @@ def undisturbed(many: Path, edits: list[str], tmp_path_factory: pytest.TempPathF
 
 
 def here(*arguments: object) -> None:
-    """`steer ARGUMENTS` in this process, to its end."""
-    with pytest.raises(SystemExit) as left:
+    """`steer ARGUMENTS` in this process, to its end.
+
+    With oneDNN, whatever AUDIOSTEER_TEST_ONEDNN says: other processes, whose output is compared, do not read it."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(torch.backends.mkldnn, "enabled", True)
         main([*map(str, arguments), "--json"])
     assert not left.value.code
 

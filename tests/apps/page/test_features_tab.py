@@ -32,8 +32,8 @@ def show(visitor: Visitor, feature: int, site: str = "latent") -> str:
 def test_find_a_feature_and_try_it(visit: Callable[..., Visitor]) -> None:
     visitor = visit()
     visitor.tab("Features")
-    visitor.set("features-query", "dog_bark")
-    visitor.page.locator("#features-table [data-testid=cell-0-4]", has_text="label:dog_bark").wait_for()
+    visitor.set("features-query", "rain")
+    visitor.page.locator("#features-table [data-testid=cell-0-4]", has_text="label:rain").wait_for()
     first = visitor.page.locator("#features-table [data-testid=cell-0-0]")
     feature = int(first.inner_text())
     # a row that is chosen is shown
