@@ -26,7 +26,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) '.[models,nnsight,eval,mos,eeg,demo,cluster,dev]'
+	$(INSTALL) '.[models,nnsight,eval,egemaps,mos,eeg,demo,cluster,dev]'
 	touch $@
 
 $(BIN)/python:

@@ -1,8 +1,8 @@
-"""Labels that cannot be told from who speaks or which recordings a clip is from, and groups on both sides of a split.
+"""Labels that are confounded with speaker or corpus, and groups that are in two splits.
 
-A label that is a function of a group (every clip of a speaker has the same label) is known to whoever knows the
-speaker. With fewer than `ENOUGH` groups of each class the two cannot be told apart, and such a result is refused, or
-with `--allow-confounded` has the confound in its title.
+Where a label is a function of a group (all clips of a speaker have the same label), a probe that recognises speakers
+predicts the label too. With fewer than `ENOUGH` groups per class such a label is refused, or with `--allow-confounded`
+the confound is in the title of the result.
 
 A group is what the manifest says in its column `group` (speaker, corpus or recording: what must not be in two splits),
 else the speaker. The subset a clip is from counts as its corpus.
@@ -38,7 +38,7 @@ KINDS: Mapping[str, Callable[[LabelledSound], str]] = {
 
 
 def confound(labels: Sequence[str], groups: Sequence[str]) -> str:
-    """Why a label cannot be told from a group, or "". Clips of an unknown group ("") do not count."""
+    """Why a label is confounded with a group, or "". Clips of an unknown group ("") do not count."""
     known = [(label, group) for label, group in zip(labels, groups, strict=True) if group]
     pairs = set(known)
     if not known or len({group for _, group in pairs}) < len(pairs):
@@ -46,7 +46,7 @@ def confound(labels: Sequence[str], groups: Sequence[str]) -> str:
     fewest = min(sum(label == one for one, _ in pairs) for label in {label for label, _ in pairs})
     if fewest >= ENOUGH:
         return ""
-    return f"each has one label, and there {'is' if fewest == 1 else 'are'} {fewest} of a label at least"
+    return f"each has one label, and some label has only {fewest}"
 
 
 def check_confounds(label: str, sounds: Sequence[LabelledSound], labels: Sequence[str], allowed: bool = False) -> str:
@@ -62,7 +62,7 @@ def check_confounds(label: str, sounds: Sequence[LabelledSound], labels: Sequenc
     if not allowed:
         name, why = next(iter(found.items()))
         raise ConfoundError(
-            f"--label {label}: it cannot be told from the {name} ({why}, needed are {ENOUGH}); "
+            f"--label {label}: it is confounded with the {name} ({why}; {ENOUGH} are required); "
             "--allow-confounded reports it all the same"
         )
     return f"confounded with {' and '.join(found)}"
@@ -85,5 +85,5 @@ def split_notes(train: Sequence[LabelledSound], held_out: Sequence[LabelledSound
         text += " in two splits"
         if name == GROUP and not allowed:
             raise ConfoundError(f"{text}; --allow-confounded measures all the same")
-        notes.append(f"{text}: the result also holds what a probe knows of them")
+        notes.append(f"{text}: the accuracy may come from recognising them")
     return notes[:1]

@@ -157,10 +157,16 @@ def depends_on(evaluator: Evaluator[C], config: C) -> dict[str, Any]:
         "sae": {site: digest_of_module(sae) for site, sae in saes.items() if isinstance(sae, nn.Module)},
         "weights": digest_of_module(model.module),
         "files": {path: digest_of_files(path) for path in paths_in(named)},
-        "recordings": digest_of_recordings(config.dataset, getattr(config, "subsets", ())),
+        "recordings": digest_of_recordings(config.dataset, subsets_of(config)),
         "code": digest_of_code(evaluator.run.__module__),
     }
     return json.loads(json.dumps(values))
+
+
+def subsets_of(config: Config) -> list[str]:
+    """Names of the subsets that are used; none where all may be."""
+    subsets = list(getattr(config, "subsets", ()))
+    return [*subsets, *getattr(config, "sae_subsets", ())] if subsets else []
 
 
 def digest_of_module(module: nn.Module) -> str:

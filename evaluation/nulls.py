@@ -1,8 +1,8 @@
-"""What stands beside each number: its interval, what shuffled labels give, and representations that learned nothing.
+"""Intervals, permutation nulls and untrained controls of a result.
 
-Null: the labels of the training clips are permuted (`shuffled`), the same is fitted on them and asked about the real
-labels of the held-out clips. Where a label is constant in each group (a speaker, a recording), whole groups get the
-label of another: the clips of a group are alike, and permuting them one by one would break what makes chance high.
+Null: the labels of the training clips are permuted (`shuffled`), the same probe is fitted on them and scored on the
+real labels of the held-out clips. Where a label is constant in each group (a speaker, a recording), labels are permuted
+among whole groups: the clips of a group are alike, and permuting them one by one would make chance too low.
 
 Controls of an SAE: the same SAE with its first weights (`random_sae`), and as many principal components as it has
 active features (`pca`), as they are or rotated (`rotation`).
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from evaluation.probing import ROUNDS, interval, resampled
-from evaluation.report import Interval
+from evaluation.report import Interval, Share
+from hooks.random_numbers import seeded
 from steer.sae import SAE
 
 ENOUGH_GROUPS = 5
@@ -36,7 +37,7 @@ class Null:
     count: int
 
     def reached_by(self, result: Interval) -> bool:
-        """Whether the result is not told from chance: its interval touches the null's 95th percentile."""
+        """Whether the result is at chance: its interval touches the null's 95th percentile."""
         return bool(result.low <= self.p95)
 
 
@@ -69,19 +70,18 @@ def weighted_mean(values_N: np.ndarray, weights_XN: np.ndarray) -> np.ndarray:
     return weights_XN @ np.asarray(values_N, dtype=np.float64) / weights_XN.sum(1)
 
 
-def share_right(right_N: np.ndarray, weights_XN: np.ndarray) -> Interval:
+def share_right(right_N: np.ndarray, weights_XN: np.ndarray) -> Share:
     """Accuracy with its interval, which has a width also where all or none are right: half a clip of each is added to
     the resamplings (Jeffreys' prior)."""
     rng = np.random.default_rng(len(right_N))
     half_X2 = rng.gamma(0.5, size=(len(weights_XN), 2)) * (np.arange(len(weights_XN)) > 0)[:, None]
     share_X = (weights_XN @ right_N + half_X2[:, 1]) / (weights_XN.sum(1) + half_X2.sum(1))
-    return interval(share_X, len(right_N))
+    return interval(share_X, len(right_N), Share)
 
 
 def random_sae(like: SAE, mean_D: np.ndarray, seed: int = 0) -> SAE:
     """An SAE of the same activation, k and width with its first, untrained weights, that centres on the mean."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         sae = SAE(like.d_in, like.d_sae, like.activation, like.k, rms_norm=like.rms_norm, normalize=like.normalize)
     with torch.no_grad():
         sae.b_dec.copy_(torch.from_numpy(np.asarray(mean_D)))

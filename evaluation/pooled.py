@@ -3,8 +3,8 @@
     kept = pooled_cache(folder, model)
     x = pooled_activations(model, sounds, ["encoder.0", "encoder.3"], kept=kept)  # {site: [N, D]}
 
-Padding is left out: of Whisper's windows by what the model knows of its frames, and of AST's by the patches that start
-behind the end of the sound. `pooled_crops` gives the means of random stretches of each clip's frames: more vectors for
+Padding is left out: the padded frames of Whisper's windows, and the patches of AST that start after the end of the
+sound. `pooled_crops` gives the means of random stretches of each clip's frames: more vectors for
 an SAE to train on than there are clips. (Frames at the ends of a stretch have seen what is outside of it.)
 
 Vectors are cached on disk by a fingerprint of the model (its weights and the code that runs it) and of each clip (the
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,13 @@ PATCH_S = 0.1
 
 Make = Callable[[Tensor, np.ndarray, str], Tensor]
 """From the frames [T, D] of a clip, the moment [T] that each belongs to (-1 for none) and the clip's fingerprint."""
+
+
+WHOLE = "mean "
+
+
+def mean(x_TD: Tensor, moments_T: np.ndarray, fingerprint: str) -> Tensor:
+    return x_TD.mean(0)
 
 
 def default_sites(model: AudioModel) -> list[str]:
@@ -89,11 +96,8 @@ def pooled_activations(
         AudioFileError: a clip that cannot be read.
     """
 
-    def mean(x_TD: Tensor, moments_T: np.ndarray, fingerprint: str) -> Tensor:
-        return x_TD.mean(0)
-
-    key = f"mean {first_s or ''}{' filled' if fill else ''}{' padding' if padding else ''}"
-    return passed(model, sounds, sites, key, mean, first_s, fill, padding, kept, progress)
+    key = f"{WHOLE}{first_s or ''}{' filled' if fill else ''}{' padding' if padding else ''}"
+    return passed(model, sounds, sites, {key: mean}, first_s, fill, padding, kept, progress)
 
 
 def pooled_crops(
@@ -122,8 +126,9 @@ def pooled_crops(
             means.append(x_TD[torch.from_numpy(inside_T)].mean(0))
         return torch.stack(means)
 
-    key = f"crops {count} {seed}"
-    return passed(model, sounds, sites, key, stretches, None, False, False, kept, progress)
+    # the mean costs nothing here, and is asked for as well
+    makes: dict[str, Make] = {f"crops {count} {seed}": stretches, WHOLE: mean}
+    return passed(model, sounds, sites, makes, None, False, False, kept, progress)
 
 
 @torch.no_grad()
@@ -131,16 +136,17 @@ def passed(
     model: AudioModel,
     sounds: Sequence[LabelledSound],
     sites: Sequence[str],
-    key: str,
-    make: Make,
+    makes: Mapping[str, Make],
     first_s: float | None,
     fill: bool,
     padding: bool,
     kept: Kept | None,
     progress: Progress,
 ) -> dict[str, np.ndarray]:
-    """{site: [N, ...]}: what `make` gives for each clip, made or found in `kept`."""
+    """{site: [N, ...]}: what the first of `makes` gives for each clip, made or found in `kept` by its key; what the
+    others give is put there too."""
     kept = kept or Kept(None, "")
+    key = next(iter(makes))
     places = [model.site(name) for name in dict.fromkeys(sites)]
     fingerprints = [fingerprint_of(sound.source) for sound in sounds]
     first_of = dict(zip(fingerprints, sounds, strict=True))
@@ -161,10 +167,11 @@ def passed(
             x_TD, moments_T = frames_of(model, x_BTD, audio_BCN.shape[-1], padding)
             if not len(x_TD):
                 raise EvaluationError(f"{sound.name}: too short for {model.name}, there is no frame at {name}")
-            value = make(x_TD, moments_T, fingerprint).float().cpu()
-            if not value.isfinite().all():
-                raise EvaluationError(f"{sound.name}: the activation at {name} of {model.name} is not finite")
-            kept.known[f"{name}/{key}/{fingerprint}"] = value
+            for one, make in makes.items():
+                value = make(x_TD, moments_T, fingerprint).float().cpu()
+                if not value.isfinite().all():
+                    raise EvaluationError(f"{sound.name}: the activation at {name} of {model.name} is not finite")
+                kept.known[f"{name}/{one}/{fingerprint}"] = value
         if number % OFTEN == 0 or number == len(missing):
             kept.write()
     return {

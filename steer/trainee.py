@@ -22,7 +22,7 @@ class TrainConfig:
     """How to train one SAE; the defaults (BatchTopK, k = 50, 8-fold) are those of AudioSAE.
 
     `activation` and `k` are as in `SAE`; with `rms_norm` the features are divided by their root mean square.
-    `expansion` is d_sae / d_in.
+    `expansion` is d_sae / d_in; a `d_sae` that is given takes its place.
     `objective` is what is minimised, a name or a function (see `steer.objectives`), which checkpoints know by its name;
     without one the error and l1 for relu and gated, l0 for jumprelu, and the error alone for the others.
     `sparsity` weighs its penalty (l1: on the sum of the features, l0: on their count) against the squared error of a
@@ -61,6 +61,7 @@ class TrainConfig:
     eps: float = 1e-8
     schedule: str = "linear"
     patience: int = 0
+    d_sae: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as files have them; an objective is its name."""
@@ -85,7 +86,7 @@ class Trainee:
         if config.rescale:
             self.scale = math.sqrt(width) / float(sample_ND.norm(dim=1).mean().clamp(min=1e-12))
         with seeded(config.seed):
-            sae = SAE(width, width * config.expansion, config.activation, config.k, **self.options)
+            sae = SAE(width, config.d_sae or width * config.expansion, config.activation, config.k, **self.options)
         self.objective = objective_of(config.objective or sae.function.penalty)
         sae.requires_grad_(True)
         with torch.no_grad():

@@ -299,9 +299,10 @@ def check_configs(configs: Sequence[TrainConfig], processes: int = 1, validation
         except SAEError as error:
             raise TrainingError(str(error)) from error
         objective_of(config.objective)
-        if min(config.steps, config.batch_size, config.expansion) < 1 or not 0 <= config.held_out < 1 or config.lr <= 0:
+        sizes = (config.steps, config.batch_size, config.expansion, 1 if config.d_sae is None else config.d_sae)
+        if min(sizes) < 1 or not 0 <= config.held_out < 1 or config.lr <= 0:
             raise TrainingError(
-                "steps, batch_size, expansion and lr have to be positive, and held_out from 0 to below 1"
+                "steps, batch_size, expansion, d_sae and lr have to be positive, and held_out from 0 to below 1"
             )
         if config.schedule not in SCHEDULES:
             raise TrainingError(f"unknown schedule {config.schedule!r}; there are {', '.join(SCHEDULES)}")

@@ -8,7 +8,6 @@ say of no other sound either is what the model, like its big sisters, does not k
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import soxr
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from evaluation.accents import VARIANTS, speak
 from hooks.errors import require
 from hooks.files import whole_file
 from training.common_words import COMMON_WORDS
@@ -32,9 +32,6 @@ SILENT = 0.05
 """Share of the windows in which nobody speaks."""
 SHARES = {"digits": 3.0, "keywords": 2.0, "orders": 2.5, "ljspeech": 0.8, "speech_misc": 0.8, "espeak": 4.0}
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan")
-VARIANTS = ("", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6)), "+croak", "+adam", "+Alicia",
-            "+Andrea", "+Annie", "+belinda", "+benjamin", "+david", "+edward", "+Gene", "+Henrique", "+Jacky", "+john",
-            "+linda", "+marcelo", "+Michael", "+miguel", "+paul", "+pedro", "+quincy", "+robert")  # fmt: skip
 
 
 @dataclass
@@ -56,8 +53,7 @@ def espeak(text: str, voice: str, words_per_minute: int, pitch: int) -> Waveform
     """One utterance by the espeak-ng program."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "speech.wav"
-        options = ["-v", voice, "-s", str(words_per_minute), "-p", str(pitch), "-w", str(target)]
-        subprocess.run(["espeak-ng", *options, text], check=True, capture_output=True)
+        speak(text, voice, words_per_minute, pitch, target)
         return read_mono(target, SAMPLE_RATE)
 
 
@@ -94,7 +90,8 @@ def speech_pieces(audio: Path, cache: Path, count: int = 6000, seed: int = 0) ->
     """Recorded and synthetic pieces of the train split, kept in a file of `cache` for the next time.
 
     Raises:
-        FileNotFoundError: there are no recordings below `audio`, or espeak-ng is not installed.
+        FileNotFoundError: there are no recordings below `audio`.
+        EvaluationError: espeak-ng is not installed.
     """
     path = cache / f"speech-{count}-{seed}.safetensors"
     if not path.exists():

@@ -8,11 +8,15 @@ from evaluation.config import EvaluationError
 from evaluation.evaluators.ablation import ABLATION
 from evaluation.evaluators.acoustics import ACOUSTICS
 from evaluation.evaluators.brain import BRAIN
+from evaluation.evaluators.codec_index import CODEC_INDEX
 from evaluation.evaluators.downstream import DOWNSTREAM
+from evaluation.evaluators.factors import FACTORS
 from evaluation.evaluators.false_alarms import FALSE_ALARMS
 from evaluation.evaluators.gates import GATES
+from evaluation.evaluators.layers import LAYERS
 from evaluation.evaluators.reconstruction import RECONSTRUCTION
 from evaluation.evaluators.residuals import RESIDUALS
+from evaluation.evaluators.sae_grid import SAE_GRID
 from evaluation.evaluators.sparse_probing import SPARSE_PROBING
 from evaluation.evaluators.stability import STABILITY
 from evaluation.evaluators.vectors import VECTORS
@@ -26,7 +30,7 @@ EVALUATORS: Registry[Evaluator[Any]] = Registry(
         one.name: one
         for one in (
             ACOUSTICS, RESIDUALS, RECONSTRUCTION, VECTORS, FALSE_ALARMS, GATES, ABLATION, SPARSE_PROBING, STABILITY,
-            DOWNSTREAM, BRAIN,
+            DOWNSTREAM, LAYERS, FACTORS, CODEC_INDEX, SAE_GRID, BRAIN,
         )
     },
 )  # fmt: skip

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from torch import nn
 
-from evaluation.config import Config, Names, Subject
+from evaluation.config import Config, Names, Subject, means
 from evaluation.file_edits import REQUESTS
 from evaluation.frame import digest_of_code, digest_of_module, digest_of_recordings
 from evaluation.passes import Kept
-from hooks import Codec
+from evaluation.pooled import default_sites
+from hooks import AudioModel, Codec, open_model
 from hooks.model import Encoder, Transcriber
 from steer.errors import EditError
 from steer.steered import SteeredModel
@@ -77,6 +78,37 @@ class RequestsConfig(SubsetsConfig):
             "requests a clip and attribute": "all" if self.requests is None else self.requests,
         }
 
+
+class ModelConfig(Config):
+    """Of evaluators that train SAEs of their own: they take a model alone, and sites of it."""
+
+    sae: Names = Field(default=(), exclude=True)
+    site: str | None = means(None, "Sites, with commas. Default: all that pass the sound itself.")
+
+    default_model = "starter:ssl"
+
+    def open(self) -> AudioModel:
+        """The model, without SAEs. Raises AudioSteerError where it cannot be opened."""
+        if self.subject is None:
+            return open_model(self.model or self.default_model, device=self.device)
+        return self.subject.model if isinstance(self.subject, SteeredModel) else self.subject
+
+    def sites_of(self, model: AudioModel) -> list[str]:
+        """Names of the sites that are asked for. Raises SiteError for one that is not there."""
+        chosen = [name.strip() for name in (self.site or "").split(",") if name.strip()]
+        return [model.site(name).name for name in chosen] or default_sites(model)
+
+
+def percentages(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return [float(part.strip().removesuffix("%")) for part in value.split(",") if part.strip()]
+
+
+Percentages = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=100)], ...], BeforeValidator(percentages), Field(min_length=1)
+]
+"""Numbers between 0 and 100 with commas between them."""
 
 FEATURES = "features.safetensors"
 

@@ -5,6 +5,7 @@ Sites, in the order in which they are passed:
 - `conv`: what the convolutional front gives.
 - `projected`: what the feature projection gives; behind it follow the positional convolution and, in models with post
   layer norm ("base"), a layer norm.
+- `encoder.in`: what the first layer gets, which is `hidden_states[0]` of the library: behind all these.
 - `encoder.N`, counted from 0: the N-th layer's own output, which is `hidden_states[N + 1]` of the library. In models
   with pre layer norm (`do_stable_layer_norm`, "large") this is the residual stream BEFORE the final norm.
 - `encoder.norm`, only where there is a final norm: what it gives, which is `last_hidden_state`. In the other models
@@ -67,6 +68,7 @@ class SpeechEncoder(Encoder):
         sites = [
             Site("conv", f"{path}feature_extractor", "BDT", width=config.conv_dim[-1], frame_rate=rate),
             Site("projected", f"{path}feature_projection", width=width, frame_rate=rate),
+            Site("encoder.in", f"{path}encoder.layers.0", port="input", width=width, frame_rate=rate),
             *(
                 Site(f"encoder.{n}", f"{path}encoder.layers.{n}", width=width, frame_rate=rate)
                 for n in range(config.num_hidden_layers)

@@ -41,9 +41,13 @@ ENCODER = "feature_extractor.encodec.encoder"
 
 
 class WavTokenizerCodec(Codec):
-    """A `WavTokenizer` module; `quantize=False` (the project's own models) goes through the continuous latent."""
+    """A `WavTokenizer` module; `quantize=False` (the project's own models) goes through the continuous latent.
+
+    `num_quantizers` is how many codebooks are used; None takes all.
+    """
 
     module: WavTokenizer
+    num_quantizers: int | None = None
 
     def __init__(self, module: WavTokenizer, name: str = "", quantize: bool = True) -> None:
         config = module.config
@@ -67,7 +71,7 @@ class WavTokenizerCodec(Codec):
         return self.module.decode(z_BTD.transpose(1, 2))[:, None]
 
     def _run(self, audio_BCN: Tensor) -> Tensor:
-        return self.module(audio_BCN[:, 0], quantize=self.quantize)[:, None]
+        return self.module(audio_BCN[:, 0], quantize=self.quantize, num_quantizers=self.num_quantizers)[:, None]
 
 
 def open_name(rest: str, name: str) -> Codec:

@@ -89,9 +89,9 @@ class ResidualVectorQuantizer(nn.Module):
         pairs = zip(codes_KBT, self.codebooks(), strict=False)
         return torch.stack([F.embedding(codes_BT, book.embed) for codes_BT, book in pairs]).sum(0).transpose(1, 2)
 
-    def forward(self, z_BDT: Tensor) -> tuple[Tensor, Tensor]:
-        """(quantised latent [B, D, T], codes [K, B, T])."""
-        codes_KBT = self.encode(z_BDT)
+    def forward(self, z_BDT: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """(quantised latent [B, D, T], codes [K, B, T]) of the first `count` codebooks, by default of all."""
+        codes_KBT = self.encode(z_BDT)[:count]
         return self.decode(codes_KBT), codes_KBT
 
     def update(self, z_BDT: Tensor) -> None:

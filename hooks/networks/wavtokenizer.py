@@ -133,11 +133,11 @@ class WavTokenizer(nn.Module):
             condition = torch.zeros(1, dtype=torch.long, device=z_BDT.device)
         return self.head(self.backbone(z_BDT, condition))
 
-    def forward(self, audio_BN: Tensor, quantize: bool = False) -> Tensor:
-        """The round trip, cut to the length of the input."""
+    def forward(self, audio_BN: Tensor, quantize: bool = False, num_quantizers: int | None = None) -> Tensor:
+        """The round trip, cut to the length of the input; quantised by the first codebooks or, by default, all."""
         z_BDT = self.encode(audio_BN)
         if quantize:
-            z_BDT, _ = self.quantizer(z_BDT)
+            z_BDT, _ = self.quantizer(z_BDT, num_quantizers)
         return self.decode(z_BDT)[:, : audio_BN.shape[-1]]
 
     def load_checkpoint_(self, state: Mapping[str, Tensor]) -> None:

@@ -97,7 +97,8 @@ def test_all_of_a_recogniser(run: Run, tmp_path: Path, audio: Path, seeds: Path)
     about, rows = (json.loads((out / "summary.json").read_text())[key] for key in ("about", "rows"))
     assert (about["model"], about["failed"]) == ("listener", {})
     assert list(about["left out"]) == [
-        "acoustics", "residuals", "reconstruction", "vectors", "gates", "sparse-probing"
+        "acoustics", "residuals", "reconstruction", "vectors", "gates", "sparse-probing", "layers", "factors",
+        "codec-index", "sae-grid",
     ]  # fmt: skip
     found = {row["number"]: row for row in rows}
     assert found["clips without speech in which words are written"]["result"]["value"] == 0

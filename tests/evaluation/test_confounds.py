@@ -19,7 +19,7 @@ def sounds(groups: list[str], speakers: list[str] | None = None, subset: str = "
 def test_a_label_equal_to_its_speaker_is_refused() -> None:
     speakers = ["ann", "bob"] * 4
     clips = sounds([""] * 8, speakers)
-    with pytest.raises(ConfoundError, match="--label speaker: it cannot be told from the speaker.*--allow-confounded"):
+    with pytest.raises(ConfoundError, match="--label speaker: it is confounded with the speaker.*--allow-confounded"):
         check_confounds("speaker", clips, speakers)
     assert check_confounds("speaker", clips, speakers, allowed=True) == "confounded with speaker"
 
@@ -29,7 +29,7 @@ def test_three_speakers_of_each_class_are_enough() -> None:
     accents = ["uk" if int(speaker) < 3 else "us" for speaker in speakers]
     assert check_confounds("accent", sounds([""] * 12, speakers), accents) == ""
     fewer = ["uk" if int(speaker) < 2 else "us" for speaker in speakers]
-    with pytest.raises(ConfoundError, match="2 of a label at least"):
+    with pytest.raises(ConfoundError, match="some label has only 2"):
         check_confounds("accent", sounds([""] * 12, speakers), fewer)
 
 
@@ -40,7 +40,7 @@ def test_what_every_speaker_says_is_no_confound() -> None:
 
 def test_a_corpus_is_a_group() -> None:
     clips = sounds([""] * 4, subset="rain") + sounds([""] * 4, subset="dogs")
-    with pytest.raises(ConfoundError, match="from the subset"):
+    with pytest.raises(ConfoundError, match="with the subset"):
         check_confounds("label", clips, ["rain"] * 4 + ["dog"] * 4)
 
 
@@ -54,8 +54,8 @@ def test_a_group_in_two_splits_is_refused_and_a_speaker_noted() -> None:
     with pytest.raises(ConfoundError, match="group r2 is in two splits"):
         split_notes(one, two)
     assert split_notes(one, two, allowed=True) == [
-        "group r2 is in two splits: the result also holds what a probe knows of them"
+        "group r2 is in two splits: the accuracy may come from recognising them"
     ]
     ann, both = sounds(["", ""], ["ann", "ann"]), sounds(["", ""], ["ann", "bob"])
-    assert split_notes(ann, both) == ["speaker ann is in two splits: the result also holds what a probe knows of them"]
+    assert split_notes(ann, both) == ["speaker ann is in two splits: the accuracy may come from recognising them"]
     assert split_notes(ann, sounds([""], ["bob"])) == []

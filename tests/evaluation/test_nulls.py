@@ -1,4 +1,4 @@
-"""What stands beside results: shuffled labels, first weights, principal components, and intervals over groups."""
+"""Shuffled labels, untrained SAEs, principal components, and intervals over groups."""
 
 from __future__ import annotations
 

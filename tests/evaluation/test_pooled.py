@@ -109,3 +109,11 @@ def test_padding_of_a_spectrogram_is_left_out() -> None:
     torch.testing.assert_close(torch.from_numpy(padded), x_BTD[0].mean(0), atol=1e-5, rtol=1e-4)
     crops = pooled_crops(model, [noise], ["encoder.0"], 4)["encoder.0"]
     assert crops.shape == (1, 4, 16) and np.isfinite(crops).all()
+
+
+def test_the_pass_for_stretches_gives_the_mean_too(listener: Transcriber, ramp: LabelledSound) -> None:
+    kept = pooled_cache(None, listener)
+    pooled_crops(listener, [ramp], ["ear.0"], 2, kept=kept)
+    known = dict(kept.known)
+    found = pooled_activations(listener, [ramp], ["ear.0"], kept=kept)["ear.0"]
+    assert kept.known == known and found[0, 0] == pytest.approx(0.5, abs=1e-4)

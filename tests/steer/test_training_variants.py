@@ -168,3 +168,11 @@ def test_what_makes_no_sense(change: dict, message: str) -> None:
 def test_validation_of_another_width() -> None:
     with pytest.raises(TrainingError, match="validation: frames of .*: 15.* not of .*: 16"):
         quietly(planted(64)[0], PATIENT, validation=torch.zeros(8, 15))
+
+
+def test_a_width_that_is_no_multiple() -> None:
+    data, _ = planted()
+    sae = quietly(data, replace(KINDS["topk"], d_sae=21, expansion=2))
+    assert (sae.d_in, sae.d_sae) == (16, 21) and sae.info.extra["training"]["d_sae"] == 21
+    with pytest.raises(TrainingError, match="d_sae and lr have to be positive"):
+        quietly(data, replace(KINDS["topk"], d_sae=0))

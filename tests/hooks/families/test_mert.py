@@ -47,7 +47,8 @@ def test_published_sizes(size: str) -> None:
     assert sum(weight.numel() for weight in module.parameters()) == parameters
     assert (model.sample_rate, f"hf:m-a-p/MERT-v1-{size}" in FAMILY.names) == (24_000, True)
     sites = [site for name, site in model.sites.items() if name.startswith("encoder.")]
-    assert len(sites) == layers + (size == "330M")  # the final norm, where layer norms come first
+    # the input of the first layer; and the final norm, where layer norms come first
+    assert len(sites) == layers + 1 + (size == "330M")
     assert {(site.width, site.frame_rate) for site in sites} == {(width, 75.0)}
 
 

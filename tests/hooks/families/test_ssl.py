@@ -97,7 +97,7 @@ def seen_at_sites(model: AudioModel, audio_BCN: Tensor) -> dict[str, Tensor]:
 
 
 def test_every_site_is_passed_and_is_as_declared(model: SpeechEncoder) -> None:
-    names = ["conv", "projected", "encoder.0", "encoder.1", "encoder.2"]
+    names = ["conv", "projected", "encoder.in", "encoder.0", "encoder.1", "encoder.2"]
     assert list(model.sites) == names + ["encoder.norm"] * model.config.do_stable_layer_norm
     frames = (6_000 - 400) // 320 + 1
     for name, x_BTD in seen_at_sites(model, noise()).items():
@@ -113,8 +113,8 @@ def test_activations_are_the_librarys_hidden_states(model: SpeechEncoder) -> Non
     seen = seen_at_sites(model, audio_BCN)
     base = model.module.base_model
     own = base(audio_BCN[:, 0], output_hidden_states=True)
-    for n in range(3):
-        torch.testing.assert_close(seen[f"encoder.{n}"], own.hidden_states[n + 1], atol=1e-5, rtol=0)
+    for n, name in enumerate(("encoder.in", "encoder.0", "encoder.1", "encoder.2")):
+        torch.testing.assert_close(seen[name], own.hidden_states[n], atol=1e-5, rtol=0)
     final = "encoder.norm" if "encoder.norm" in seen else "encoder.2"
     torch.testing.assert_close(seen[final], own.last_hidden_state, atol=1e-5, rtol=0)
     if final == "encoder.norm":
