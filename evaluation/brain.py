@@ -6,7 +6,7 @@ are fitted anew, and one-sided t-tests over subjects ask whether the weight at t
 second above, with Holm's correction over all of these tests. The paper does not say how it chose the ridge: here it is
 one for all features and subjects, by leaving out one development run at a time.
 
-The t-tests say that a response exists, not how much of the EEG it explains: for that there is `Tested.r_FS`, the
+The t-tests say that a response exists, not how much of the EEG it explains: for that there is `Findings.r_FS`, the
 correlation on the test runs of what the TRF of the development runs predicts.
 """
 
@@ -156,7 +156,7 @@ def beside(parts: Sequence[Moments]) -> Moments:
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Findings:
     """What the protocol says of F features.
 
     `lag_F2` (seconds), `t_F2`, `p_F2` (one-sided) and `adjusted_F2` (Holm) are of the lowest and of the highest
@@ -187,7 +187,7 @@ class Tested:
         return values_F2.gather(1, self.side_F[:, None])[:, 0]
 
 
-def protocol(study: Study, tracks: Tracks, lags: Lags, ridge: float | None = None) -> Tested:
+def protocol(study: Study, tracks: Tracks, lags: Lags, ridge: float | None = None) -> Findings:
     """The paper's protocol. Without `ridge` it is chosen on the development runs.
 
     Raises:
@@ -204,7 +204,7 @@ def protocol(study: Study, tracks: Tracks, lags: Lags, ridge: float | None = Non
     at_F2S = again_FLS.gather(1, where_F2[..., None].expand(-1, -1, again_FLS.shape[-1]))
     t_F2, p_F2 = t_tests(at_F2S * torch.tensor([-1.0, 1.0])[:, None].double())
     seconds_L = lags.seconds(study.rate)
-    return Tested(
+    return Findings(
         lags_L=seconds_L,
         lag_F2=seconds_L[where_F2],
         t_F2=t_F2 * torch.tensor([-1.0, 1.0]),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.brain import Study, Tested, protocol
+from evaluation.brain import Findings, Study, protocol
 from evaluation.brain_gain import baseline, gains
 from evaluation.brain_study import Settings, Sounds
 from evaluation.dataset import LabelledSound, read_sounds
@@ -85,7 +85,8 @@ def evaluate(
             got = answer(result, planted if kind == ANSWERS else [], alike_FP)
             row: Row = {"simulated": kind, "r": r, "subjects": subjects, "round": index, **vars(got)}
             if r == R:
-                row["beyond"] = beyond_of(study, tracks, sounds, result, settings)
+                beyond = beyond_of(study, tracks, sounds, result, settings)
+                row["beyond"], row["planted beyond"] = len(beyond), len(beyond & {one.feature for one in planted})
             found.append(row)
     rows = [summary(kind, r, subjects, found) for kind, r in plans for subjects in SUBJECTS]
     about = {
@@ -102,11 +103,13 @@ def evaluate(
     return Report(f"What is found of {len(names)} features of {site} in simulated EEG", rows, found, about)
 
 
-def beyond_of(study: Study, tracks: dict[str, Tensor], sounds: Sounds, result: Tested, settings: Settings) -> int:
-    """How many of the features that were found explain more than envelope and onset."""
+def beyond_of(
+    study: Study, tracks: dict[str, Tensor], sounds: Sounds, result: Findings, settings: Settings
+) -> set[int]:
+    """Those of the features that were found which explain more than envelope and onset."""
     index = torch.nonzero(result.found_F)[:, 0]
     if not len(index):
-        return 0
+        return set()
     some = {run: f_FT[index] for run, f_FT in tracks.items()}
     base = baseline(study, sounds.acoustics, settings.lags, settings.ridge)
     gain = gains(
@@ -120,7 +123,7 @@ def beyond_of(study: Study, tracks: dict[str, Tensor], sounds: Sounds, result: T
         beside=settings.ridge,
         shifts=0,
     )
-    return int(gain.beyond_F.sum())
+    return set(index[gain.beyond_F].tolist())
 
 
 def first(study: Study, subjects: int) -> Study:
@@ -156,4 +159,9 @@ def summary(kind: str, r: float, subjects: int, found: Sequence[Row]) -> Row:
         ),
         "rounds with others": clustered_share([row["others"] > 0 for row in rows], rounds),
         "found that explain more than envelope and onset": mean("beyond") if r == R else None,
+        "of these planted": (
+            f"{sum(row['planted beyond'] for row in rows)} of {sum(row['beyond'] for row in rows)}"
+            if answers and r == R
+            else None
+        ),
     }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from evaluation.atlas import Atlas
-from evaluation.brain import LEVEL, BrainError, Study, Tested, Tracks, backwards, mismatched, protocol
+from evaluation.brain import LEVEL, BrainError, Findings, Study, Tracks, backwards, mismatched, protocol
 from evaluation.brain_gain import Baseline, Gains, baseline, drift, gains, joint
 from evaluation.feature_tracks import Frames, Resampling, acoustics, at_rate, by_maximum, encoded, frames_of
 from evaluation.intervals import clustered_bootstrap
@@ -30,8 +30,8 @@ from steer.sae import SAE
 from steer.steered import SteeredModel
 
 SAE_FEATURES = "SAE features"
-SHOWN = 8
-"""Features whose TRFs are kept for the figure."""
+SHOWN = 4
+"""Features whose TRFs and maps are in the figure."""
 FEW_SUBJECTS = 10
 
 
@@ -178,7 +178,7 @@ def evaluate(
 def gains_of(
     study: Study,
     tracks: Tracks,
-    result: Tested,
+    result: Findings,
     found: Sequence[int],
     sounds: Sounds,
     base: Baseline,
@@ -224,7 +224,7 @@ def controls(
     return found
 
 
-def best_of(result: Tested, settings: Settings) -> list[int]:
+def best_of(result: Findings, settings: Settings) -> list[int]:
     """Chosen on development runs, so that the test runs stay unseen."""
     if not settings.joint or not result.left_out_F.isfinite().all():
         return []
@@ -240,7 +240,7 @@ def mean_over(study_values_S: Tensor) -> Interval:
     return clustered_bootstrap(values, list(range(len(values))))
 
 
-def row_of(name: str, result: Tested, above: int | None, beyond: int | None) -> Row:
+def row_of(name: str, result: Findings, above: int | None, beyond: int | None) -> Row:
     found_F = result.found_F
     return {
         "stimulus": name,
@@ -260,7 +260,7 @@ def model_row(name: str, r_S: Tensor) -> Row:
 
 def feature_rows(
     names: Sequence[int],
-    result: Tested,
+    result: Findings,
     found: Sequence[int],
     gain: Gains | None,
     labels: Mapping[int, str],
@@ -300,11 +300,11 @@ def number(value: Tensor) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def surest_of(result: Tested, found: Sequence[int]) -> list[int]:
+def surest_of(result: Findings, found: Sequence[int]) -> list[int]:
     return sorted(found, key=lambda index: float(result.p_F2[index].min()))[:SHOWN]
 
 
-def shown(names: Sequence[int], result: Tested, found: Sequence[int]) -> dict[str, Any]:
+def shown(names: Sequence[int], result: Findings, found: Sequence[int]) -> dict[str, Any]:
     """Mean and standard error over subjects of the surest TRFs on test runs."""
     trf = {
         str(names[index]): {
@@ -322,7 +322,7 @@ def t_needed(study: Study, features: int) -> float:
     return round(float(stats.t.isf(LEVEL / (2 * features), len(study.subjects) - 1)), 2)
 
 
-def notes(study: Study, result: Tested, gain: Gains | None, features: int) -> list[str]:
+def notes(study: Study, result: Findings, gain: Gains | None, features: int) -> list[str]:
     found = int(result.found_F.sum())
     said = [f"{found} of {features} features have a lag at which subjects agree (Holm, {LEVEL:g})"]
     if gain is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.brain import Study, Tested, Tracks
+from evaluation.brain import Findings, Study, Tracks
 from evaluation.eeg import band_passed, scaled
 from evaluation.trf import Lags, lagged_products
 
@@ -111,7 +111,7 @@ class Answer:
     alike: int
 
 
-def answer(tested: Tested, planted: Sequence[Planted], likeness_FP: Tensor, delay_s: float = 0.0) -> Answer:
+def answer(tested: Findings, planted: Sequence[Planted], likeness_FP: Tensor, delay_s: float = 0.0) -> Answer:
     found_F = tested.found_F
     lag_F, side_F = tested.surer(tested.lag_F2), tested.side_F
     hits = [one for one in planted if found_F[one.feature]]

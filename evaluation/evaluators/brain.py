@@ -22,12 +22,12 @@ from evaluation.eeg_dataset import EEGDataset, eeg_dataset, listening
 from evaluation.evaluators.options import CountOrAll
 from evaluation.feature_tracks import Resampling
 from evaluation.figures import Panel, finish
-from evaluation.frame import Evaluator
+from evaluation.frame import Evaluator, digest_of_module
 from evaluation.report import Progress, Report, Row, TableRow, line
 from evaluation.trf import Lags
 from hooks import read_clip
 from hooks.errors import require
-from steer import starter
+from steer import SAE, starter
 from steer.steered import SteeredModel
 
 Pair = Annotated[tuple[float, float], BeforeValidator(split_names)]
@@ -74,9 +74,12 @@ class BrainConfig(Config):
 
     @model_validator(mode="after")
     def in_order(self) -> BrainConfig:
-        for name, (low, high), least in (("lags", self.lags, -5.0), ("band", self.band, 0.01)):
-            if not least <= low < high <= max(5.0, self.rate / 2.0001):
-                raise EvaluationError(f"--{name} {low:g},{high:g}: give two numbers, the first below the second")
+        ranges = (("lags", self.lags, (-5.0, 5.0)), ("band", self.band, (0.01, self.rate / 2.1)))
+        for name, (low, high), (least, most) in ranges:
+            if not least <= low < high <= most:
+                raise EvaluationError(
+                    f"--{name} {low:g},{high:g}: give two numbers from {least:g} to {most:.3g}, the lower one first"
+                )
         return self
 
     @property
@@ -93,16 +96,22 @@ class BrainConfig(Config):
         """Where the features are: at the site that is named, or the last one."""
         return self.site or list(steered.saes)[-1]
 
-    def labels(self, site: str) -> Atlas | None:
-        """Of --atlas, or what ships with the SAE; raises AtlasError if the file is not one."""
-        if self.atlas is not None:
-            return Atlas.load(self.atlas)
-        source = "" if self.subject is not None and not self.named() else self.recipe().saes.get(site, "")
-        shipped = starter.is_sae_name(source) and starter.atlas_file(source).is_file()
-        return Atlas.load(source) if shipped else None
+    def labels(self, steered: SteeredModel, site: str) -> Atlas | None:
+        """Of --atlas, or what ships with the SAE.
 
-    def named(self) -> bool:
-        return bool(self.model or self.sae)
+        Raises:
+            AtlasError: the file is not an atlas, or of another SAE.
+        """
+        sae: Any = steered.saes[site]
+        if self.atlas is not None:
+            atlas = Atlas.load(self.atlas)
+            atlas.check_fits(site, getattr(sae, "d_sae", atlas.d_sae))
+            return atlas
+        name = f"{sae.info.model}/{sae.info.site}" if isinstance(sae, SAE) else ""
+        if name not in starter.saes(name.rpartition("/")[0]) or not starter.atlas_file(name).is_file():
+            return None
+        # an SAE of one's own may be for the same site
+        return Atlas.load(name) if digest_of_module(SAE.load(name)) == digest_of_module(sae) else None
 
 
 def run(config: BrainConfig, progress: Progress = iter) -> Report:
@@ -115,7 +124,7 @@ def run(config: BrainConfig, progress: Progress = iter) -> Report:
         require("mne", "eeg")  # before the first file is read
     steered = config.steered()
     site = config.one_site(steered)
-    atlas = config.labels(site)
+    atlas = config.labels(steered, site)
     lengths_s = {run: clip.waveform.shape[-1] / clip.sample_rate for run, clip in read_runs(rows.audio).items()}
     study = rows.study(config.channel, lengths_s, config.rate, config.band, config.reference, progress)
     if config.ridge is None:
@@ -134,7 +143,8 @@ def run(config: BrainConfig, progress: Progress = iter) -> Report:
 
     mapped = over_channels if config.map else None
     report = brain_study.evaluate(steered, site, study, sounds, settings, atlas, mapped, progress)
-    report.about = {**report.about, "channel": config.channel, "band in Hz": list(config.band)}
+    more = {"channel": config.channel, "band in Hz": list(config.band), "reference": config.reference}
+    report.about = {**report.about, **more}
     return report
 
 
@@ -186,11 +196,10 @@ def figure(report: Report) -> Any:
     if is_simulation(report):
         planted = next(name for name in report.rows[0] if name.startswith("planted found"))
         panels = [power(report, "Planted features found", planted), power(report, "Others found", "others found")]
-        return figures.figure(panels, report.title)
-    panels: list[Panel | None] = [responses(report), lags_found(report), against_shifts(report)]
-    panels += heads(report)
-    shown = [panel for panel in panels if panel is not None]
-    return figures.figure(shown, report.title) if shown else None
+    else:
+        wanted = [responses(report), lags_found(report), against_shifts(report), *heads(report)]
+        panels = [panel for panel in wanted if panel is not None]
+    return figures.figure(panels, report.title) if panels else None
 
 
 def power(report: Report, title: str, column: str) -> Panel:
@@ -230,7 +239,7 @@ def responses(report: Report) -> Panel | None:
     return 12, draw
 
 
-def heads(report: Report) -> list[Panel | None]:
+def heads(report: Report) -> list[Panel]:
     """A panel for each feature that was mapped over all channels."""
     maps = report.about.get("t by channel", {"channels": [], "features": {}})
 

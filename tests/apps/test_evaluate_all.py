@@ -98,7 +98,7 @@ def test_all_of_a_recogniser(run: Run, tmp_path: Path, audio: Path, seeds: Path)
     assert (about["model"], about["failed"]) == ("listener", {})
     assert list(about["left out"]) == [
         "acoustics", "residuals", "reconstruction", "vectors", "gates", "sparse-probing", "layers", "factors",
-        "codec-index", "sae-grid",
+        "codec-index", "sae-grid", "brain",
     ]  # fmt: skip
     found = {row["number"]: row for row in rows}
     assert found["clips without speech in which words are written"]["result"]["value"] == 0

@@ -10,7 +10,7 @@ import torch
 
 from evaluation import brain_power
 from evaluation.brain import protocol
-from evaluation.brain_study import Sounds
+from evaluation.brain_study import Sounds, labels_of
 from evaluation.dataset import Dataset, LabelledSound
 from evaluation.eeg_simulation import R, answer, likeness, plant, responses, simulated
 from evaluation.trf import Lags
@@ -74,3 +74,18 @@ def test_features_that_never_fire_are_left_out() -> None:
     few, _, of = sounds.features(sae, 3, 0, 1)
     assert len(few) == 3 and of == eligible and set(few) <= set(chosen)
     assert few == sounds.features(sae, 3, 0, 1)[0] != sounds.features(sae, 3, 0, 2)[0]
+
+
+def test_labels_are_of_the_sae_that_ships() -> None:
+    pytest.importorskip("transformers", reason="extra ssl")
+    from evaluation.evaluators.brain import BrainConfig
+
+    config = BrainConfig(audio=Path())
+    steered = SteeredModel(open_model("starter:ssl"), SAE.load("starter:ssl/encoder.3"))
+    atlas = config.labels(steered, "encoder.3")
+    assert atlas is not None and atlas.d_sae == steered.saes["encoder.3"].d_sae
+    labels = labels_of(atlas)
+    assert labels and set(labels) <= set(range(atlas.d_sae)) and labels_of(None) == {}
+    with torch.no_grad():
+        steered.saes["encoder.3"].W_enc[0, 0] += 1
+    assert config.labels(steered, "encoder.3") is None
