@@ -88,7 +88,10 @@ def test_a_confounded_label_has_it_in_the_title(steer: Run, manifest: Path, tmp_
 
 
 def test_what_quick_and_paper_mean(tmp_path: Path) -> None:
-    config = CodecIndexConfig(audio=tmp_path, quick=True, q=(3,)).settled()
+    # as the command makes it, which passes its defaults as text
+    config = CodecIndexConfig.build(
+        {"audio": tmp_path, "quick": True, "q": "3", "s": ".5,.25,.1,.05", "seeds": 3}
+    ).settled()
     assert (config.q, config.s, config.seeds, config.clips) == ((3,), (0.25, 0.05), 1, 800)
     assert config.settings().main_nulls == 5
     assert CodecIndexConfig(audio=tmp_path).settled().settings().main_nulls == 20
