@@ -60,7 +60,7 @@ class CodecIndexConfig(ModelConfig):
         default=(), description="Other subsets whose speech SAEs are trained on too, with commas. Default: all others."
     )
     allow_confounded: bool = Field(
-        default=False, description="Report a label that cannot be told from speaker or corpus."
+        default=False, description="Report a label that is confounded with speaker or corpus."
     )
     synthetic_accents: bool = Field(
         default=False,
