@@ -23,7 +23,7 @@ from evaluation.dataset import LabelledSound
 from evaluation.folds import folds_of
 from evaluation.label_probe import chosen_strength, paper_probe, predictions
 from evaluation.label_sets import LabelSets
-from evaluation.nulls import Null, clip_weights, null_of, share_right, shuffled, weighted_mean
+from evaluation.nulls import Null, change_in_share, clip_weights, null_of, share_right, shuffled
 from evaluation.passes import Kept
 from evaluation.pooled import pooled_activations, pooled_crops
 from evaluation.pooled_saes import (
@@ -214,11 +214,10 @@ def row_of(
     change: Interval | None = None
     error: Interval | None = None
     if dense is not None and x_ND is not None:
-        difference_M = found.right_M.astype(float) - dense.right_M
-        change = interval(weighted_mean(difference_M, weights_XM), len(difference_M))
+        change = change_in_share(found.right_M, dense.right_M, weights_XM)
         held_out = replace(one, values=one.values[first:], rebuilt=None if one.rebuilt is None else one.rebuilt[first:])
         if (error_X := held_out.error(x_ND[first:].astype(np.float64), weights_XM)) is not None:
-            error = interval(error_X, len(difference_M))
+            error = interval(error_X, len(found.right_M))
         one = held_out
     null = found.null
     return {

@@ -65,18 +65,27 @@ def clip_weights(groups_N: Sequence[str], seed: int = 0, rounds: int = ROUNDS) -
     return resampled(list(groups_N) if grouped else [""] * len(groups_N), rounds, seed).clips_XN
 
 
-def weighted_mean(values_N: np.ndarray, weights_XN: np.ndarray) -> np.ndarray:
-    """[X]: the mean of values of clips in each resampling. A difference of two results is one of such means."""
-    return weights_XN @ np.asarray(values_N, dtype=np.float64) / weights_XN.sum(1)
+def half_clips(weights_XN: np.ndarray) -> np.ndarray:
+    """[X, 2]: random weights of two half clips that are added to each resampling, and not to the estimate (Jeffreys'
+    prior): an interval then has a width also where all clips agree."""
+    rng = np.random.default_rng(weights_XN.shape[1])
+    return rng.gamma(0.5, size=(len(weights_XN), 2)) * (np.arange(len(weights_XN)) > 0)[:, None]
 
 
 def share_right(right_N: np.ndarray, weights_XN: np.ndarray) -> Share:
-    """Accuracy with its interval, which has a width also where all or none are right: half a clip of each is added to
-    the resamplings (Jeffreys' prior)."""
-    rng = np.random.default_rng(len(right_N))
-    half_X2 = rng.gamma(0.5, size=(len(weights_XN), 2)) * (np.arange(len(weights_XN)) > 0)[:, None]
+    """Accuracy with its interval; half a clip that is wrong and half a clip that is right are added."""
+    half_X2 = half_clips(weights_XN)
     share_X = (weights_XN @ right_N + half_X2[:, 1]) / (weights_XN.sum(1) + half_X2.sum(1))
     return interval(share_X, len(right_N), Share)
+
+
+def change_in_share(right_N: np.ndarray, before_N: np.ndarray, weights_XN: np.ndarray) -> Interval:
+    """The difference of two accuracies on the same clips, with its interval; half a clip that is lost and half a clip
+    that is gained are added."""
+    half_X2 = half_clips(weights_XN)
+    change_N = np.asarray(right_N, dtype=np.float64) - before_N
+    change_X = weights_XN @ change_N + half_X2[:, 1] - half_X2[:, 0]
+    return interval(change_X / (weights_XN.sum(1) + half_X2.sum(1)), len(right_N))
 
 
 def random_sae(like: SAE, mean_D: np.ndarray, seed: int = 0) -> SAE:

@@ -164,9 +164,9 @@ class Representation:
         if self.rebuilt is None:
             return None
         error_N = np.square(x_ND - self.rebuilt).sum(1)
-        mean_XD = weights_XN @ x_ND / weights_XN.sum(1, keepdims=True)
-        spread_X = weights_XN @ np.square(x_ND).sum(1) - np.square(mean_XD).sum(1) * weights_XN.sum(1)
-        return weights_XN @ error_N / np.maximum(spread_X, 1e-300)
+        # from the mean of all clips: from that of a resampling it would be smaller for a few clips
+        spread_N = np.square(x_ND - x_ND.mean(0)).sum(1)
+        return weights_XN @ error_N / np.maximum(weights_XN @ spread_N, 1e-300)
 
 
 @torch.no_grad()

@@ -120,15 +120,15 @@ def dense_rows(report: Report) -> list[Row]:
 
 
 def figure(report: Report) -> Any:
-    """Accuracy over layers, and over sparsity the accuracy and the error at each layer of the sweep."""
+    """Accuracy and error over sparsity at each layer of the sweep, and accuracy over layers."""
     sites = list(dict.fromkeys(row["site"] for row in report.rows if row["vectors"] != DENSE))
-    panels = [by_layer(report)]
+    panels: list[Panel] = []
     for site in sites:
         panels += [
             over_sparsity(report, site, "accuracy", f"{site}: accuracy", "% of the clips", 100),
             over_sparsity(report, site, "error / variance", f"{site}: error", "squared error / variance", 1),
         ]
-    return figures.figure(panels, report.title)
+    return figures.figure([*panels, by_layer(report)], report.title)
 
 
 def by_layer(report: Report) -> Panel:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.nulls import clip_weights, null_of, pca, random_sae, rotation, share_right, shuffled, weighted_mean
+from evaluation.nulls import (
+    change_in_share,
+    clip_weights,
+    null_of,
+    pca,
+    random_sae,
+    rotation,
+    share_right,
+    shuffled,
+)
 from evaluation.report import Interval
 from steer import SAE
 
@@ -37,7 +46,8 @@ def test_a_null_says_what_touches_it() -> None:
 def test_intervals_are_over_groups_only_where_there_are_five() -> None:
     values = np.repeat(np.arange(6.0), 20)
     few, many = ([f"{n // size}" for n in range(120)] for size in (60, 20))
-    over_clips, over_groups = (weighted_mean(values, clip_weights(groups)).std() for groups in (few, many))
+    weights = [clip_weights(groups) for groups in (few, many)]
+    over_clips, over_groups = ((w_XN @ values / w_XN.sum(1)).std() for w_XN in weights)
     assert over_groups > 2 * over_clips
     # of 120 clips the standard error is sd / sqrt(120), within a tenth in 1000 draws
     assert over_clips == pytest.approx(values.std() / np.sqrt(120), rel=0.1)
@@ -48,6 +58,18 @@ def test_all_right_has_an_interval_too() -> None:
     assert result.value == result.high == 1.0
     # Jeffreys' lower bound for 20 of 20, one-sided 2.5 %: 0.88
     assert result.low == pytest.approx(0.883, abs=0.02)
+
+
+def test_two_clips_that_are_lost_are_no_difference_yet() -> None:
+    before, after = np.ones(80, dtype=bool), np.arange(80) >= 2
+    few = change_in_share(after, before, clip_weights([""] * 80))
+    assert few.value == pytest.approx(-2 / 80) and few.low < few.value < few.high
+    # by the sign test 2 of 2 has p = 0.5, 8 of 8 has p = 0.008
+    assert few.high > -0.01
+    many = change_in_share(np.arange(80) >= 8, before, clip_weights([""] * 80))
+    assert many.high < -0.02
+    same = change_in_share(before, before, clip_weights([""] * 80))
+    assert same.value == 0 and same.low < 0 < same.high
 
 
 def test_first_weights_with_the_mean_taken_off() -> None:
