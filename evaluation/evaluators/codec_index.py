@@ -60,7 +60,7 @@ class CodecIndexConfig(ModelConfig):
         default=(), description="Other subsets whose speech SAEs are trained on too, with commas. Default: all others."
     )
     allow_confounded: bool = Field(
-        default=False, description="Report a label that cannot be told from speaker or corpus."
+        default=False, description="Report a label that is confounded with speaker or corpus."
     )
     synthetic_accents: bool = Field(
         default=False,
@@ -74,10 +74,12 @@ class CodecIndexConfig(ModelConfig):
     default_model = "starter:wavtokenizer"
 
     def settled(self) -> CodecIndexConfig:
-        """With what `quick` means for the options that were not given."""
+        """With what `quick` means for the options that have their defaults."""
         if not self.quick:
             return self
-        small = {name: value for name, value in QUICK.items() if name not in self.model_fields_set}
+        # the command passes its defaults, so whether one was given cannot be seen otherwise
+        fields = type(self).model_fields
+        small = {name: value for name, value in QUICK.items() if getattr(self, name) == fields[name].default}
         return self.model_copy(update={"clips": min(self.clips, QUICK_CLIPS), **small})
 
     def settings(self) -> Settings:
@@ -184,7 +186,7 @@ def over_sparsity(report: Report, q: int) -> Panel:
             rows = [row for row in whole_codes(report) if (row["on"], row["q"], row["codebooks"]) == (WHOLE, q, count)]
             places, values = [100 * row["s"] for row in rows], [row["delta F1"] for row in rows]
             axes.errorbar(places, [100 * one.value for one in values], yerr=whiskers(values, 100), color=f"C{index}",
-                          marker="o", markersize=4, label=f"{count or 'no'} codebooks")  # fmt: skip
+                          marker="o", markersize=4, label=f"codebooks: {count or '-'}")  # fmt: skip
             whole = next(row["F1"].value for row in report.rows if (row["on"], row["codebooks"]) == (U, count))
             if rows and rows[0]["shuffled, 95 %"] is not None:
                 band = [100 * (row["shuffled, 95 %"] - whole) for row in rows]
@@ -208,7 +210,7 @@ def parts(report: Report) -> Panel:
         ]
         for part in PARTS
     }
-    names = [f"{count or 'no'} codebooks, q {q}" for count, q in places]
+    names = [f"codebooks: {count or '-'}, q {q}" for count, q in places]
     return figures.bars(f"Parts of the codes, s = {s:g}", "delta F1 in points", names, series)
 
 
@@ -238,7 +240,7 @@ def density(report: Report, name: str) -> Panel:
             for edge in values[band]:
                 axes.axhline(100 * edge, color="black", linewidth=0.9, linestyle=style)
         axes.set(xlabel="group of features", ylabel="% of all activations")
-        finish(axes, f"Density, {name} codebooks (dashes: other order; dots: uniform)", "y", legend=False)
+        finish(axes, f"Density, codebooks: {name} (dashes: other order; dots: uniform)", "y", legend=False)
 
     return 11, draw
 
@@ -252,7 +254,7 @@ def headline(report: Report) -> Sequence[TableRow]:
             for row in report.rows
             if row["codebooks"] == count and row["q"] in (None, main["q"]) and row["s"] in (None, main["s"])
         }
-        name = f"delta F1 of z, {count or 'no'} codebooks, q {main['q']}, s {main['s']:g}"
+        name = f"delta F1 of z, codebooks: {count or '-'}, q {main['q']}, s {main['s']:g}"
         found.append(
             line(
                 name,

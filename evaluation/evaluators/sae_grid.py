@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from evaluation import figures, sae_grid
-from evaluation.config import means, split_names
+from evaluation.config import Names, means, split_names
 from evaluation.dataset import IMPULSE_RESPONSE
 from evaluation.evaluators.options import ModelConfig
 from evaluation.figures import Panel, finish
@@ -44,6 +44,7 @@ class SaeGridConfig(ModelConfig):
     on the activation itself, random SAEs and shuffled labels. The best SAE and its probes are kept in OUT/best.
     """
 
+    subsets: Names = Field(default=(), description="Which subsets, with commas. Default: all.")
     hidden: Sizes = Field(
         default=(), description="Sizes of the SAEs, with commas. Default: 4, 8 and 16 times the width."
     )
@@ -83,7 +84,7 @@ def run(config: SaeGridConfig, progress: Progress = iter) -> Report:
     site = model.site(config.site or "latent").name
     sets = config.dataset.check()
     train, test = (
-        sets.sounds(None, split, config.clips, ("label", "speaker", "group"), [IMPULSE_RESPONSE])
+        sets.sounds(config.subsets or None, split, config.clips, ("label", "speaker", "group"), [IMPULSE_RESPONSE])
         for split in ("train", "test")
     )
     train_ND, probed = labelled_frames(model, site, train, PER_CLIP, progress)

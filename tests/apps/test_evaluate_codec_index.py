@@ -60,19 +60,22 @@ def test_command(steer: Run, manifest: Path, tmp_path: Path) -> None:
     assert "measured already" in steer(*arguments, *SMALL)[1]
 
 
-def test_mistakes_are_one_line(steer: Run, manifest: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(steer: Run, manifest: Path, tmp_path: Path) -> None:
     arguments = ("evaluate", "codec-index", "--audio", manifest, "-o", tmp_path / "out", *SMALL)
     for flags, said in (
         (("--label", "pitch", "--clips", 60), "--label pitch: SAEs need 32 clips to train on, and there are "),
         ((), "--label label: the manifests of tones have no such column"),
         (("--label", "text"), "two classes at least; they are all 'a'"),
-        (("--label", "by"), "--label by: it cannot be told from the speaker"),  # check 7: each speaker has one
-        (("--label", "speaker"), "--label speaker: it cannot be told from the speaker"),
+        (("--label", "by"), "--label by: it is confounded with the speaker"),  # check 7: each speaker has one
+        (("--label", "speaker"), "--label speaker: it is confounded with the speaker"),
         (("--label", "pitch", "--codebooks", 9), "--codebooks 9: starter:wavtokenizer has 8"),
         (("--label", "pitch", "--s", 2), "--s 2"),
         (("--label", "pitch", "--site", "none"), "none"),
         (("--label", "pitch", "--model", "starter:asr"), "this is for codecs"),
-        (("--label", "pitch", "--model", codec_folder, "--codebooks", 1), "has no residual quantiser"),
+        (
+            ("--label", "pitch", "--model", "starter:codec", "--site", "latent", "--codebooks", 1),
+            "has no residual quantiser",
+        ),
     ):
         code, _, err = steer(*arguments, *flags)
         assert (code, err.count("\n")) == (2, 1), err
@@ -88,7 +91,10 @@ def test_a_confounded_label_has_it_in_the_title(steer: Run, manifest: Path, tmp_
 
 
 def test_what_quick_and_paper_mean(tmp_path: Path) -> None:
-    config = CodecIndexConfig(audio=tmp_path, quick=True, q=(3,)).settled()
+    # as the command makes it, which passes its defaults as text
+    config = CodecIndexConfig.build(
+        {"audio": tmp_path, "quick": True, "q": "3", "s": ".5,.25,.1,.05", "seeds": 3}
+    ).settled()
     assert (config.q, config.s, config.seeds, config.clips) == ((3,), (0.25, 0.05), 1, 800)
     assert config.settings().main_nulls == 5
     assert CodecIndexConfig(audio=tmp_path).settled().settings().main_nulls == 20
