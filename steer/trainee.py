@@ -127,8 +127,7 @@ class Trainee:
         with torch.autocast(x_ND.device.type, torch.bfloat16, enabled=config.bf16):
             run = run_pass(sae, x_ND, group)
             loss = checked(self.objective(run, config.sparsity), config)
-        dead = self.dead()
-        if config.auxiliary and len(dead):
+        if config.auxiliary and len(dead := self.dead()):
             loss = loss + auxiliary(run, dead)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -65,7 +65,7 @@ def test_without_the_auxiliary_loss_dead_features_stay_dead() -> None:
         trainee = Trainee("", replace(KINDS["relu"], auxiliary=auxiliary, dead_after=0, sparsity=0.0), data, CPU)
         with torch.no_grad():
             trainee.sae.b_enc[0] = -1e4
-        trainee.silent_F[0] = 1
+        trainee.silent_F[0] = trainee.longest = 1
         before = trainee.sae.W_enc[:, 0].detach().clone()
         trainee.step(data, 0)
         assert torch.equal(before, trainee.sae.W_enc[:, 0]) != auxiliary
