@@ -193,6 +193,9 @@ def over_sparsity(report: Report, q: int) -> Panel:
                 axes.plot(places, band, color=f"C{index}", linestyle=":")
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set(xlabel="s, % of the width", ylabel="delta F1 in points", xscale="log")
+        shares = sorted({100 * row["s"] for row in whole_codes(report)})
+        axes.set_xticks(shares, [f"{share:g}" for share in shares])
+        axes.minorticks_off()
         finish(axes, f"z, q = {q} (dots: shuffled labels)", "both", legend=True)
 
     return 11, draw
