@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from evaluation.codebooks import codebooks_of, kilobits_of, with_codebooks
+from evaluation.codec_index import CHANCE
 from evaluation.config import EvaluationError
+from evaluation.evaluators.codec_index import CODEC_INDEX, CodecIndexConfig
 from hooks import Codec, open_model, wrap_model
 from hooks.capture import Recorder
 
@@ -72,16 +77,22 @@ FAMILIES = {
 """What makes a small module with random codebooks, how many it has, and bit/s of two: frame rate times bits of each."""
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_families(family: str) -> None:
+def built(family: str) -> Codec:
+    """A small codec with random weights."""
     module = importlib.import_module(f"tests.hooks.contract.{family.partition(',')[0]}")
-    argument, function, books, bits = FAMILIES[family]
+    argument, function, _, _ = FAMILIES[family]
     torch.manual_seed(0)
     if family == "speechtokenizer":
-        argument, books = {**module.config_of("ELU"), "n_q": 4}, 4
-    built = getattr(module, function)(*([] if argument is None else [argument]))
-    codec = wrap_model(built.eval())
+        argument = {**module.config_of("ELU"), "n_q": 4}
+    codec = wrap_model(getattr(module, function)(*([] if argument is None else [argument])).eval())
     assert isinstance(codec, Codec)
+    return codec
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family: str) -> None:
+    codec = built(family)
+    _, _, books, bits = FAMILIES[family]
     assert codebooks_of(codec) == books
     assert kilobits_of(codec, 2) == pytest.approx(bits / 1000, rel=1e-3)
     found = []
@@ -93,3 +104,31 @@ def test_families(family: str) -> None:
     if "encodec" in family:
         with pytest.raises(EvaluationError, match="--codebooks 3: 2.25 kbit/s is not a bit rate"):
             with_codebooks(codec, 3).__enter__()
+
+
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 150 noises of several lengths and levels; their labels have nothing to do with them."""
+    folder = tmp_path_factory.mktemp("noises")
+    rng = np.random.default_rng(0)
+    lines = ["path,split,label"]
+    for number in range(150):
+        samples_N = 10 ** rng.uniform(-1.5, -0.5) * rng.standard_normal(rng.integers(4_000, 8_000))
+        soundfile.write(folder / f"{number}.wav", samples_N, 24_000)
+        lines.append(f"{number}.wav,{'test' if number % 3 == 0 else 'train'},{'ab'[rng.integers(2)]}")
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("family", ["encodec", "dac", "mimi", "speechtokenizer"])
+def test_nothing_is_found_in_nothing(family: str, noises: Path) -> None:
+    """`codec-index` of a codec with random weights: no part of its codes has to do with the labels."""
+    pytest.importorskip("sklearn", reason="extra eval")
+    config = CodecIndexConfig(
+        audio=noises, subject=built(family), codebooks=(2,), q=(2,), s=(0.25,), seeds=1, steps=20, nulls=20
+    )
+    rows = [row for row in CODEC_INDEX.run(config, iter).rows if row["shuffled, 95 %"] is not None]
+    assert {row["on"] for row in rows} >= {"u", "z", "position", "magnitude", "level"}
+    # one of twenty passes the 95th percentile by chance, with parts of one code together
+    assert sum(row["remark"] == CHANCE for row in rows) >= len(rows) - 3
+    assert all(row["F1"].value < 0.75 for row in rows)
