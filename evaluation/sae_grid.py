@@ -13,7 +13,7 @@ on the activation itself (`x`), a random SAE of each size, and shuffled labels. 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -113,6 +113,7 @@ def evaluate(
     *,
     sizes: Sequence[int],
     penalties: Sequence[float] = (),
+    valid: LabelledFrames | None = None,
     count: int = 5,
     training: Training = Training(),
     nulls: int = 1,
@@ -121,7 +122,8 @@ def evaluate(
 ) -> Grid:
     """SAEs of all `sizes` and `penalties` (none: `count` that spread the sparsity, searched at the middle size).
 
-    SAEs are trained on `train_ND`, probes on `probed`; both are asked about `test`, of other clips.
+    SAEs are trained on `train_ND`, probes on `probed`; both are asked about `test`, of other clips. Penalties and the
+    SAE that is kept are chosen by `valid`; without it by `probed`, on which the probes were fitted.
 
     Raises:
         EvaluationError: a penalty below 0, or no attribute that differs.
@@ -131,7 +133,8 @@ def evaluate(
         raise EvaluationError(f"--lambdas: {min(penalties):g} is below 0")
     bins = classes_of(probed, test)
     sizes = sorted(set(sizes))
-    chosen = sorted(set(penalties)) or spread(train_ND, test.x_ND, sizes[len(sizes) // 2], count, training)
+    choice = valid or probed
+    chosen = sorted(set(penalties)) or spread(train_ND, choice.x_ND, sizes[len(sizes) // 2], count, training)
     saes: dict[tuple[int, float], SAE] = {}
     for size in progress(sizes):
         configs = [training.config(size, penalty) for penalty in chosen]
@@ -143,7 +146,8 @@ def evaluate(
     rows = [row_of(DENSE, None, None, None, dense, dense, weights_XC)]
     rows.append(row_of(MAJORITY, None, None, None, readings.majority(), dense, weights_XC))
     mean_D = train_ND.mean(0).numpy()
-    found_of: dict[tuple[int, float], dict[str, Reading]] = {}
+    probes_of: dict[tuple[int, float], dict[str, Probe]] = {}
+    scores: dict[tuple[int, float], tuple[float, float]] = {}
     jobs = [*((size, None) for size in sizes), *saes]
     for size, penalty in progress(jobs):
         sae = random_sae(saes[size, chosen[0]], mean_D, training.seed) if penalty is None else saes[size, penalty]
@@ -153,19 +157,23 @@ def evaluate(
         metrics = measure(sae, test.x_ND) | ({"explained_variance": None} if penalty is None else {})
         rows.append(row_of(kind, size, penalty, metrics, read, dense, weights_XC))
         if penalty is not None:
-            found_of[size, penalty] = read
-    key = best_of(rows, list(bins))
+            probes = {name: one.probe for name, one in read.items() if one.probe is not None}
+            features_NF = encoded(sae, choice.x_ND)
+            known = [probe.accuracy(features_NF, choice.values[name]) for name, probe in probes.items()]
+            probes_of[size, penalty] = probes
+            scores[size, penalty] = float(np.mean(known)), float((features_NF == 0).float().mean())
+    key = best_of(scores)
     about = {
         "lambdas": "given" if penalties else "searched",
         "kept": {"features": key[0], "lambda": key[1]},
+        "chosen by": "valid" if valid else "the frames of the probes",
         "frames": {"SAEs": len(train_ND), "probes": len(probed.x_ND), "test": len(test.x_ND)},
         "test clips": len(np.unique(test.clip_N)),
         "classes": {name: len(one.centres) for name, one in bins.items()},
         "shuffled fits": nulls,
     }
     report = Report("Linear probes on SAEs of several sizes and penalties", rows, [], about)
-    probes = {name: read.probe for name, read in found_of[key].items() if read.probe is not None}
-    return Grid(report, saes[key], probes)
+    return Grid(report, saes[key], probes_of[key])
 
 
 def classes_of(probed: LabelledFrames, test: LabelledFrames) -> dict[str, Bins]:
@@ -198,14 +206,14 @@ def encoded(sae: SAE, x_ND: Tensor) -> Tensor:
         return torch.cat([sae.encode(chunk_ND) for chunk_ND in x_ND.split(4096)])
 
 
-def spread(train_ND: Tensor, test_ND: Tensor, size: int, count: int, training: Training) -> list[float]:
+def spread(train_ND: Tensor, other_MD: Tensor, size: int, count: int, training: Training) -> list[float]:
     """Penalties that give sparsities from 0.5 to 0.999, the shares that fire being in a geometric row.
 
-    Short trainings say which penalty gives which sparsity; what lies beyond what they reach is cut to that.
+    Short trainings say which penalty gives which sparsity on other frames; beyond what they reach it is cut to that.
     """
     short = replace(training, steps=max(1, round(PILOT_STEPS * training.steps)))
     configs = [short.config(size, float(penalty)) for penalty in PILOT]
-    saes = train_saes(train_ND, configs, validation=test_ND, progress=False, device="cpu")
+    saes = train_saes(train_ND, configs, validation=other_MD, progress=False, device="cpu")
     fires = np.minimum.accumulate([max(sae.info.metrics["l0"], 1e-6) / size for sae in saes])
     wanted = np.geomspace(1 - LEAST, 1 - MOST, count)
     # np.interp wants rising places: the share that fires falls with the penalty
@@ -296,13 +304,9 @@ def row_of(
     return row | {"not distinguishable from chance": ", ".join(chance) or None}
 
 
-def best_of(rows: Iterable[Row], attributes: Sequence[str]) -> tuple[int, float]:
-    """(size, penalty) of the sparsest SAE whose mean accuracy is at most `CLOSE` below the highest.
-
-    It is chosen by the test clips: its own accuracy is the best of several.
-    """
-    saes = [row for row in rows if row["probe on"] == SAE_ROW]
-    means = [float(np.mean([row[name].value for name in attributes])) for row in saes]
-    close = [row for row, mean in zip(saes, means, strict=True) if mean >= max(means) - CLOSE]
-    best = max(close, key=lambda row: row["sparsity"])
-    return best["features"], best["lambda"]
+def best_of(scores: Mapping[tuple[int, float], tuple[float, float]]) -> tuple[int, float]:
+    """(size, penalty) of the sparsest SAE whose mean accuracy is at most `CLOSE` below the highest; `scores` are
+    (mean accuracy, sparsity)."""
+    highest = max(accuracy for accuracy, _ in scores.values())
+    close = {key: sparsity for key, (accuracy, sparsity) in scores.items() if accuracy >= highest - CLOSE}
+    return max(close, key=lambda key: close[key])

@@ -41,7 +41,8 @@ class SaeGridConfig(ModelConfig):
     """SAEs of several sizes and L1 penalties at a site, and what linear probes read from each over its sparsity.
 
     Probes read pitch (66 notes), loudness and brightness (20 steps each) of frames, beside the majority class, a probe
-    on the activation itself, random SAEs and shuffled labels. The best SAE and its probes are kept in OUT/best.
+    on the activation itself, random SAEs and shuffled labels. The SAE that is best by split valid and its probes are
+    kept in OUT/best.
     """
 
     subsets: Names = Field(default=(), description="Which subsets, with commas. Default: all.")
@@ -83,12 +84,14 @@ def run(config: SaeGridConfig, progress: Progress = iter) -> Report:
     model = config.open()
     site = model.site(config.site or "latent").name
     sets = config.dataset.check()
-    train, test = (
-        sets.sounds(config.subsets or None, split, config.clips, ("label", "speaker", "group"), [IMPULSE_RESPONSE])
-        for split in ("train", "test")
-    )
+    wanted = config.clips, ("label", "speaker", "group"), [IMPULSE_RESPONSE]
+    train, test = (sets.sounds(config.subsets or None, split, *wanted) for split in ("train", "test"))
+    # not each subset has to have clips of this split
+    valid = sets.sounds(None, "valid", *wanted) if sets.has_split("valid") else []
+    valid = [sound for sound in valid if not config.subsets or sound.subset in config.subsets]
     train_ND, probed = labelled_frames(model, site, train, PER_CLIP, progress)
     _, asked = labelled_frames(model, site, test, PER_CLIP, progress)
+    choice = labelled_frames(model, site, valid, PER_CLIP, progress)[1] if valid else None
     width = train_ND.shape[1]
     times = TIMES[:2] if config.quick else TIMES
     grid = sae_grid.evaluate(
@@ -97,6 +100,7 @@ def run(config: SaeGridConfig, progress: Progress = iter) -> Report:
         asked,
         sizes=config.hidden or [factor * width for factor in times],
         penalties=config.lambdas,
+        valid=choice,
         count=3 if config.quick else 5,
         training=Training(
             config.steps, config.batch, rms_norm=config.rms_norm, rescale=not config.paper, seed=config.seed
