@@ -37,7 +37,9 @@ def any_sae(request: pytest.FixtureRequest, random_sae: Callable[..., SAE]) -> S
 
 
 @pytest.fixture
-def has_onednn() -> None:
+def has_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN is used for what it suits, whatever AUDIOSTEER_TEST_ONEDNN says; without it a test skips."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
     if not precise():
         pytest.skip("this build of torch has no oneDNN")
 

@@ -351,6 +351,7 @@ def other_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second library that surely rounds otherwise: it adds up the products from the last to the first."""
     monkeypatch.setattr(matmul, "onednn", lambda x, W, b: matmul.plain(x.flip(-1), W.flip(0), b))
     monkeypatch.setattr(matmul, "precise", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)  # or that library would not be asked
 
 
 class Stopped(Exception):
