@@ -27,6 +27,7 @@ from evaluation.nulls import Null, change_in_share, clip_weights, null_of, share
 from evaluation.passes import Kept
 from evaluation.pooled import pooled_activations, pooled_crops
 from evaluation.pooled_saes import (
+    CROPS,
     DENSE,
     ROTATED,
     SAE_NAME,
@@ -41,8 +42,6 @@ from evaluation.probing import interval
 from evaluation.report import Interval, Progress, Report, Row
 from hooks.model import AudioModel
 
-CROPS = 8
-"""Random stretches of each clip that SAEs are trained on."""
 PAPER_SECONDS, PAPER_WIDTH = 5.0, 2048
 AT_CHANCE = "not distinguishable from chance"
 BEST = "best"

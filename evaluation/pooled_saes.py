@@ -27,6 +27,8 @@ from hooks.model import AudioModel
 from steer.sae import SAE
 from steer.training import TrainConfig, train_saes
 
+CROPS = 8
+"""Random stretches of each clip that SAEs are trained on too."""
 SPARSITIES = (75.0, 80.0, 85.0, 90.0, 95.0, 99.0)
 """In per cent."""
 RATIO = Fraction(8, 3)

@@ -208,7 +208,7 @@ class Trainee:
 class Watch:
     """The least error on held-out frames, after how many steps that was, and the weights of then.
 
-    `done` once it has not fallen for `patience` steps; 0 is no watch at all.
+    `done` once it has not fallen for `patience` steps; with 0 nothing is watched.
     """
 
     patience: int

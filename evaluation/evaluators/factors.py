@@ -14,7 +14,7 @@ from evaluation.concept_sets import LabelError
 from evaluation.config import Names
 from evaluation.confounds import GROUP
 from evaluation.dataset import LabelledSound, is_impulse_response
-from evaluation.evaluators.options import ModelConfig, Percentages
+from evaluation.evaluators.options import SweepConfig
 from evaluation.factor_sets import BASIC, factors_of
 from evaluation.factors import DURATION, SHUFFLED, TOP, evaluate
 from evaluation.figures import Panel, finish, whiskers
@@ -29,7 +29,6 @@ from evaluation.pooled_saes import (
     ROTATED,
     SAE_NAME,
     SECOND,
-    SPARSITIES,
     STEPS,
     check_sparsities,
     divided_vectors,
@@ -42,10 +41,9 @@ from hooks.model import AudioModel
 
 FEWEST = 50
 """Clips."""
-CROPS = 8
 
 
-class FactorsConfig(ModelConfig):
+class FactorsConfig(SweepConfig):
     """How many dimensions of a layer, or of sparse codes of it, predict voice attributes.
 
     Held-out R2, completeness and effective number of dimensions of factors by Lasso, on dense utterance vectors and on
@@ -61,14 +59,6 @@ class FactorsConfig(ModelConfig):
         description="basic: 24 of level, spectrum, pitch and duration; egemaps: 88 by openSMILE (extra egemaps, no "
         "commercial use); or a CSV file with the column path and columns of numbers.",
     )
-    sparsity: Percentages = Field(default=SPARSITIES, description="Per cent of features that are 0, with commas.")
-    dictionary: int | None = Field(default=None, ge=2, description="Features of an SAE. Default: 8/3 of the channels.")
-    crops: int = Field(default=CROPS, ge=0, description="Random stretches of each clip that SAEs are trained on too.")
-    sae_subsets: Names = Field(
-        default=(), description="Subsets whose training clips SAEs are trained on, with commas. Default: those above."
-    )
-    seeds: int = Field(default=2, ge=1, description="SAEs of each sparsity, with other first weights.")
-    padding: bool = Field(default=False, description="Leave the patches of padding in the means of AST.")
     paper: bool = Field(default=False, description="Columns by the paper's own definitions, which are inflated.")
     quick: bool = Field(default=False, description="A small run: SAEs of 90 and 99 % alone, trained briefly.")
 

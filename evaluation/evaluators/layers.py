@@ -8,11 +8,11 @@ from pydantic import Field
 
 from evaluation import figures
 from evaluation.config import Names
-from evaluation.evaluators.options import ModelConfig, Percentages
+from evaluation.evaluators.options import SweepConfig
 from evaluation.figures import Panel, finish, whiskers
 from evaluation.frame import Evaluator
 from evaluation.label_sets import LabelSets, label_sets
-from evaluation.layers import BEST, CROPS, Sweep, evaluate
+from evaluation.layers import BEST, Sweep, evaluate
 from evaluation.pooled import pooled_cache
 from evaluation.pooled_saes import (
     DENSE,
@@ -21,7 +21,6 @@ from evaluation.pooled_saes import (
     QUICK_STEPS,
     RANDOM,
     SAE_NAME,
-    SPARSITIES,
     STEPS,
     check_sparsities,
 )
@@ -29,7 +28,7 @@ from evaluation.report import Progress, Report, Row, TableRow, line
 from hooks import AudioModel
 
 
-class LayersConfig(ModelConfig):
+class LayersConfig(SweepConfig):
     """How well each layer of a model predicts a label, and what sparse codes of its utterance vectors cost.
 
     A linear probe on each layer's mean over a clip; at some layers SAEs of rising sparsity, their error and the probe's
@@ -45,15 +44,7 @@ class LayersConfig(ModelConfig):
         description="Sites at which SAEs are trained, with commas; none; or best: the best by cross-validation on the "
         "training clips, and the last.",
     )
-    sparsity: Percentages = Field(default=SPARSITIES, description="Per cent of features that are 0, with commas.")
-    dictionary: int | None = Field(default=None, ge=2, description="Features of an SAE. Default: 8/3 of the channels.")
-    crops: int = Field(default=CROPS, ge=0, description="Random stretches of each clip that SAEs are trained on too.")
-    sae_subsets: Names = Field(
-        default=(), description="Subsets whose training clips SAEs are trained on, with commas. Default: those above."
-    )
-    seeds: int = Field(default=2, ge=1, description="SAEs of each sparsity, with other first weights.")
     nulls: int = Field(default=20, ge=0, description="How often labels are shuffled.")
-    padding: bool = Field(default=False, description="Leave the patches of padding in the means of AST.")
     allow_confounded: bool = Field(
         default=False, description="Report a label that is confounded with speaker or corpus."
     )

@@ -14,6 +14,7 @@ from evaluation.file_edits import REQUESTS
 from evaluation.frame import digest_of_code, digest_of_module, digest_of_recordings
 from evaluation.passes import Kept
 from evaluation.pooled import default_sites
+from evaluation.pooled_saes import CROPS, SPARSITIES
 from hooks import AudioModel, Codec, open_model
 from hooks.model import Encoder, Transcriber
 from steer.errors import EditError
@@ -109,6 +110,20 @@ Percentages = Annotated[
     tuple[Annotated[float, Field(gt=0, lt=100)], ...], BeforeValidator(percentages), Field(min_length=1)
 ]
 """Numbers between 0 and 100 with commas between them."""
+
+
+class SweepConfig(ModelConfig):
+    """Of evaluators that train SAEs of several sparsities on utterance vectors."""
+
+    sparsity: Percentages = Field(default=SPARSITIES, description="Per cent of features that are 0, with commas.")
+    dictionary: int | None = Field(default=None, ge=2, description="Features of an SAE. Default: 8/3 of the channels.")
+    crops: int = Field(default=CROPS, ge=0, description="Random stretches of each clip that SAEs are trained on too.")
+    sae_subsets: Names = Field(
+        default=(), description="Subsets whose training clips SAEs are trained on, with commas. Default: those above."
+    )
+    seeds: int = Field(default=2, ge=1, description="SAEs of each sparsity, with other first weights.")
+    padding: bool = Field(default=False, description="Leave the patches of padding in the means of AST.")
+
 
 FEATURES = "features.safetensors"
 

@@ -4,6 +4,7 @@ import pytest
 
 from steer import SAE, ControlVector, SteeredModel, load_vectors, open_model
 from steer.formats import find_folder
+from tests.steer_command import steer  # noqa: F401 - fixture
 
 SAE_NAME = "starter:codec/latent"
 

@@ -47,7 +47,7 @@ def test_only_the_accent_differs(spoken: list[tuple], tmp_path: Path) -> None:
             places[row[column]].add(row["split"])
         assert all(len(splits) == 1 for splits in places.values())
     assert Counter(row["split"] for row in rows) == {"train": 120, "valid": 40, "test": 40}
-    # no voice and no sentence tells the accent: it is no function of them
+    # no voice and no sentence tells the accent: the accent is not a function of either
     sounds = Dataset(manifest.parent).sounds(None, "train", labels=("accent", "group"))
     assert check_confounds("accent", sounds, [sound.labels["accent"] for sound in sounds]) == ""
 

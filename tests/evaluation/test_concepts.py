@@ -57,7 +57,7 @@ def steered(basis: Tensor) -> SteeredModel:
     with torch.no_grad():
         sae.W_dec.copy_(basis)
         sae.W_enc.copy_(basis.T)
-    return SteeredModel(model, sae, check=False)  # the proof's second of noise is no whole number of frames
+    return SteeredModel(model, sae, check=False)  # the proof's second of noise is not a whole number of frames
 
 
 Make = Callable[..., list[LabelledSound]]

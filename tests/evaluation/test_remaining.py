@@ -51,7 +51,7 @@ def steered() -> SteeredModel:
                 sae.b_dec[VOWEL[1]] = 2
         saes[site.name] = sae
     model = AudioModel(module, sites, name="twice", sample_rate=RATE)
-    return SteeredModel(model, saes, check=False)  # the proof's second of noise is no whole number of frames
+    return SteeredModel(model, saes, check=False)  # the proof's second of noise is not a whole number of frames
 
 
 def sounds(count: int, seed: int) -> list[LabelledSound]:

@@ -32,7 +32,6 @@ from evaluation.sae_grid import (
 from evaluation.site_frames import LabelledFrames
 from steer.probes import load_probes
 from steer.sae import SAE
-from tests.evaluation.datasets.test_corpora import steer  # noqa: F401 - fixture
 
 pytest.importorskip("sklearn", reason="extra eval")
 
@@ -189,7 +188,7 @@ def manifest(tmp_path: Path) -> Path:
     return tmp_path / "tones.csv"
 
 
-def test_command(steer: Run, manifest: Path, codec_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_command(steer: Run, manifest: Path, codec_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("torchcrepe", reason="extra eval")
     pytest.importorskip("matplotlib", reason="extra eval")
     out = tmp_path / "out"
@@ -206,7 +205,7 @@ def test_command(steer: Run, manifest: Path, codec_folder: Path, tmp_path: Path)
     assert "measured already" in shown
 
 
-def test_mistakes_are_one_line(steer: Run, manifest: Path, codec_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_mistakes_are_one_line(steer: Run, manifest: Path, codec_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("torchcrepe", reason="extra eval")
     arguments = ("evaluate", "sae-grid", "--audio", manifest, "--model", codec_folder, "-o", tmp_path / "out")
     for flags, said in (

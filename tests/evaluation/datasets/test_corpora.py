@@ -12,24 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from apps.cli import main
 from evaluation.dataset import Dataset
 from evaluation.datasets import CORPORA
 from evaluation.datasets.corpus import CorpusError, divided
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def steer(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def sounds(folder: Path, *names: str) -> None:
